@@ -1,0 +1,3 @@
+//! The `penjing` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Arithmetic on slices for light convolutional networks.
+#![no_std]

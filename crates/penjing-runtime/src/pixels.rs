@@ -1,0 +1,1 @@
+//! The pixels contract: how a decoded photo becomes the network's input tensor.
