@@ -1,0 +1,299 @@
+//! The model file: a valid safetensors file whose metadata holds one JSON document.
+//!
+//! Key `penjing` of `__metadata__` is a JSON document with the graph, the pixels contract, the labels, the calibration
+//! and the provenance. Its first field is the BLAKE3 hash of the whole file with the hash's own digits read as zeros,
+//! so that any changed byte is found.
+
+use alloc::{
+    borrow::Cow,
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use safetensors::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Error,
+    graph::{Graph, Node},
+    op::Op,
+    pixels::Pixels,
+    tensor::{Data, Tensor, Weights},
+};
+
+/// Version of the format that is written, and the newest that is read.
+pub const FORMAT: u32 = 1;
+/// Longest header that is read; the largest networks need a few hundred kilobytes.
+const MAX_HEADER_BYTES: u64 = 32 << 20;
+const METADATA_KEY: &str = "penjing";
+const HASH_DIGITS: usize = 64;
+
+/// A classifier, whole: what is computed, on which pixels, and what the results are called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Name of the architecture, as in the zoo.
+    pub arch: String,
+    /// From image to logits.
+    pub graph: Graph,
+    /// The graph's weights.
+    pub weights: Weights,
+    /// From photo to input tensor.
+    pub pixels: Pixels,
+    /// Class names, one for each logit.
+    pub labels: Vec<String>,
+    /// From logits to probabilities.
+    pub calibration: Calibration,
+    /// Where it comes from.
+    pub provenance: Provenance,
+}
+
+/// How logits become probabilities.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Logits are divided by it before the softmax (Guo et al., arXiv 1706.04599).
+    pub temperature: f32,
+}
+
+/// Where a model comes from. No time, no path, no thread count: the same work gives the same file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Version of penjing that wrote it.
+    pub penjing: String,
+    /// Where the pretrained weights came from, in words.
+    pub backbone: String,
+    /// Licence of the pretrained weights (SPDX), or "unknown".
+    pub license: String,
+    /// Hash of the pretrained weights' file.
+    pub backbone_hash: String,
+    /// What was done, step by step.
+    pub recipe: Vec<String>,
+    /// Hash over contents and labels of the photos that it learnt from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_hash: Option<String>,
+    /// Seed of everything random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Accuracy on held-out photos, 0..1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_top1: Option<f64>,
+}
+
+/// The document in the metadata, in the order in which it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<'a> {
+    hash: String,
+    format: u32,
+    arch: Cow<'a, str>,
+    graph: Cow<'a, [Node]>,
+    pixels: Cow<'a, Pixels>,
+    labels: Cow<'a, [String]>,
+    calibration: Cow<'a, Calibration>,
+    provenance: Cow<'a, Provenance>,
+}
+
+impl Model {
+    /// Checks that the parts fit each other.
+    ///
+    /// # Errors
+    /// [`Error`] naming what does not fit.
+    pub fn check(&self) -> Result<(), Error> {
+        self.graph.check(&self.weights)?;
+        let bad = |what: String| Err(Error::File(what));
+        if let Err(what) = self.pixels.validate() {
+            return bad(format!("pixels contract: {what}"));
+        }
+        let input = [1, self.pixels.height, self.pixels.width, self.pixels.channels()];
+        if self.graph.input_shape() != Some(input) {
+            return bad(format!(
+                "the graph takes {:?} but the pixels contract makes {input:?}",
+                self.graph.input_shape().unwrap_or_default()
+            ));
+        }
+        let output = self.graph.output().map(|id| self.graph.shape(id)).unwrap_or_default();
+        if output != [1, 1, 1, self.labels.len()] {
+            return bad(format!("the graph gives {output:?} for {} labels", self.labels.len()));
+        }
+        let temperature = self.calibration.temperature;
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return bad(format!("the temperature is {temperature}, expected a positive number"));
+        }
+        Ok(())
+    }
+
+    /// The file's bytes. The same model always gives the same bytes.
+    ///
+    /// # Errors
+    /// What [`check`](Self::check) finds, or a document too large.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.check()?;
+        let document = Document {
+            hash: "0".repeat(HASH_DIGITS),
+            format: FORMAT,
+            arch: Cow::Borrowed(&self.arch),
+            graph: Cow::Borrowed(self.graph.nodes()),
+            pixels: Cow::Borrowed(&self.pixels),
+            labels: Cow::Borrowed(&self.labels),
+            calibration: Cow::Borrowed(&self.calibration),
+            provenance: Cow::Borrowed(&self.provenance),
+        };
+        let fault = |error: &dyn core::fmt::Display| Error::File(format!("the model cannot be written: {error}"));
+        let json = serde_json::to_string(&document).map_err(|error| fault(&error))?;
+        let metadata = [(METADATA_KEY.to_string(), json)].into_iter().collect();
+        let views = self.weights.iter().map(|(name, tensor)| (name, TensorView(tensor)));
+        let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| fault(&error))?;
+        let place = hash_place(&bytes).ok_or_else(|| Error::File("the hash has no place".into()))?;
+        let hash = blake3::hash(&bytes).to_hex();
+        bytes[place..place + HASH_DIGITS].copy_from_slice(hash.as_bytes());
+        Ok(bytes)
+    }
+
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// [`Error::File`] for anything that is not a whole, unchanged model of a known format version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Model, Error> {
+        const FOREIGN: &str = "not a penjing model; `penjing weights import` reads weights of other tools";
+        let foreign = |what: &str| Error::File(format!("{FOREIGN} ({what})"));
+        let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+            return Err(foreign("shorter than any model"));
+        };
+        let header_len = u64::from_le_bytes(*length);
+        if header_len > MAX_HEADER_BYTES {
+            return Err(foreign("its header length is out of range"));
+        }
+        if header_len > rest.len() as u64 {
+            return Err(Error::File(format!(
+                "the file is cut short: its header has {header_len} bytes, {} are there; copy it again",
+                rest.len()
+            )));
+        }
+        let (_, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|error| foreign(&format!("safetensors: {error}")))?;
+        let data_len = rest.len() as u64 - header_len;
+        let wanted = metadata.data_len() as u64;
+        let json = metadata.metadata().as_ref().and_then(|map| map.get(METADATA_KEY));
+        let json = json.ok_or_else(|| foreign("safetensors without a `penjing` entry"))?;
+
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+            hash: String,
+        }
+        let damaged = |what: &dyn core::fmt::Display| Error::File(format!("the file is damaged: {what}"));
+        let version: Version = serde_json::from_str(json).map_err(|error| damaged(&error))?;
+        if version.format > FORMAT {
+            return Err(Error::File(format!(
+                "made by a newer penjing: format {}, this one reads up to {FORMAT}; update penjing",
+                version.format
+            )));
+        }
+        if data_len != wanted {
+            return Err(Error::File(format!(
+                "the file is cut short or padded: {data_len} bytes of weights, {wanted} expected; copy it again"
+            )));
+        }
+        check_hash(bytes, &version.hash)?;
+
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
+        let document: Document<'_> = serde_json::from_str(json).map_err(|error| damaged(&error))?;
+        let mut weights = Weights::new();
+        for (name, view) in tensors.iter() {
+            let data = match view.dtype() {
+                Dtype::F32 => Data::F32(values(view.data(), f32::from_le_bytes)),
+                Dtype::F16 => Data::F16(values(view.data(), half::f16::from_le_bytes)),
+                other => return Err(damaged(&format!("weight `{name}` has type {other:?}"))),
+            };
+            weights.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), data });
+        }
+        let mut graph = Graph::default();
+        for node in document.graph.iter() {
+            graph.push(&node.name, node.op.clone(), &node.inputs)?;
+        }
+        let model = Model {
+            arch: document.arch.into_owned(),
+            graph,
+            weights,
+            pixels: document.pixels.into_owned(),
+            labels: document.labels.into_owned(),
+            calibration: document.calibration.into_owned(),
+            provenance: document.provenance.into_owned(),
+        };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// Every weight at half precision, except what BatchNorm folds with: its numbers span too many magnitudes.
+    pub fn to_half(mut self) -> Model {
+        for node in self.graph.nodes() {
+            if let Op::Conv(_) | Op::Linear { .. } = node.op
+                && let Some(tensor) = self.weights.get_mut(&format!("{}.weight", node.name))
+            {
+                *tensor = tensor.to_f16();
+            }
+        }
+        self
+    }
+}
+
+fn values<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| from(*chunk)).collect()
+}
+
+/// Where the hash's digits stand: they follow the first `"hash":"` of the document, whose quotes are escaped.
+fn hash_place(bytes: &[u8]) -> Option<usize> {
+    const MARK: &[u8] = br#""penjing":"{\"hash\":\""#;
+    let header_len = u64::from_le_bytes(*bytes.first_chunk::<8>()?);
+    let header = bytes.get(8..8 + usize::try_from(header_len).ok()?)?;
+    let at = header.windows(MARK.len()).position(|window| window == MARK)?;
+    let place = 8 + at + MARK.len();
+    (place + HASH_DIGITS <= 8 + header.len()).then_some(place)
+}
+
+fn check_hash(bytes: &[u8], stated: &str) -> Result<(), Error> {
+    let damaged = Error::File("the file is damaged: its hash does not match its contents; copy it again".into());
+    let Some(place) = hash_place(bytes) else { return Err(damaged) };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes[..place]);
+    hasher.update(&[b'0'; HASH_DIGITS]);
+    hasher.update(&bytes[place + HASH_DIGITS..]);
+    let found = hasher.finalize().to_hex();
+    let there = &bytes[place..place + HASH_DIGITS];
+    if stated.as_bytes() == there && found.as_bytes() == there { Ok(()) } else { Err(damaged) }
+}
+
+/// A [`Tensor`] as safetensors writes it: little-endian bytes.
+struct TensorView<'a>(&'a Tensor);
+
+impl View for TensorView<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.0.data {
+            Data::F32(_) => Dtype::F32,
+            Data::F16(_) => Dtype::F16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = match &self.0.data {
+            Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Data::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        match &self.0.data {
+            Data::F32(values) => values.len() * 4,
+            Data::F16(values) => values.len() * 2,
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! From [`Graph`] to [`Plan`]: BatchNorm folded, activations and residual adds fused, weights packed, buffers placed.
+
+use alloc::{format, vec, vec::Vec};
+
+use penjing_kernels::{Act, conv, depthwise, pointwise};
+
+use crate::{
+    arena,
+    error::Error,
+    graph::{Graph, NodeId},
+    op::{Op, Shape},
+    plan::{Buffer, Plan, Span, Step},
+    tensor::Weights,
+};
+
+/// A [`Plan`] that owns its parts.
+#[derive(Clone, Debug)]
+pub struct PlanBuf {
+    steps: Vec<Step>,
+    names: Vec<alloc::string::String>,
+    weights: Vec<f32>,
+    input: Buffer,
+    output: Buffer,
+    arena_len: usize,
+    threads: usize,
+}
+
+impl PlanBuf {
+    /// Lowers a graph, to be run by at most `threads` threads.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] when the graph is empty or the weights are not the graph's.
+    pub fn lower(graph: &Graph, weights: &Weights, threads: usize) -> Result<PlanBuf, Error> {
+        graph.check(weights)?;
+        let Some(output) = graph.output() else {
+            return Err(Error::layer("input", "the graph is empty"));
+        };
+        let mut lowering = Lowering::new(graph, weights, threads.max(1));
+        for (id, _) in graph.iter() {
+            if lowering.value[id.index()].is_none() {
+                lowering.emit(id);
+            }
+        }
+        lowering.finish(output)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> Plan<'_> {
+        Plan {
+            steps: &self.steps,
+            weights: &self.weights,
+            input: self.input,
+            output: self.output,
+            arena_len: self.arena_len,
+            threads: self.threads,
+        }
+    }
+
+    /// For each step, the name of the layer that it began with.
+    pub fn step_names(&self) -> &[alloc::string::String] {
+        &self.names
+    }
+}
+
+/// A value while its place in the arena is not yet known.
+type Value = usize;
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    weights: &'a Weights,
+    threads: usize,
+    users: Vec<Vec<NodeId>>,
+    /// Where each node's result is, once its step is there.
+    value: Vec<Option<Value>>,
+    lengths: Vec<usize>,
+    /// First and last step that touches each value.
+    lives: Vec<[usize; 2]>,
+    steps: Vec<Step>,
+    names: Vec<alloc::string::String>,
+    packed: Vec<f32>,
+}
+
+/// A convolution or linear layer with what follows it drawn in.
+struct Fused {
+    last: NodeId,
+    /// Per output channel: factor on the weights, and bias.
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+    residual: Option<NodeId>,
+    act: Act,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(graph: &'a Graph, weights: &'a Weights, threads: usize) -> Self {
+        let count = graph.nodes().len();
+        let mut users = vec![Vec::new(); count];
+        for (id, node) in graph.iter() {
+            for input in &node.inputs {
+                users[input.index()].push(id);
+            }
+        }
+        Lowering {
+            graph,
+            weights,
+            threads,
+            users,
+            value: vec![None; count],
+            lengths: Vec::new(),
+            lives: Vec::new(),
+            steps: Vec::new(),
+            names: Vec::new(),
+            packed: Vec::new(),
+        }
+    }
+
+    /// The only user of a node, if there is just one.
+    fn only_user(&self, id: NodeId) -> Option<NodeId> {
+        match self.users[id.index()][..] {
+            [user] => Some(user),
+            _ => None,
+        }
+    }
+
+    fn weight(&self, id: NodeId, suffix: &str) -> Vec<f32> {
+        self.weights[&format!("{}.{suffix}", self.graph.node(id).name)].to_f32()
+    }
+
+    fn fresh(&mut self, len: usize) -> Value {
+        self.lengths.push(len);
+        self.lives.push([self.steps.len(); 2]);
+        self.lengths.len() - 1
+    }
+
+    /// Marks the value as used by the step that comes next, and gives a buffer that stands for it until placement.
+    fn touch(&mut self, value: Value) -> Buffer {
+        self.lives[value][1] = self.steps.len();
+        Buffer { start: value, len: self.lengths[value] }
+    }
+
+    fn read(&mut self, id: NodeId) -> Buffer {
+        let value = self.value[id.index()].expect("nodes stand in an order in which they can be computed");
+        self.touch(value)
+    }
+
+    /// A fresh value for the result of the nodes from `first` to `last`, which one step computes together.
+    fn write_chain(&mut self, first: NodeId, last: NodeId) -> Buffer {
+        let len = self.graph.shape(last).iter().product();
+        let value = self.fresh(len);
+        let mut id = first;
+        self.value[id.index()] = Some(value);
+        while id != last {
+            id = self.only_user(id).expect("only a node with one user is drawn in");
+            self.value[id.index()] = Some(value);
+        }
+        self.touch(value)
+    }
+
+    fn write(&mut self, id: NodeId) -> Buffer {
+        self.write_chain(id, id)
+    }
+
+    fn push(&mut self, id: NodeId, step: Step) {
+        self.steps.push(step);
+        self.names.push(self.graph.node(id).name.clone());
+    }
+
+    fn pack(&mut self, len: usize, fill: impl FnOnce(&mut [f32])) -> Span {
+        // Panels start on cache lines when the arena of weights does.
+        let start = self.packed.len().next_multiple_of(16);
+        self.packed.resize(start + len, 0.0);
+        fill(&mut self.packed[start..]);
+        Span { start, len }
+    }
+
+    /// Folds a BatchNorm into a per-channel factor and shift: `γ/√(var+eps)` and `β + (bias − mean)·factor`.
+    fn fold_batch_norm(&self, id: NodeId, eps: f32, scale: &mut [f32], bias: &mut [f32]) {
+        let [gamma, beta, mean, var] = ["gamma", "beta", "mean", "var"].map(|suffix| self.weight(id, suffix));
+        for c in 0..scale.len() {
+            let factor = f64::from(gamma[c]) / libm::sqrt(f64::from(var[c]) + f64::from(eps));
+            let shift = f64::from(beta[c]) + (f64::from(bias[c]) - f64::from(mean[c])) * factor;
+            scale[c] = (f64::from(scale[c]) * factor) as f32;
+            bias[c] = shift as f32;
+        }
+    }
+
+    /// Draws BatchNorm, residual add and activation into the layer that feeds nobody else.
+    fn fuse(&self, id: NodeId, channels: usize, has_bias: bool, may_add: bool) -> Fused {
+        let bias = if has_bias { self.weight(id, "bias") } else { vec![0.0; channels] };
+        let mut fused = Fused { last: id, scale: vec![1.0; channels], bias, residual: None, act: Act::None };
+        if let Some(user) = self.only_user(fused.last)
+            && let Op::BatchNorm { eps } = self.graph.node(user).op
+        {
+            self.fold_batch_norm(user, eps, &mut fused.scale, &mut fused.bias);
+            fused.last = user;
+        }
+        if may_add
+            && let Some(user) = self.only_user(fused.last)
+            && let Op::Add = self.graph.node(user).op
+        {
+            let inputs = &self.graph.node(user).inputs;
+            let other = if inputs[0] == fused.last { inputs[1] } else { inputs[0] };
+            // What is added must be there before this step runs.
+            if self.value[other.index()].is_some() {
+                fused.residual = Some(other);
+                fused.last = user;
+            }
+        }
+        if let Some(user) = self.only_user(fused.last)
+            && let Op::Act(act) = self.graph.node(user).op
+        {
+            fused.act = act;
+            fused.last = user;
+        }
+        fused
+    }
+
+    fn scaled_weight(&self, id: NodeId, scale: &[f32]) -> Vec<f32> {
+        let mut weight = self.weight(id, "weight");
+        let per_output = weight.len() / scale.len();
+        for (row, factor) in weight.chunks_exact_mut(per_output).zip(scale) {
+            row.iter_mut().for_each(|w| *w *= factor);
+        }
+        weight
+    }
+
+    /// `m` rows of `k` channels through a `[n, k]` weight.
+    fn emit_pointwise(&mut self, id: NodeId, [m, k, n]: [usize; 3], bias: bool) {
+        let fused = self.fuse(id, n, bias, true);
+        let weight = self.scaled_weight(id, &fused.scale);
+        let weights = self.pack(pointwise::packed_len(n, k), |packed| {
+            pointwise::pack(n, k, &weight, Some(&fused.bias), packed);
+        });
+        let x = self.read(self.graph.node(id).inputs[0]);
+        let residual = fused.residual.map(|other| self.read(other));
+        let y = self.write_chain(id, fused.last);
+        self.push(id, Step::Pointwise { m, k, n, act: fused.act, x, weights, residual, y });
+    }
+
+    fn emit_conv(&mut self, id: NodeId, spec: &crate::op::Conv, input: Shape) {
+        let [n, h, w, in_channels] = input;
+        let out_channels = spec.out_channels;
+        let window = spec.window(input).expect("the graph has checked its shapes");
+        let dense = spec.groups == 1;
+        if dense && spec.kernel == [1, 1] && spec.stride == [1, 1] && spec.padding == [0; 4] {
+            return self.emit_pointwise(id, [n * h * w, in_channels, out_channels], spec.bias);
+        }
+        let is_depthwise = spec.groups == in_channels && out_channels == in_channels;
+        let fused = self.fuse(id, out_channels, spec.bias, !is_depthwise);
+        let weight = self.scaled_weight(id, &fused.scale);
+        let taps = spec.kernel[0] * spec.kernel[1];
+        let bias = Some(&fused.bias[..]);
+        if is_depthwise {
+            let weights = self.pack(depthwise::packed_len(in_channels, taps), |packed| {
+                depthwise::pack(in_channels, taps, &weight, bias, packed);
+            });
+            let x = self.read(self.graph.node(id).inputs[0]);
+            let y = self.write_chain(id, fused.last);
+            self.push(id, Step::Depthwise { window, channels: in_channels, act: fused.act, x, weights, y });
+            return;
+        }
+        let k = taps * in_channels / spec.groups;
+        let weights = self.pack(conv::packed_len(spec.groups, out_channels, k), |packed| {
+            conv::pack(spec.groups, out_channels, k, &weight, bias, packed);
+        });
+        let scratch = self.fresh(conv::scratch_len(&window, in_channels, spec.groups, self.threads));
+        let scratch = self.touch(scratch);
+        let x = self.read(self.graph.node(id).inputs[0]);
+        let residual = fused.residual.map(|other| self.read(other));
+        let y = self.write_chain(id, fused.last);
+        let (groups, act) = (spec.groups, fused.act);
+        self.push(
+            id,
+            Step::Conv { window, in_channels, out_channels, groups, act, x, weights, residual, scratch, y },
+        );
+    }
+
+    fn emit(&mut self, id: NodeId) {
+        let graph = self.graph;
+        let node = graph.node(id);
+        let input = |index: usize| graph.shape(node.inputs[index]);
+        match &node.op {
+            Op::Input { .. } => {
+                self.write(id);
+            }
+            Op::Conv(spec) => self.emit_conv(id, spec, input(0)),
+            Op::Linear { out_features, bias } => {
+                self.emit_pointwise(id, [input(0)[0], input(0)[3], *out_features], *bias);
+            }
+            // Alone it is a depthwise convolution of one tap.
+            Op::BatchNorm { eps } => {
+                let channels = input(0)[3];
+                let (mut scale, mut bias) = (vec![1.0; channels], vec![0.0; channels]);
+                self.fold_batch_norm(id, *eps, &mut scale, &mut bias);
+                let weights = self.pack(depthwise::packed_len(channels, 1), |packed| {
+                    depthwise::pack(channels, 1, &scale, Some(&bias), packed);
+                });
+                let (act, last) = self.following_act(id);
+                let one_tap = crate::op::Conv::new(channels, 1, 1);
+                let window = one_tap.window(input(0)).expect("a kernel of one tap fits everywhere");
+                let (x, y) = (self.read(node.inputs[0]), self.write_chain(id, last));
+                self.push(id, Step::Depthwise { window, channels, act, x, weights, y });
+            }
+            Op::Act(act) => {
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                self.push(id, Step::Activate { act: *act, x, y });
+            }
+            Op::Add => {
+                let (act, last) = self.following_act(id);
+                let (a, b) = (self.read(node.inputs[0]), self.read(node.inputs[1]));
+                let y = self.write_chain(id, last);
+                self.push(id, Step::Add { act, a, b, y });
+            }
+            Op::Mul => {
+                let (a, b) = (self.read(node.inputs[0]), self.read(node.inputs[1]));
+                let y = self.write(id);
+                let [n, h, w, channels] = node.shape;
+                self.push(
+                    id,
+                    if input(0) == input(1) {
+                        Step::Multiply { a, b, y }
+                    } else {
+                        Step::ScaleChannels { n, pixels: h * w, channels, x: a, scale: b, y }
+                    },
+                );
+            }
+            Op::Concat => {
+                let y = self.write(id);
+                let (value, [n, h, w, all]) = (y.start, node.shape);
+                let mut from = 0;
+                for &part in &node.inputs {
+                    let count = graph.shape(part)[3];
+                    let (x, y) = (self.read(part), self.touch(value));
+                    let (x_channels, y_channels) = ([count, 0], [all, from]);
+                    self.push(id, Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels });
+                    from += count;
+                }
+            }
+            Op::Slice { start, len } => {
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                let [n, h, w, count] = node.shape;
+                let (x_channels, y_channels) = ([input(0)[3], *start], [*len, 0]);
+                self.push(id, Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels });
+            }
+            Op::ChannelShuffle { groups } => {
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                let [n, h, w, channels] = node.shape;
+                self.push(id, Step::Shuffle { pixels: n * h * w, channels, groups: *groups, x, y });
+            }
+            Op::Pad { padding } => {
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                self.push(id, Step::Pad { shape: input(0), padding: *padding, x, y });
+            }
+            Op::MaxPool(pool) => {
+                let window = pool.window(input(0)).expect("the graph has checked its shapes");
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                self.push(id, Step::MaxPool { window, channels: node.shape[3], x, y });
+            }
+            Op::AvgPool(pool) => {
+                let window = pool.window.window(input(0)).expect("the graph has checked its shapes");
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                let include_pad = pool.count_include_pad;
+                self.push(id, Step::AvgPool { window, channels: node.shape[3], include_pad, x, y });
+            }
+            Op::GlobalAvgPool => {
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                let [n, h, w, channels] = input(0);
+                self.push(id, Step::GlobalAvgPool { n, pixels: h * w, channels, x, y });
+            }
+            Op::Softmax => {
+                let (x, y) = (self.read(node.inputs[0]), self.write(id));
+                let [n, h, w, channels] = node.shape;
+                self.push(id, Step::Softmax { rows: n * h * w, channels, x, y });
+            }
+            // The same values in the same order.
+            Op::Flatten | Op::Dropout { .. } => {
+                self.value[id.index()] = self.value[node.inputs[0].index()];
+            }
+        }
+    }
+
+    /// The activation that alone follows a node, and the node whose result the pair makes.
+    fn following_act(&self, id: NodeId) -> (Act, NodeId) {
+        match self.only_user(id) {
+            Some(user) if let Op::Act(act) = self.graph.node(user).op => (act, user),
+            _ => (Act::None, id),
+        }
+    }
+
+    fn finish(mut self, output: NodeId) -> Result<PlanBuf, Error> {
+        let end = self.steps.len();
+        let value = |id: NodeId| self.value[id.index()].expect("every node has been emitted");
+        let (input, output) = (value(NodeId::FIRST), value(output));
+        self.lives[output][1] = end;
+        let (starts, arena_len) = arena::place(&self.lengths, &self.lives);
+        let place = |buffer: &mut Buffer| buffer.start = starts[buffer.start];
+        for step in &mut self.steps {
+            step.buffers(place);
+        }
+        let buffer = |value: Value| Buffer { start: starts[value], len: self.lengths[value] };
+        Ok(PlanBuf {
+            input: buffer(input),
+            output: buffer(output),
+            steps: self.steps,
+            names: self.names,
+            weights: self.packed,
+            arena_len,
+            threads: self.threads,
+        })
+    }
+}
+
+impl Step {
+    /// Visits every arena buffer of the step.
+    fn buffers(&mut self, mut visit: impl FnMut(&mut Buffer)) {
+        match self {
+            Step::Pointwise { x, residual, y, .. } => {
+                visit(x);
+                residual.iter_mut().for_each(&mut visit);
+                visit(y);
+            }
+            Step::Conv { x, residual, scratch, y, .. } => {
+                visit(x);
+                residual.iter_mut().for_each(&mut visit);
+                visit(scratch);
+                visit(y);
+            }
+            Step::Add { a, b, y, .. } | Step::Multiply { a, b, y } => {
+                visit(a);
+                visit(b);
+                visit(y);
+            }
+            Step::ScaleChannels { x, scale, y, .. } => {
+                visit(x);
+                visit(scale);
+                visit(y);
+            }
+            Step::Depthwise { x, y, .. }
+            | Step::MaxPool { x, y, .. }
+            | Step::AvgPool { x, y, .. }
+            | Step::GlobalAvgPool { x, y, .. }
+            | Step::Activate { x, y, .. }
+            | Step::CopyChannels { x, y, .. }
+            | Step::Shuffle { x, y, .. }
+            | Step::Pad { x, y, .. }
+            | Step::Softmax { x, y, .. } => {
+                visit(x);
+                visit(y);
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! A plan with memory of its own: what a workstation runs.
+
+use alloc::{sync::Arc, vec, vec::Vec};
+
+use penjing_kernels::{Isa, Workers};
+
+use crate::lower::PlanBuf;
+
+/// Runs one plan again and again in one arena. Sessions over the same plan share its weights.
+#[derive(Clone, Debug)]
+pub struct Session {
+    plan: Arc<PlanBuf>,
+    isa: Isa,
+    arena: Vec<f32>,
+}
+
+impl Session {
+    /// A session with an arena of its own.
+    pub fn new(plan: Arc<PlanBuf>, isa: Isa) -> Self {
+        let arena = vec![0.0; plan.plan().arena_len];
+        Session { plan, isa, arena }
+    }
+
+    /// Where the input tensor `[N,H,W,C]` goes.
+    pub fn input(&mut self) -> &mut [f32] {
+        let input = self.plan.plan().input;
+        &mut self.arena[input.start..input.start + input.len]
+    }
+
+    /// Runs the network on what [`input`](Self::input) holds and gives its result. The input is overwritten.
+    pub fn run(&mut self, workers: &dyn Workers) -> &[f32] {
+        let plan = self.plan.plan();
+        plan.run(self.isa, workers, &mut self.arena);
+        &self.arena[plan.output.start..plan.output.start + plan.output.len]
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &PlanBuf {
+        &self.plan
+    }
+}

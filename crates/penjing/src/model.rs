@@ -1,0 +1,92 @@
+//! Models on disk: read whole, written so that nothing is ever lost.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+pub use penjing_runtime::file::Model;
+
+use crate::{Error, Result};
+
+/// Longest model file that is read.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// Reads a model.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read, [`Error::Model`] when it is not a whole, unchanged model.
+pub fn load(path: &Path) -> Result<Model> {
+    let size = std::fs::metadata(path).map_err(|error| Error::io(path, "read", error))?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(Error::model(path, format!("{size} bytes; a model has at most {MAX_FILE_BYTES}")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, "read", error))?;
+    Model::from_bytes(&bytes).map_err(|error| Error::model(path, error.to_string()))
+}
+
+/// The backbone inside the program: EfficientNet-Lite0 with its ImageNet head. `None` when built without it.
+pub fn bundled() -> Option<Model> {
+    #[cfg(feature = "bundled")]
+    {
+        Model::from_bytes(penjing_weights::EFFICIENTNET_LITE0).ok()
+    }
+    #[cfg(not(feature = "bundled"))]
+    None
+}
+
+/// Where a result will be written. Checked before any work, so that an hour's work never meets a closed door.
+#[derive(Clone, Debug)]
+pub struct Output {
+    path: PathBuf,
+    replace: bool,
+}
+
+impl Output {
+    /// A file to be created, or with `replace` overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when something is there already, [`Error::Io`] when the folder is missing or not writable.
+    pub fn new(path: &Path, replace: bool) -> Result<Self> {
+        let output = Output { path: path.to_owned(), replace };
+        if path.is_dir() {
+            return Err(Error::data(path, "is a folder; name a file to write"));
+        }
+        if !replace && path.symlink_metadata().is_ok() {
+            return Err(Error::data(path, "is there already; give another name, or --force to overwrite it"));
+        }
+        output.temporary()?;
+        Ok(output)
+    }
+
+    /// The path as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes to a temporary name beside the target, syncs, renames: at every moment either the old file or the new
+    /// one is there, whole.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk is full or the target may not be written; the old file is then as it was.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        let failed = |error| Error::io(&self.path, "write", error);
+        let mut file = self.temporary()?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        let kept = if self.replace { file.persist(&self.path) } else { file.persist_noclobber(&self.path) };
+        kept.map(drop).map_err(|error| failed(error.error))
+    }
+
+    fn temporary(&self) -> Result<tempfile::NamedTempFile> {
+        let folder = match self.path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".penjing-").suffix(".tmp");
+        // A temporary file is private by default; the result should be as readable as any other file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        builder.tempfile_in(folder).map_err(|error| Error::io(folder, "write into the folder", error))
+    }
+}

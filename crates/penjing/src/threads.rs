@@ -1,0 +1,59 @@
+//! The threads of one run.
+
+use penjing_kernels::{Serial, Workers};
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+
+/// A pool of threads: photos are shared out among them, or the pieces of one inference.
+#[derive(Debug)]
+pub struct Threads {
+    pool: rayon::ThreadPool,
+}
+
+impl Threads {
+    /// So many threads; one for each core when `None`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for zero or for more than the system gives.
+    pub fn new(count: Option<usize>) -> Result<Self> {
+        let count = match count {
+            Some(count @ 1..=1024) => count,
+            Some(other) => return Err(Error::Unsupported(format!("{other} threads; expected 1 to 1024"))),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
+        let pool = pool.map_err(|error| Error::Unsupported(format!("cannot start {count} threads: {error}")))?;
+        Ok(Threads { pool })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `work` on the pool: rayon's iterators inside it use these threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
+    /// These threads for the pieces of one inference.
+    pub fn workers(&self) -> &dyn Workers {
+        if self.count() == 1 { &Serial } else { self }
+    }
+}
+
+impl Workers for Threads {
+    fn threads(&self) -> usize {
+        self.count()
+    }
+
+    fn run(&self, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        if pieces == 1 {
+            return task(0, 0);
+        }
+        self.pool.install(|| {
+            (0..pieces).into_par_iter().for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
+        });
+    }
+}

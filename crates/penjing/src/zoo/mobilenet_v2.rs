@@ -1,0 +1,97 @@
+//! MobileNetV2 (arXiv 1801.04381).
+
+use penjing_runtime::{
+    Act, Error,
+    graph::Graph,
+    pixels::{Filter, Pixels},
+};
+
+use super::{
+    Arch, Config,
+    blocks::{Builder, Padding, scaled},
+    contract, keys,
+};
+
+struct Stage {
+    expand: usize,
+    channels: usize,
+    repeats: usize,
+    stride: usize,
+}
+
+const fn stage(expand: usize, channels: usize, repeats: usize, stride: usize) -> Stage {
+    Stage { expand, channels, repeats, stride }
+}
+
+/// Table 2 of the paper.
+const STAGES: [Stage; 7] = [
+    stage(1, 16, 1, 1),
+    stage(6, 24, 2, 2),
+    stage(6, 32, 3, 2),
+    stage(6, 64, 4, 2),
+    stage(6, 96, 3, 1),
+    stage(6, 160, 3, 2),
+    stage(6, 320, 1, 1),
+];
+
+pub(super) const ARCH: Arch = Arch {
+    name: "mobilenet_v2",
+    about: "MobileNetV2: 3.5 M parameters, 301 M multiply-adds at 224 px, 71.9 % on ImageNet",
+    size: 224,
+    graph,
+    pixels,
+    torch_key,
+};
+
+/// The head grows with a width above 1 and never shrinks, as in the paper.
+fn graph(config: &Config) -> Result<Graph, Error> {
+    let (mut net, image) = Builder::new(config.input(), Padding::Symmetric, 1e-5, Act::Relu6)?;
+    let mut x = net.conv_bn_act("stem", image, scaled(32, config.width), 3, 2, 1)?;
+    let mut block = 0;
+    for stage in &STAGES {
+        for repeat in 0..stage.repeats {
+            let stride = if repeat == 0 { stage.stride } else { 1 };
+            let channels = scaled(stage.channels, config.width);
+            x = net.inverted_residual(&format!("blocks.{block}"), x, channels, 3, stride, stage.expand)?;
+            block += 1;
+        }
+    }
+    x = net.conv_bn_act("head", x, scaled(1280, config.width.max(1.0)), 1, 1, 1)?;
+    net.classifier(x, 0.2, config.classes)
+}
+
+/// ImageNet's mean and deviation, bilinear, the central 87.5 %.
+fn pixels(config: &Config) -> Pixels {
+    let scale = |values: [f32; 3]| values.map(|value| value * 255.0);
+    contract(config, Filter::Bilinear, scale([0.485, 0.456, 0.406]), scale([0.229, 0.224, 0.225]))
+}
+
+/// torchvision's keys: a flat list of features, the parts of a block numbered without their names.
+fn torch_key(parameter: &str) -> Option<String> {
+    let (layer, suffix) = keys::split(parameter)?;
+    let layer = match layer {
+        "stem" => "features.0.0".to_string(),
+        "stem.bn" => "features.0.1".to_string(),
+        "head" => "features.18.0".to_string(),
+        "head.bn" => "features.18.1".to_string(),
+        "classifier" => "classifier.1".to_string(),
+        _ => {
+            let (block, part) = layer.strip_prefix("blocks.")?.split_once('.')?;
+            let block: usize = block.parse().ok()?;
+            // The first block has no expansion, so its parts move up by one.
+            let part = match (block, part) {
+                (0, "depthwise") | (1.., "expand") => "0.0",
+                (0, "depthwise.bn") | (1.., "expand.bn") => "0.1",
+                (0, "project") => "1",
+                (0, "project.bn") => "2",
+                (1.., "depthwise") => "1.0",
+                (1.., "depthwise.bn") => "1.1",
+                (1.., "project") => "2",
+                (1.., "project.bn") => "3",
+                _ => return None,
+            };
+            format!("features.{}.conv.{part}", block + 1)
+        }
+    };
+    Some(format!("{layer}.{suffix}"))
+}

@@ -1,0 +1,148 @@
+//! The networks: each one typed table and one screen of builder.
+
+pub mod blocks;
+mod efficientnet_lite;
+mod keys;
+mod mobilenet_v2;
+
+use penjing_runtime::{
+    graph::Graph,
+    pixels::{Color, DecodeRule, Filter, Fit, Pixels},
+    tensor::{Tensor, Weights},
+};
+
+use crate::{Error, Result};
+
+/// Every network that can be asked for by name.
+pub const ARCHS: &[Arch] = &[efficientnet_lite::ARCH, mobilenet_v2::ARCH];
+
+/// A network's declaration.
+#[derive(Clone, Copy, Debug)]
+pub struct Arch {
+    /// What the user calls it.
+    pub name: &'static str,
+    /// One line for a list.
+    pub about: &'static str,
+    /// Published input size in pixels.
+    pub size: usize,
+    graph: fn(&Config) -> Result<Graph, penjing_runtime::Error>,
+    pixels: fn(&Config) -> Pixels,
+    torch_key: fn(&str) -> Option<String>,
+}
+
+/// What varies within an architecture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// Multiplier of the channels.
+    pub width: f64,
+    /// Input height and width in pixels.
+    pub size: usize,
+    /// Whether the input is gray.
+    pub gray: bool,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Config {
+    /// Height, width and channels of the input.
+    fn input(&self) -> [usize; 3] {
+        [self.size, self.size, if self.gray { 1 } else { 3 }]
+    }
+}
+
+impl Arch {
+    /// The architecture of this name, and the width that a suffix such as `_x0.5` asks for.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] listing the names there are.
+    pub fn named(name: &str) -> Result<(&'static Arch, f64)> {
+        let with_width = name.rsplit_once("_x").and_then(|(base, width)| Some((base, width.parse().ok()?)));
+        let (base, width) = with_width.unwrap_or((name, 1.0));
+        let arch = ARCHS.iter().find(|arch| arch.name == base).ok_or_else(|| {
+            let names: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
+            Error::Unsupported(format!("no network is called `{name}`; there are: {}", names.join(", ")))
+        })?;
+        Ok((arch, width))
+    }
+
+    /// The name that [`named`](Self::named) understands, for a width.
+    pub fn name_at(&self, width: f64) -> String {
+        if width == 1.0 { self.name.to_string() } else { format!("{}_x{width}", self.name) }
+    }
+
+    /// The published form with this many classes.
+    pub fn config(&self, classes: usize) -> Config {
+        Config { width: 1.0, size: self.size, gray: false, classes }
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a width, size or number of classes that it cannot have.
+    pub fn graph(&self, config: &Config) -> Result<Graph> {
+        let Config { width, size, classes, .. } = *config;
+        if !(0.05..=16.0).contains(&width) {
+            return Err(Error::Unsupported(format!("width {width} is outside 0.05..=16")));
+        }
+        if !(32..=2048).contains(&size) {
+            return Err(Error::Unsupported(format!("input size {size} is outside 32..=2048 pixels")));
+        }
+        if !(1..=100_000).contains(&classes) {
+            return Err(Error::Unsupported(format!("{classes} classes are outside 1..=100000")));
+        }
+        (self.graph)(config).map_err(|error| Error::Unsupported(format!("{}: {error}", self.name)))
+    }
+
+    /// The pixels that the published weights were trained on.
+    pub fn pixels(&self, config: &Config) -> Pixels {
+        (self.pixels)(config)
+    }
+
+    /// Key of one of the graph's parameters in the published PyTorch weights.
+    pub fn torch_key(&self, parameter: &str) -> Option<String> {
+        (self.torch_key)(parameter)
+    }
+}
+
+/// Short side at size / 0.875, then the centre: the way ImageNet's classifiers are evaluated.
+fn contract(config: &Config, filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Pixels {
+    Pixels {
+        height: config.size,
+        width: config.size,
+        color: if config.gray { Color::Gray } else { Color::Rgb },
+        fit: Fit::Crop { short: config.size * 8 / 7 },
+        filter,
+        mean,
+        std,
+        decode: DecodeRule::Full,
+    }
+}
+
+/// Random weights of the right scale (He et al., arXiv 1502.01852) for measuring speed and for training from scratch.
+///
+/// Normalizations are the identity. The same seed gives the same weights everywhere.
+pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
+    let mut state = seed;
+    // SplitMix64, folded to a uniform value in −1..1.
+    let mut uniform = move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let mut tensor = |name: &str, shape: &[usize]| {
+        let count = shape.iter().product();
+        let values = match name.rsplit_once('.').map_or("", |(_, suffix)| suffix) {
+            "weight" => {
+                let fan_in: usize = shape[1..].iter().product();
+                let bound = (6.0 / fan_in as f32).sqrt();
+                (0..count).map(|_| uniform() * bound).collect()
+            }
+            "gamma" | "var" => vec![1.0; count],
+            _ => vec![0.0; count],
+        };
+        Tensor::f32(shape, values)
+    };
+    graph.parameters().into_iter().map(|(name, shape)| (name.clone(), tensor(&name, &shape))).collect()
+}
