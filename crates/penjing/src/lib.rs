@@ -1,8 +1,15 @@
 //! penjing turns a folder of labelled photos into a small, fast, trustworthy image classifier.
+//!
+//! The way through the library is the way of the work: [`data`] finds and splits photos, [`zoo`] and [`import`] give
+//! networks, [`transfer`] fits one to the photos, [`eval`] says how good it is, [`model`] keeps it.
 #![forbid(unsafe_code)]
 
 pub mod data;
 mod error;
 pub mod import;
+pub mod model;
+pub mod progress;
+pub mod threads;
+pub mod zoo;
 
 pub use error::{Error, Result};

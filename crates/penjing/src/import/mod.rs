@@ -3,6 +3,8 @@
 //! A `.pth` file is a Python pickle, and unpickling one runs whatever it names. Here a pickle is data: what it may name is a
 //! fixed table, all else is refused by name, and sizes are bounded before anything is allocated.
 
+pub use assemble::{Details, assemble};
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -12,6 +14,7 @@ use penjing_runtime::tensor::Tensor;
 
 use crate::{Error, Result};
 
+mod assemble;
 mod globals;
 mod pickle;
 mod safetensors;
