@@ -1,3 +1,37 @@
 //! The `penjing` command.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod commands;
+mod console;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::{Cli, Outcome};
+use console::Console;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let console = Console::new(cli.json, cli.quiet);
+    match commands::run(cli, &console) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        // What failed has been named on the way.
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(error) if matches!(error.downcast_ref(), Some(penjing::Error::Interrupted)) => {
+            console.say("interrupted; the work so far is kept, the same command goes on from there");
+            ExitCode::from(130)
+        }
+        // Whoever read the output has gone away; that is no failure of ours.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            console.error(&format!("{error:#}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}

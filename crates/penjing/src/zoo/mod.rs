@@ -11,7 +11,7 @@ use penjing_runtime::{
     tensor::{Tensor, Weights},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, random::SplitMix64};
 
 /// Every network that can be asked for by name.
 pub const ARCHS: &[Arch] = &[efficientnet_lite::ARCH, mobilenet_v2::ARCH];
@@ -122,15 +122,9 @@ fn contract(config: &Config, filter: Filter, mean: [f32; 3], std: [f32; 3]) -> P
 ///
 /// Normalizations are the identity. The same seed gives the same weights everywhere.
 pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
-    let mut state = seed;
-    // SplitMix64, folded to a uniform value in −1..1.
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
+    let mut random = SplitMix64::new(seed);
+    // 24 bits each, −1..1.
+    let mut uniform = move || (random.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
     let mut tensor = |name: &str, shape: &[usize]| {
         let count = shape.iter().product();
         let values = match name.rsplit_once('.').map_or("", |(_, suffix)| suffix) {

@@ -1,0 +1,121 @@
+//! `penjing bench`.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use penjing::{
+    Error, model,
+    progress::Progress as _,
+    runner::Runner,
+    zoo::{self, Arch, Config},
+};
+
+use super::{Outcome, ThreadsArg};
+use crate::console::{Console, peak_rss_bytes};
+
+/// Say how fast a model runs here, one photo at a time
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model file
+    #[arg(value_name = "MODEL", required_unless_present = "arch", conflicts_with = "arch")]
+    model: Option<PathBuf>,
+    /// A network with random weights instead, such as mobilenet_v2 or mobilenet_v2_x0.5
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// Input size of --arch in pixels [default: the published one]
+    #[arg(long, value_name = "PX", requires = "arch")]
+    size: Option<usize>,
+    /// Classes of --arch
+    #[arg(long, value_name = "N", requires = "arch", default_value_t = 1000)]
+    classes: usize,
+    /// How long to measure, in seconds
+    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    seconds: f64,
+    #[command(flatten)]
+    threads: ThreadsArg,
+}
+
+#[derive(serde::Serialize)]
+struct Measured {
+    threads: usize,
+    isa: &'static str,
+    runs: usize,
+    latency_ms: Percentiles,
+    images_per_s: f64,
+    peak_rss_bytes: Option<u64>,
+}
+
+#[derive(serde::Serialize)]
+struct Percentiles {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    if !(0.01..=3600.0).contains(&args.seconds) {
+        return Err(Error::Unsupported(format!("--seconds {}: expected 0.01 to 3600", args.seconds)).into());
+    }
+    let threads = args.threads.start()?;
+    let runner = match (&args.model, &args.arch) {
+        (Some(path), _) => {
+            let model = model::load(path)?;
+            Runner::new(&model.graph, &model.weights, &model.pixels, threads.count())?
+        }
+        (None, name) => {
+            let (arch, width) = Arch::named(name.as_deref().unwrap_or_default())?;
+            let size = args.size.unwrap_or(arch.size);
+            let config = Config { width, size, ..arch.config(args.classes) };
+            let graph = arch.graph(&config)?;
+            Runner::new(&graph, &zoo::random_weights(&graph, 0), &arch.pixels(&config), threads.count())?
+        }
+    };
+    let input: Vec<f32> = (0..runner.plan().plan().input.len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
+    let workers = threads.workers();
+    let (mut times, budget) = (Vec::new(), Duration::from_secs_f64(args.seconds));
+    // The whole measurement runs on a thread of the pool, so that a run does not pay for waking it.
+    let interrupted = threads.install(|| {
+        let start = Instant::now();
+        while start.elapsed() < budget / 10 {
+            runner.run_tensor(&input, workers);
+        }
+        let start = Instant::now();
+        while start.elapsed() < budget || times.len() < 5 {
+            if console.cancelled() {
+                return true;
+            }
+            let run = Instant::now();
+            runner.run_tensor(&input, workers);
+            times.push(run.elapsed());
+        }
+        false
+    });
+    if interrupted {
+        return Err(Error::Interrupted.into());
+    }
+    let total: Duration = times.iter().sum();
+    times.sort_unstable();
+    let percentile = |share: f64| {
+        let index = (share * (times.len() - 1) as f64).round() as usize;
+        (times[index].as_secs_f64() * 1e6).round() / 1e3
+    };
+    let measured = Measured {
+        threads: threads.count(),
+        isa: runner.isa().name(),
+        runs: times.len(),
+        latency_ms: Percentiles { p50: percentile(0.5), p90: percentile(0.9), p99: percentile(0.99) },
+        images_per_s: (times.len() as f64 / total.as_secs_f64() * 10.0).round() / 10.0,
+        peak_rss_bytes: peak_rss_bytes(),
+    };
+    console.result(&measured, || {
+        let Percentiles { p50, p90, p99 } = measured.latency_ms;
+        let memory = measured.peak_rss_bytes.map_or(String::new(), |peak| format!("   peak memory {}", crate::console::bytes(peak)));
+        format!(
+            "p50 {p50:.2} ms   p90 {p90:.2} ms   p99 {p99:.2} ms   {:.1} images/s   {} threads, {}, {} runs{memory}\n",
+            measured.images_per_s, measured.threads, measured.isa, measured.runs
+        )
+    })?;
+    Ok(Outcome::Done)
+}

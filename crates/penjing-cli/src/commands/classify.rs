@@ -1,0 +1,120 @@
+//! `penjing classify`.
+
+use std::{
+    fmt::Write as _,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use penjing::{
+    Error,
+    classifier::{Classifier, Guess},
+    data::decode::{self, Limits},
+    model,
+    progress::Progress as _,
+};
+use rayon::prelude::*;
+
+use super::{Outcome, ThreadsArg, photos_below};
+use crate::console::Console;
+
+/// Name what photos show
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Photos, folders of photos, or - for one photo on stdin
+    #[arg(value_name = "IMAGE|DIR|-", required = true)]
+    photos: Vec<PathBuf>,
+    /// How many classes to name for each photo
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    top: u16,
+    #[command(flatten)]
+    threads: ThreadsArg,
+}
+
+#[derive(serde::Serialize)]
+struct Answer {
+    path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top: Option<Vec<Guess>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    let mut answers = Vec::new();
+    let mut photos = Vec::new();
+    for path in &args.photos {
+        // Photos that were named are tried whatever their name; in a folder the extension decides.
+        if path.is_dir() {
+            let below = photos_below(path)?;
+            if below.is_empty() {
+                answers.push(Answer { path: path.clone(), top: None, error: Some("no photo in this folder".into()) });
+            }
+            photos.extend(below);
+        } else {
+            photos.push(path.clone());
+        }
+    }
+    let classifier = Classifier::new(&model::load(&args.model)?)?;
+    let top = usize::from(args.top);
+    let answer = |path: &PathBuf| {
+        if console.cancelled() {
+            return None;
+        }
+        let result = guess(&classifier, path, top);
+        console.advance(1);
+        Some(match result {
+            Ok(top) => Answer { path: path.clone(), top: Some(top), error: None },
+            Err(error) => Answer { path: path.clone(), top: None, error: Some(error.to_string()) },
+        })
+    };
+    // One photo needs no threads, and starting them takes longer than it does.
+    let given: Option<Vec<Answer>> = if let [path] = &photos[..] {
+        [answer(path)].into_iter().collect()
+    } else {
+        let threads = args.threads.start()?;
+        console.begin("classifying", photos.len());
+        let answers = threads.install(|| photos.par_iter().map(answer).collect());
+        console.end();
+        answers
+    };
+    answers.extend(given.ok_or(Error::Interrupted)?);
+
+    for Answer { path, error, .. } in &answers {
+        if let Some(error) = error {
+            let named = error.starts_with(&path.display().to_string());
+            console.error(&if named { error.clone() } else { format!("{}: {error}", path.display()) });
+        }
+    }
+    let failed = answers.iter().any(|answer| answer.error.is_some());
+    console.result(&answers, || describe(&answers))?;
+    Ok(if failed { Outcome::SomeFailed } else { Outcome::Done })
+}
+
+fn guess(classifier: &Classifier, path: &Path, top: usize) -> penjing::Result<Vec<Guess>> {
+    let limits = Limits::default();
+    let photo = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        let most = limits.max_file_bytes.saturating_add(1);
+        let read = std::io::stdin().lock().take(most).read_to_end(&mut bytes);
+        read.map_err(|error| Error::io(path, "read stdin", error))?;
+        decode::decode(&bytes, &limits).map_err(|error| Error::data(path, error.to_string()))?
+    } else {
+        decode::read(path, &limits)?
+    };
+    Ok(classifier.classify(photo.view(), top))
+}
+
+fn describe(answers: &[Answer]) -> String {
+    let mut text = String::new();
+    for answer in answers {
+        let Some(top) = &answer.top else { continue };
+        let guesses: Vec<String> =
+            top.iter().map(|guess| format!("{} {:.1} %", guess.label, 100.0 * guess.p)).collect();
+        let _ = writeln!(text, "{}: {}", answer.path.display(), guesses.join(", "));
+    }
+    text
+}

@@ -1,0 +1,82 @@
+//! `penjing eval`.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use penjing::{
+    classifier::Classifier,
+    data::{Dataset, Part},
+    eval::{Evaluation, evaluate},
+    model,
+};
+
+use super::{Outcome, ThreadsArg};
+use crate::console::Console;
+
+/// Say how good a model is, on photos that it has not seen
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// A folder with one sub-folder per class, train/val/test of those (test is used), or a CSV
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    #[command(flatten)]
+    threads: ThreadsArg,
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    let threads = args.threads.start()?;
+    let model = model::load(&args.model)?;
+    let data = Dataset::open(&args.data, None)?;
+    for notice in &data.notices {
+        console.say(&notice.to_string());
+    }
+    // Of data in parts the test part is judged; data without parts is all one part.
+    let part = if data.part(Part::Test).next().is_some() { Part::Test } else { Part::Train };
+    let samples = data.part(part).map(|(_, sample)| sample);
+    let evaluation = evaluate(&Classifier::new(&model)?, &data, samples, &threads, console)?;
+    for skipped in &evaluation.skipped {
+        console.say(&format!("skipped {}: {}", skipped.path.display(), skipped.why));
+    }
+    console.result(&evaluation, || describe(&evaluation))?;
+    Ok(Outcome::Done)
+}
+
+/// Overall figures, then a line a class, the weakest first, with what it is taken for.
+fn describe(evaluation: &Evaluation) -> String {
+    let mut text = format!(
+        "top-1 {:.2} % ± {:.2}   top-5 {:.2} %   {} photos",
+        100.0 * evaluation.top1,
+        100.0 * evaluation.top1_se,
+        100.0 * evaluation.top5,
+        evaluation.n
+    );
+    if !evaluation.skipped.is_empty() {
+        let _ = write!(text, ", {} skipped", evaluation.skipped.len());
+    }
+    text.push('\n');
+    let mut classes: Vec<usize> =
+        (0..evaluation.per_class.len()).filter(|&class| evaluation.per_class[class].n > 0).collect();
+    let recall = |class: usize| evaluation.per_class[class].recall.unwrap_or(1.0);
+    classes.sort_by(|&a, &b| recall(a).total_cmp(&recall(b)));
+    let width = classes.iter().map(|&class| evaluation.per_class[class].label.chars().count()).max().unwrap_or(0);
+    let _ = writeln!(text, "\n{:width$}  photos  recall  precision  mostly taken for", "class");
+    for class in classes {
+        let score = &evaluation.per_class[class];
+        let percent = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
+        let row = &evaluation.confusion[class];
+        let confused = (0..row.len()).filter(|&other| other != class && row[other] > 0).max_by_key(|&c| row[c]);
+        let confused =
+            confused.map_or(String::new(), |other| format!("{} ({})", evaluation.per_class[other].label, row[other]));
+        let line = format!(
+            "{:width$}  {:6}  {:>7} {:>9}   {confused}",
+            score.label,
+            score.n,
+            percent(score.recall),
+            percent(score.precision)
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}

@@ -1,0 +1,111 @@
+//! The command line: one file a verb.
+
+mod bench;
+mod classify;
+mod eval;
+mod inspect;
+mod shell;
+mod train;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use penjing::{model::Model, threads::Threads, zoo::Arch};
+
+use crate::console::Console;
+
+/// Photos in, a small, fast, trustworthy image classifier out.
+#[derive(Debug, Parser)]
+#[command(name = "penjing", version, arg_required_else_help = true, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done; 1 the work failed or an input could not be used; 2 wrong usage; \
+                        130 interrupted.")]
+pub struct Cli {
+    /// One JSON document on stdout, nothing else
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Nothing on stderr but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Train(train::Args),
+    Eval(eval::Args),
+    Classify(classify::Args),
+    Inspect(inspect::Args),
+    Bench(bench::Args),
+    Weights(weights::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
+}
+
+/// How a verb ended that did not fail as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it was done.
+    Done,
+    /// Some inputs could not be used; each has been named.
+    SomeFailed,
+}
+
+/// Runs the verb.
+pub fn run(cli: Cli, console: &Console) -> anyhow::Result<Outcome> {
+    match cli.verb {
+        Verb::Train(args) => train::run(args, console),
+        Verb::Eval(args) => eval::run(args, console),
+        Verb::Classify(args) => classify::run(args, console),
+        Verb::Inspect(args) => inspect::run(args, console),
+        Verb::Bench(args) => bench::run(args, console),
+        Verb::Weights(args) => weights::run(args, console),
+        Verb::Completions(args) => shell::completions(args),
+        Verb::Man(args) => shell::man(args),
+    }
+}
+
+/// How many threads to use.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct ThreadsArg {
+    /// Threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl ThreadsArg {
+    fn start(self) -> penjing::Result<Threads> {
+        Threads::new(self.threads.map(usize::from))
+    }
+}
+
+/// A backbone: a model file, the name of a network whose weights are inside the program, or the default one.
+fn backbone(given: Option<&Path>) -> penjing::Result<Model> {
+    const INSIDE: &str = "efficientnet_lite0";
+    match given {
+        Some(path) if path.as_os_str() != INSIDE => {
+            if !path.exists()
+                && let Some(name) = path.to_str()
+                && let Ok((arch, _)) = Arch::named(name)
+            {
+                return Err(penjing::Error::Unsupported(format!(
+                    "the weights of {} are not inside this program; bring them with `penjing weights import FILE \
+                     --arch {name} -o {name}.penjing` and give that file as --backbone",
+                    arch.name
+                )));
+            }
+            penjing::model::load(path)
+        }
+        _ => penjing::model::bundled().ok_or_else(|| {
+            penjing::Error::Unsupported(
+                "this penjing was built without a backbone; give a model file as --backbone".into(),
+            )
+        }),
+    }
+}
+
+/// A photo, or every photo below a folder, in a fixed order.
+fn photos_below(path: &Path) -> penjing::Result<Vec<PathBuf>> {
+    penjing::data::photos_below(path)
+}

