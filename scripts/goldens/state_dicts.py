@@ -220,6 +220,7 @@ def bad(plain):
            "`w`", "more numbers than the file holds")
     refuse("unknown_storage.pth", with_pickle(rebuilt(storage=b"EvilStorage")), "`torch.EvilStorage`")
     refuse("outside_key.pth", with_pickle(rebuilt(key=b"../../../etc/passwd")), "no storage `../../../etc/passwd`")
+    refuse("long_name.pth", saved({"n" * 1025: numbers(2)}), "name of more than 1024 bytes")
     refuse("deep.pth", with_pickle(b"\x80\x02)" + b"\x85" * 50_000 + b"."), "other than a dict")
     refuse("memo_bomb.pth", with_pickle(b"\x80\x02]" + b"q\0](h\0h\0h\0h\0h\0h\0h\0h\0e" * 1000 + b"."), "other than a dict")
     bomb = zipped([("a/data.pkl", rebuilt(size=b"J\0\0\x10\0K\1\x86")), ("a/data/0", bytes(4 << 20))], zipfile.ZIP_DEFLATED)

@@ -1,7 +1,8 @@
 //! Weights from elsewhere: state dicts of PyTorch and safetensors files, read without executing anything.
 //!
-//! A `.pth` file is a Python pickle, and unpickling one runs whatever it names. Here a pickle is data: what it may name is a
-//! fixed table, all else is refused by name, and sizes are bounded before anything is allocated.
+//! A `.pth` file is a Python pickle, and unpickling one runs whatever it names. Here a pickle is data: what
+//! it may name is a fixed table, all else is refused by name, and sizes are bounded before anything is
+//! allocated.
 
 pub use assemble::{Details, assemble};
 
@@ -25,7 +26,8 @@ mod zip;
 /// Weights by the names and in the shapes that PyTorch gave them (convolutions `[out, in / groups, kh, kw]`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateDict {
-    /// The floating-point tensors, dense and row-major. Half-precision ones stay; `bfloat16` and `float64` are made `f32`.
+    /// The floating-point tensors, dense and row-major. Half-precision ones stay; `bfloat16` and `float64`
+    /// are made `f32`.
     pub tensors: BTreeMap<String, Tensor>,
     /// Names of what is no weight, sorted: integer buffers such as `num_batches_tracked`, extra state.
     pub skipped: Vec<String>,
@@ -54,13 +56,14 @@ pub fn read_state_dict(path: &Path) -> Result<StateDict> {
 
 /// Reads the state dict in `bytes`, the content of the file called `name` in messages.
 ///
-/// The content tells the format: torch's zip format, its format before 1.6, safetensors, or a wheel or other zip with exactly
-/// one of these inside. A checkpoint around exactly one dict of tensors is unwrapped, and the `module.` that `DataParallel`
-/// puts before every name is taken away. Views (transposed, sliced, expanded) become dense.
+/// The content tells the format: torch's zip format, its format before 1.6, safetensors, or a wheel or other
+/// zip with exactly one of these inside. A checkpoint around exactly one dict of tensors is unwrapped, and
+/// the `module.` that `DataParallel` puts before every name is taken away. Views (transposed, sliced,
+/// expanded) become dense.
 ///
 /// # Errors
-/// [`Error::Model`] for a foreign or damaged file, one that names any function but those that rebuild tensors, one beyond
-/// 2 GiB or whose tensors are beyond 4 GiB, and one without a floating-point tensor.
+/// [`Error::Model`] for a foreign or damaged file, one that names any function but those that rebuild
+/// tensors, one beyond 2 GiB or whose tensors are beyond 4 GiB, and one without a floating-point tensor.
 pub fn parse_state_dict(name: &Path, bytes: &[u8]) -> Result<StateDict> {
     let mut parts = Parts::read(bytes, true).map_err(|what| Error::model(name, what))?;
     parts.strip_data_parallel();

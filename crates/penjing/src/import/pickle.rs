@@ -1,8 +1,8 @@
 //! Python pickles read as data: a stack machine that knows no way to call anything.
 //!
-//! It understands the opcodes that `torch.save` emits (protocols 1 to 5). Functions and classes are entries of the fixed
-//! table [`Global`]; a call of one is recorded, not made. Containers live in arenas and refer to each other by index, so
-//! deep nesting, sharing and cycles cost nothing and dropping them never recurses.
+//! It understands the opcodes that `torch.save` emits (protocols 1 to 5). Functions and classes are entries
+//! of the fixed table [`Global`]; a call of one is recorded, not made. Containers live in arenas and refer to
+//! each other by index, so deep nesting, sharing and cycles cost nothing and dropping them never recurses.
 
 use std::collections::HashMap;
 
@@ -149,59 +149,28 @@ impl<'a> Machine<'a, '_> {
                 self.push(Value::Int(value.into()));
             }
             b'K' => {
-                let value = self.byte()?;
+                let value = self.unsigned::<1>()?;
                 self.push(Value::Int(value.into()));
             }
             b'M' => {
-                let value = u16::from_le_bytes(self.array()?);
+                let value = self.unsigned::<2>()?;
                 self.push(Value::Int(value.into()));
             }
-            0x8a => {
-                let length = self.byte()?.into();
-                self.long(length)?;
-            }
-            0x8b => {
-                let length = self.length4()?;
-                self.long(length)?;
-            }
+            0x8a => self.long::<1>()?,
+            0x8b => self.long::<4>()?,
             b'G' => {
                 let value = f64::from_be_bytes(self.array()?);
                 self.push(Value::Float(value));
             }
 
-            // Python 2 wrote text as byte strings, so they are text wherever they can be.
-            b'U' => {
-                let length = self.byte()?.into();
-                self.old_string(length)?;
-            }
-            b'T' => {
-                let length = self.length4()?;
-                self.old_string(length)?;
-            }
-            b'C' => {
-                let length = self.byte()?.into();
-                self.bytes(length)?;
-            }
-            b'B' => {
-                let length = self.length4()?;
-                self.bytes(length)?;
-            }
-            0x8e => {
-                let length = self.length8()?;
-                self.bytes(length)?;
-            }
-            0x8c => {
-                let length = self.byte()?.into();
-                self.text(length)?;
-            }
-            b'X' => {
-                let length = self.length4()?;
-                self.text(length)?;
-            }
-            0x8d => {
-                let length = self.length8()?;
-                self.text(length)?;
-            }
+            b'U' => self.old_string::<1>()?,
+            b'T' => self.old_string::<4>()?,
+            b'C' => self.bytes::<1>()?,
+            b'B' => self.bytes::<4>()?,
+            0x8e => self.bytes::<8>()?,
+            0x8c => self.text::<1>()?,
+            b'X' => self.text::<4>()?,
+            0x8d => self.text::<8>()?,
 
             b']' => self.push_list(Vec::new()),
             b'l' => {
@@ -244,30 +213,28 @@ impl<'a> Machine<'a, '_> {
             }
 
             b'p' => {
-                let line = self.line()?;
-                let index = line.parse().map_err(|_| format!("`{}` is no memo index", shown(line)))?;
+                let index = self.text_index()?;
                 self.memoize(index)?;
             }
             b'q' => {
-                let index = self.byte()?.into();
+                let index = self.unsigned::<1>()?;
                 self.memoize(index)?;
             }
             b'r' => {
-                let index = u32::from_le_bytes(self.array()?).into();
+                let index = self.unsigned::<4>()?;
                 self.memoize(index)?;
             }
             0x94 => self.memoize(self.memo.len() as u64)?,
             b'g' => {
-                let line = self.line()?;
-                let index = line.parse().map_err(|_| format!("`{}` is no memo index", shown(line)))?;
+                let index = self.text_index()?;
                 self.recall(index)?;
             }
             b'h' => {
-                let index = self.byte()?.into();
+                let index = self.unsigned::<1>()?;
                 self.recall(index)?;
             }
             b'j' => {
-                let index = u32::from_le_bytes(self.array()?).into();
+                let index = self.unsigned::<4>()?;
                 self.recall(index)?;
             }
 
@@ -331,13 +298,18 @@ impl<'a> Machine<'a, '_> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn length4(&mut self) -> What<usize> {
-        // A length beyond the address space is beyond the input too.
-        Ok(usize::try_from(u32::from_le_bytes(self.array()?)).unwrap_or(usize::MAX))
+    /// A little-endian number of `N` bytes.
+    fn unsigned<const N: usize>(&mut self) -> What<u64> {
+        let mut wide = [0; 8];
+        wide[..N].copy_from_slice(&self.array::<N>()?);
+        Ok(u64::from_le_bytes(wide))
     }
 
-    fn length8(&mut self) -> What<usize> {
-        Ok(usize::try_from(u64::from_le_bytes(self.array()?)).unwrap_or(usize::MAX))
+    /// Bytes behind their length, which takes `N` bytes.
+    fn sized<const N: usize>(&mut self) -> What<&'a [u8]> {
+        let length = self.unsigned::<N>()?;
+        // A length beyond the address space is beyond the input too.
+        self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     fn line(&mut self) -> What<&'a str> {
@@ -348,33 +320,38 @@ impl<'a> Machine<'a, '_> {
         str::from_utf8(line).map_err(|_| "the pickle has a line of text that is not UTF-8".into())
     }
 
-    fn long(&mut self, length: usize) -> What<()> {
-        let bytes = self.take(length)?;
-        if length > 16 {
-            return Err("the pickle has an integer of more than 128 bits".into());
-        }
+    fn text_index(&mut self) -> What<u64> {
+        let line = self.line()?;
+        line.parse().map_err(|_| format!("the pickle has `{}` where a memo index belongs", shown(line)))
+    }
+
+    fn long<const N: usize>(&mut self) -> What<()> {
+        let bytes = self.sized::<N>()?;
         let negative = bytes.last().is_some_and(|&b| b >= 0x80);
         let mut wide = [if negative { 0xff } else { 0 }; 16];
-        wide[..length].copy_from_slice(bytes);
+        wide.get_mut(..bytes.len())
+            .ok_or("the pickle has an integer of more than 128 bits")?
+            .copy_from_slice(bytes);
         self.push(Value::Int(i128::from_le_bytes(wide)));
         Ok(())
     }
 
-    fn old_string(&mut self, length: usize) -> What<()> {
-        let bytes = self.take(length)?;
+    /// A byte string of Python 2, which wrote text as one: it is text wherever it can be.
+    fn old_string<const N: usize>(&mut self) -> What<()> {
+        let bytes = self.sized::<N>()?;
         self.push(str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Str));
         Ok(())
     }
 
-    fn bytes(&mut self, length: usize) -> What<()> {
-        let bytes = self.take(length)?;
+    fn bytes<const N: usize>(&mut self) -> What<()> {
+        let bytes = self.sized::<N>()?;
         self.push(Value::Bytes(bytes));
         Ok(())
     }
 
-    fn text(&mut self, length: usize) -> What<()> {
-        let text = str::from_utf8(self.take(length)?).map_err(|_| "the pickle has text that is not UTF-8")?;
-        self.push(Value::Str(text));
+    fn text<const N: usize>(&mut self) -> What<()> {
+        let bytes = self.sized::<N>()?;
+        self.push(Value::Str(str::from_utf8(bytes).map_err(|_| "the pickle has text that is not UTF-8")?));
         Ok(())
     }
 

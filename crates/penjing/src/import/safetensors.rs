@@ -13,8 +13,17 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{')
 }
 
+/// Most bytes of the header: about a hundred a tensor are usual.
+const MAX_HEADER_BYTES: u64 = 8 << 20;
+
 /// Reads all tensors of a safetensors file.
 pub(super) fn read(bytes: &[u8]) -> What<Parts> {
+    let header = bytes.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length));
+    if header > MAX_HEADER_BYTES {
+        return Err(format!(
+            "begins like a safetensors file whose header is {header} bytes long; at most {MAX_HEADER_BYTES} are read"
+        ));
+    }
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| format!("begins like a safetensors file and is none ({e}); fetch the file again"))?;
     let mut budget = Budget::new(bytes.len());

@@ -9,7 +9,8 @@ use super::{MAX_TENSOR_BYTES, What};
 /// Most dimensions of a tensor; images need four.
 pub(super) const MAX_RANK: usize = 16;
 
-/// A window on a storage: element `(i, j, …)` stands at `offset + i * stride[0] + j * stride[1] + …`, in elements.
+/// A window on a storage: element `(i, j, …)` stands at `offset + i * stride[0] + j * stride[1] + …`, in
+/// elements.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) dtype: Dtype,
@@ -19,8 +20,8 @@ pub(super) struct View {
     pub(super) stride: Vec<usize>,
 }
 
-/// What all tensors of one file may still take up together, in bytes. Views may overlap (a tied or expanded tensor
-/// stands in the file once), so the file's length alone is no bound.
+/// What all tensors of one file may still take up together, in bytes. Views may overlap (a tied or expanded
+/// tensor stands in the file once), so the file's length alone is no bound.
 pub(super) struct Budget(usize);
 
 impl Budget {
@@ -45,7 +46,8 @@ impl View {
         View { dtype, offset: 0, size: size.to_vec(), stride }
     }
 
-    /// The tensor, or `None` where the element type is none of a weight. `f16` stays, other floats become `f32`.
+    /// The tensor, or `None` where the element type is none of a weight. `f16` stays, other floats become
+    /// `f32`.
     pub(super) fn tensor(&self, storage: &[u8], budget: &mut Budget) -> What<Option<Tensor>> {
         let data = match self.dtype {
             Dtype::Other(_) => return Ok(None),
@@ -111,7 +113,8 @@ impl View {
         })
     }
 
-    /// Whether the elements follow one another in row-major order. The stride of an extent of one does not matter.
+    /// Whether the elements follow one another in row-major order. The stride of an extent of one does not
+    /// matter.
     fn is_dense(&self) -> bool {
         let mut step = 1usize;
         self.size.iter().zip(&self.stride).rev().all(|(&extent, &stride)| {

@@ -50,8 +50,8 @@ pub(super) fn read_zip(archive: &mut Archive<'_>, root: &str) -> What<Parts> {
     dict.unfold(&storages)
 }
 
-/// Reads the old format: the pickles of a magic number, a protocol number, facts about the system, the state dict and
-/// the list of storage keys; then each storage as its number of elements (i64) and its raw bytes.
+/// Reads the old format: the pickles of a magic number, a protocol number, facts about the system, the state
+/// dict and the list of storage keys; then each storage as its number of elements (i64) and its raw bytes.
 pub(super) fn read_legacy(bytes: &[u8]) -> What<Parts> {
     let mut input = bytes;
     let magic = Pickle::read(&mut input)?;
@@ -65,7 +65,10 @@ pub(super) fn read_legacy(bytes: &[u8]) -> What<Parts> {
         return Err(format!("is in a version of torch's old format other than {PROTOCOL}; save it again"));
     }
     let system = Pickle::read(&mut input)?;
-    if lookup(&system, system.root, "little_endian") != Some(Value::Bool(true)) {
+    let Value::Dict(facts) = system.root else {
+        return Err("has no facts about the system that wrote it; the file is damaged".into());
+    };
+    if by_name(&system, facts)?.get("little_endian") != Some(&Value::Bool(true)) {
         return Err("was not saved on a little-endian machine; save it again on one".into());
     }
     let pickle = Pickle::read(&mut input)?;
@@ -117,15 +120,15 @@ struct StateDict<'a> {
 }
 
 impl<'a> StateDict<'a> {
-    /// Finds the one dict of tensors: inside the root, where that is a checkpoint with an optimizer and the like beside the
-    /// weights, or else the root itself.
+    /// Finds the one dict of tensors: inside the root, where that is a checkpoint with an optimizer and the
+    /// like beside the weights, or else the root itself.
     fn find(pickle: &Pickle<'a>) -> What<Self> {
         let Value::Dict(root) = pickle.root else {
             return Err("holds something other than a dict; \
                         save the weights with torch.save(model.state_dict(), PATH)"
                 .into());
         };
-        let root = by_name(pickle, root);
+        let root = by_name(pickle, root)?;
         let is_tensor = |value: &Value<'a>| call(pickle, *value).is_some_and(|(global, _)| is_weight(global));
         if root.values().all(is_tensor) {
             return Self::collect(pickle, &root);
@@ -137,7 +140,7 @@ impl<'a> StateDict<'a> {
             if let Value::Dict(id) = *value
                 && seen.insert(id)
             {
-                let dict = by_name(pickle, id);
+                let dict = by_name(pickle, id)?;
                 let fits =
                     |(name, value): (&&str, &Value<'a>)| is_tensor(value) || name.ends_with("_extra_state");
                 if dict.values().any(is_tensor) && dict.iter().all(fits) {
@@ -154,7 +157,7 @@ impl<'a> StateDict<'a> {
             }
             [(first, _), ..] => Err(format!(
                 "holds several dicts of tensors: {}; save the one you want: \
-                 torch.save(torch.load(PATH)[\"{}\"], NEW_PATH)",
+                 torch.save(torch.load(PATH, weights_only=True)[\"{}\"], NEW_PATH)",
                 found
                     .iter()
                     .take(MAX_LISTED)
@@ -201,14 +204,21 @@ impl<'a> StateDict<'a> {
 }
 
 /// The entries of a dict whose key is text. The last of those with the same key counts, as in Python.
-fn by_name<'a>(pickle: &Pickle<'a>, dict: usize) -> BTreeMap<&'a str, Value<'a>> {
-    let named = |&(key, value)| if let Value::Str(key) = key { Some((key, value)) } else { None };
+fn by_name<'a>(pickle: &Pickle<'a>, dict: usize) -> What<BTreeMap<&'a str, Value<'a>>> {
+    let named = |&(key, value): &(Value<'a>, Value<'a>)| match key {
+        Value::Str(key) => Some(bounded(key).map(|key| (key, value))),
+        _ => None,
+    };
     pickle.entries(dict).iter().filter_map(named).collect()
 }
 
-fn lookup<'a>(pickle: &Pickle<'a>, dict: Value<'a>, key: &str) -> Option<Value<'a>> {
-    let Value::Dict(id) = dict else { return None };
-    by_name(pickle, id).get(key).copied()
+/// Refuses a name so long that comparing many of them would take for ever.
+fn bounded(name: &str) -> What<&str> {
+    const MAX_NAME_BYTES: usize = 1024;
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("has a name of more than {MAX_NAME_BYTES} bytes: `{}`", shown(name)));
+    }
+    Ok(name)
 }
 
 fn call<'p, 'a>(pickle: &'p Pickle<'a>, value: Value<'a>) -> Option<(Global, &'p [Value<'a>])> {
@@ -248,17 +258,15 @@ fn reference<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> What<Option<Reference
 /// The key and the element type of a storage reference: ("storage", class, key, device, length[, view]).
 fn storage<'a>(reference: &[Value<'a>]) -> What<(&'a str, Dtype)> {
     match *reference {
-        [Value::Str("storage"), Value::Global(Global::Storage(dtype)), Value::Str(key), _, _] => {
-            Ok((key, dtype))
-        }
-        [
+        [Value::Str("storage"), Value::Global(Global::Storage(dtype)), Value::Str(key), _, _]
+        | [
             Value::Str("storage"),
             Value::Global(Global::Storage(dtype)),
             Value::Str(key),
             _,
             _,
             Value::None,
-        ] => Ok((key, dtype)),
+        ] => Ok((bounded(key)?, dtype)),
         [Value::Str("storage"), _, _, _, _, _] => {
             Err("uses a view of a storage, as PyTorch before 0.4 did; save it again with a newer one".into())
         }

@@ -9,7 +9,8 @@ use super::{MAX_BYTES, What, shown};
 const MAX_ENTRIES: usize = 1 << 16;
 /// An entry may always grow to this size, whatever its compressed size.
 const FREE_BYTES: u64 = 1 << 20;
-/// Beyond [`FREE_BYTES`], how many times its compressed size an entry may grow. Weights compress by less than ten.
+/// Beyond [`FREE_BYTES`], how many times its compressed size an entry may grow. Weights compress by less than
+/// ten.
 const MAX_RATIO: u64 = 200;
 
 /// An archive in memory.
