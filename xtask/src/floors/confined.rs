@@ -16,13 +16,16 @@ pub fn check(sources: &[Source], confined: &[&str]) -> Vec<String> {
     violations
 }
 
-/// Whether a path begins with the crate's name: `name::…`, `::name::…` or `use name`.
+/// Whether a path begins with the crate's name: `::name::…`, `use name`, or `name::…` where no module here has that name.
 fn uses(code: &str, name: &str) -> bool {
+    let is_module_here = code.contains(&format!("mod {name};"));
     code.match_indices(name).any(|(at, _)| {
         let (before, after) = (&code[..at], code[at + name.len()..].trim_start());
-        let before = before.strip_suffix("::").filter(|rest| !rest.ends_with(is_name)).unwrap_or(before);
+        let absolute = before.strip_suffix("::").filter(|rest| !rest.ends_with(is_name));
+        let before = absolute.unwrap_or(before);
         let begins = !before.ends_with(|c| is_name(c) || c == ':' || c == '.');
-        begins && (after.starts_with("::") || (before.ends_with("use ") && after.starts_with([';', ' '])))
+        let is_path = after.starts_with("::") || (before.ends_with("use ") && after.starts_with([';', ' ']));
+        begins && is_path && (absolute.is_some() || !is_module_here)
     })
 }
 
@@ -41,6 +44,7 @@ mod tests {
             "let image = 1;",
             "self.image::<T>()",
             "crate::data::image::x()",
+            "mod image; image::x()",
             "my_image::x()",
             "image::x".get(1..).unwrap(),
         ] {
