@@ -1,2 +1,60 @@
-//! Chores of the workspace.
-fn main() {}
+//! Chores of the penjing workspace: `cargo xtask VERB`, one file a verb.
+#![forbid(unsafe_code)]
+
+mod budget;
+mod check;
+mod demo;
+mod docs;
+mod floors;
+mod fuzz;
+mod process;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Chores of the penjing workspace
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Everything a contribution must pass, step by step
+    Check(check::Args),
+    /// Who may import whom, where third-party crates and `unsafe` may stand, how long a file may be
+    Floors,
+    /// Build time, binary size, lines of code and number of dependencies
+    Budget(budget::Args),
+    /// The whole way on the embedded example: unpack, train, evaluate, classify
+    Demo(demo::Args),
+    /// Run the commands of README.md and docs/ that are marked `<!-- run -->`
+    Docs,
+    /// Run every fuzz target for a while
+    Fuzz(fuzz::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Floors => floors::run(),
+        Verb::Budget(args) => budget::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Docs => docs::run(),
+        Verb::Fuzz(args) => fuzz::run(&args),
+    }
+}

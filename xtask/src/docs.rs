@@ -1,0 +1,101 @@
+//! `cargo xtask docs`: the commands of README.md and docs/ do what they say.
+//!
+//! A block of `console` after a line `<!-- run -->` is run: each line that begins with `$ ` in the shell, in a folder
+//! of the page's own, with the example's photos under `photos/{train,test}/CLASS/` and `penjing` in PATH.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{demo, process};
+
+/// Enough to learn from, few enough that a page takes seconds.
+const PHOTOS_PER_CLASS: usize = 20;
+
+pub fn run() -> Result<()> {
+    let pages = pages()?;
+    let binary = demo::build_penjing()?;
+    let folder = binary.parent().context("the binary has no folder")?;
+    let before = std::env::var_os("PATH").unwrap_or_default();
+    let path =
+        std::env::join_paths([folder.to_path_buf()].into_iter().chain(std::env::split_paths(&before)))?;
+
+    let mut count = 0;
+    for page in &pages {
+        let text =
+            std::fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+        let commands = commands(&text);
+        if commands.is_empty() {
+            continue;
+        }
+        let dir = fresh_folder(page)?;
+        for (line, typed) in commands {
+            println!("{}:{line}: $ {typed}", page.file_name().unwrap_or_default().to_string_lossy());
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &typed]).current_dir(&dir).env("PATH", &path).stdin(Stdio::null());
+            let status = shell.status().context("cannot start sh")?;
+            if !status.success() {
+                bail!("{}:{line}: `{typed}` ended with {status} (in {})", page.display(), dir.display());
+            }
+            count += 1;
+        }
+    }
+    println!("{count} commands of the guides work");
+    Ok(())
+}
+
+fn pages() -> Result<Vec<PathBuf>> {
+    let root = process::root();
+    let listed = std::fs::read_dir(root.join("docs")).context("cannot list docs/")?;
+    let mut pages: Vec<_> = listed.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.sort();
+    pages.insert(0, root.join("README.md"));
+    Ok(pages)
+}
+
+/// A folder for the page's commands, left in place afterwards so that a failure can be looked at.
+fn fresh_folder(page: &Path) -> Result<PathBuf> {
+    let dir = process::root().join("target/docs").join(page.file_stem().unwrap_or_default());
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+    }
+    let photos = dir.join("photos");
+    std::fs::create_dir_all(&photos).with_context(|| format!("cannot make {}", photos.display()))?;
+    demo::unpack(&photos, PHOTOS_PER_CLASS)?;
+    Ok(dir)
+}
+
+/// The commands of the marked blocks, each with its line's number.
+fn commands(page: &str) -> Vec<(usize, String)> {
+    let (mut marked, mut inside) = (false, false);
+    let mut commands = Vec::new();
+    for (number, line) in page.lines().enumerate() {
+        match line {
+            "<!-- run -->" => marked = true,
+            "```console" if marked => inside = true,
+            "```" => (marked, inside) = (false, false),
+            _ if inside => {
+                commands.extend(line.strip_prefix("$ ").map(|typed| (number + 1, typed.to_owned())))
+            }
+            "" => {}
+            _ => marked = false,
+        }
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_marked_blocks_are_run() {
+        let page = "```console\n$ a\n```\n<!-- run -->\n```console\n$ b\noutput\n$ c d\n```\n\n\
+                    <!-- run -->\ntext\n```console\n$ e\n```\n<!-- run -->\n\n```console\n$ f\n```\n";
+        let typed: Vec<_> =
+            commands(page).into_iter().map(|(line, typed)| format!("{line}: {typed}")).collect();
+        assert_eq!(typed, ["6: b", "8: c d", "19: f"]);
+    }
+}
