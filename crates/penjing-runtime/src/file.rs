@@ -281,11 +281,7 @@ impl View for TensorView<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = match &self.0.data {
-            Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Data::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        };
-        Cow::Owned(bytes)
+        Cow::Owned(self.0.to_le_bytes())
     }
 
     fn data_len(&self) -> usize {

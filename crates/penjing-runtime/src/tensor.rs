@@ -57,6 +57,14 @@ impl Tensor {
         }
     }
 
+    /// The values as they stand in a file: little-endian bytes.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        match &self.data {
+            Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Data::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        }
+    }
+
     /// The same tensor rounded to half precision (ties to even).
     pub fn to_f16(&self) -> Tensor {
         let data = match &self.data {

@@ -1,15 +1,21 @@
 //! penjing turns a folder of labelled photos into a small, fast, trustworthy image classifier.
 //!
 //! The way through the library is the way of the work: [`data`] finds and splits photos, [`zoo`] and [`import`] give
-//! networks, [`transfer`] fits one to the photos, [`eval`] says how good it is, [`model`] keeps it.
+//! networks, [`transfer`] fits one to the photos, [`eval`] says how good it is, [`classifier`] puts it to work and
+//! [`model`] keeps it.
 #![forbid(unsafe_code)]
 
+pub mod classifier;
 pub mod data;
 mod error;
+pub mod eval;
 pub mod import;
 pub mod model;
 pub mod progress;
+mod random;
+pub mod runner;
 pub mod threads;
+pub mod transfer;
 pub mod zoo;
 
 pub use error::{Error, Result};

@@ -73,9 +73,7 @@ impl Extractor {
         hasher.update(&described.map_err(|error| Error::Unsupported(error.to_string()))?);
         for (name, tensor) in &weights {
             hasher.update(name.as_bytes());
-            tensor.to_f32().iter().for_each(|value| {
-                hasher.update(&value.to_le_bytes());
-            });
+            hasher.update(&tensor.to_le_bytes());
         }
         let runner = Runner::new(&graph, &weights, pixels, 1)?;
         Ok(Extractor { runner, key: *hasher.finalize().as_bytes(), width })

@@ -1,0 +1,141 @@
+//! `penjing train`.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use penjing::{
+    Error,
+    classifier::Classifier,
+    data::{Dataset, Part, compile_group_pattern},
+    eval::{Skipped, evaluate},
+    model::Output,
+    transfer::{self, Options, cache, head::Tried},
+};
+
+use super::{Outcome, ThreadsArg, backbone};
+use crate::console::{Console, bytes, peak_rss_bytes, round};
+
+/// Turn labelled photos into a classifier
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A folder with one sub-folder per class, train/val/test of those, or a CSV (path,label[,split][,group])
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// The model file to write
+    #[arg(long, short, value_name = "MODEL")]
+    output: PathBuf,
+    /// A model file to start from [default: the EfficientNet-Lite0 inside the program]
+    #[arg(long, value_name = "NAME|MODEL")]
+    backbone: Option<PathBuf>,
+    /// Input size in pixels [default: the backbone's]
+    #[arg(long, value_name = "PX")]
+    size: Option<usize>,
+    /// Keep photos together whose path below DATA matches alike (first group of the pattern, or all it matches)
+    #[arg(long, value_name = "REGEX")]
+    group_by: Option<String>,
+    /// Views of each photo: 1 plain, 2 also mirrored, more also cropped
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
+    views: u8,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Folder where features are kept for the next run [default: the platform's cache folder]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    cache: Option<PathBuf>,
+    /// Keep no features
+    #[arg(long)]
+    no_cache: bool,
+    /// Overwrite the output
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    threads: ThreadsArg,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    model: &'a PathBuf,
+    classes: usize,
+    photos: usize,
+    val_top1: f64,
+    test_top1: Option<f64>,
+    seconds: f64,
+    images_per_s: f64,
+    peak_rss_bytes: Option<u64>,
+    tried: &'a [Tried],
+    lambda: f64,
+    /// Photo views whose features were computed now; the rest came from the cache.
+    views_computed: usize,
+    skipped: &'a [Skipped],
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let output = Output::new(&args.output, args.force)?;
+    let threads = args.threads.start()?;
+    let pattern = args.group_by.as_deref().map(compile_group_pattern).transpose()?;
+    let data = Dataset::open(&args.data, pattern.as_ref())?;
+    for notice in &data.notices {
+        console.say(&notice.to_string());
+    }
+    let backbone = backbone(args.backbone.as_deref())?;
+    let options = Options {
+        size: args.size,
+        views: usize::from(args.views),
+        seed: args.seed,
+        cache: if args.no_cache { None } else { args.cache.or_else(cache::default_dir) },
+    };
+    let trained = transfer::fit_head(&data, &backbone, &options, &threads, console)?;
+    drop(backbone);
+    for skipped in &trained.skipped {
+        console.say(&format!("skipped {}: {}", skipped.path.display(), skipped.why));
+    }
+    let file = trained.model.to_bytes().map_err(|error| Error::model(&args.output, error.to_string()))?;
+    output.write(&file)?;
+    let took = start.elapsed();
+
+    let mut test_top1 = None;
+    if data.part(Part::Test).next().is_some() {
+        let samples = data.part(Part::Test).map(|(_, sample)| sample);
+        let classifier = Classifier::new(&trained.model)?;
+        test_top1 = Some(evaluate(&classifier, &data, samples, &threads, console)?.top1);
+    }
+    let [computed, rows] = trained.computed;
+    let report = Report {
+        model: &args.output,
+        classes: data.classes.len(),
+        photos: trained.photos,
+        val_top1: trained.val_top1,
+        test_top1,
+        seconds: round(took, 3),
+        images_per_s: (rows as f64 / took.as_secs_f64() * 10.0).round() / 10.0,
+        peak_rss_bytes: peak_rss_bytes(),
+        tried: &trained.tried,
+        lambda: trained.lambda,
+        views_computed: computed,
+        skipped: &trained.skipped,
+    };
+    console.result(&report, || describe(&report, file.len(), took))?;
+    Ok(Outcome::Done)
+}
+
+fn describe(report: &Report, size: usize, took: Duration) -> String {
+    let skipped = match report.skipped.len() {
+        0 => String::new(),
+        count => format!(", {count} skipped"),
+    };
+    let test = report.test_top1.map_or(String::new(), |top1| format!(", test {:.2} %", 100.0 * top1));
+    format!(
+        "{}: {} classes from {} photos{skipped}, {}\nvalidation {:.2} %{test}   {:.1} s   {:.0} images/s{}\n",
+        report.model.display(),
+        report.classes,
+        report.photos,
+        bytes(size as u64),
+        100.0 * report.val_top1,
+        took.as_secs_f64(),
+        report.images_per_s,
+        report.peak_rss_bytes.map_or(String::new(), |peak| format!("   peak memory {}", bytes(peak)))
+    )
+}

@@ -1,0 +1,276 @@
+//! A pretrained network's knowledge carried over to new classes.
+
+pub mod cache;
+pub mod features;
+pub mod head;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use penjing_runtime::{
+    file::{Calibration, Model, Provenance},
+    op::Op,
+    pixels::Pixels,
+    tensor::Tensor,
+};
+
+use self::{
+    features::{Extracted, Extractor},
+    head::{Features, Fit, Tried},
+};
+use crate::{
+    Error, Result,
+    data::{Dataset, Part, Sample, split},
+    eval::Skipped,
+    progress::Progress,
+    threads::Threads,
+    zoo::{Arch, Config},
+};
+
+/// How a head is fitted.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Input size in pixels; the backbone's own when `None`.
+    pub size: Option<usize>,
+    /// Views of each training photo: 1 plain, 2 also mirrored, more also cropped.
+    pub views: usize,
+    /// Seed of the split.
+    pub seed: u64,
+    /// Folder of the feature cache; `None` for no cache.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { size: None, views: 2, seed: 0, cache: cache::default_dir() }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Trained {
+    /// The classifier.
+    pub model: Model,
+    /// Photos that it learnt from.
+    pub photos: usize,
+    /// Accuracy on photos that the judged heads had not seen, 0..1.
+    pub val_top1: f64,
+    /// Every strength of regularization that was tried.
+    pub tried: Vec<Tried>,
+    /// The chosen one.
+    pub lambda: f64,
+    /// Photos that could not be read.
+    pub skipped: Vec<Skipped>,
+    /// Feature rows computed now, and all of them.
+    pub computed: [usize; 2],
+}
+
+/// Fits a regularized linear head on a frozen backbone's features.
+///
+/// Photos of the test part are not touched. Where the data has a validation part, the strength of regularization is
+/// chosen on it; else by grouped, stratified cross-validation. The head that is returned is then fitted on all of the
+/// training and validation photos; `val_top1` is what heads that had not seen the judged photos reached.
+///
+/// # Errors
+/// [`Error::Data`] with fewer than two classes or no readable photo, [`Error::Interrupted`] when the watcher says so.
+pub fn fit_head(
+    data: &Dataset,
+    backbone: &Model,
+    options: &Options,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Trained> {
+    data.require_two_classes()?;
+    let (arch, pixels) = at_size(backbone, options.size)?;
+    let samples: Vec<&Sample> = data.samples.iter().filter(|sample| sample.part != Part::Test).collect();
+    let extractor = Extractor::new(&arch, &pixels)?;
+    let mut cache = None;
+    if let Some(folder) = &options.cache {
+        match extractor.cache(folder) {
+            Ok(opened) => cache = Some(opened),
+            Err(error) => progress.notice(&format!("features are not kept for the next run: {error}")),
+        }
+    }
+    let extracted = extractor.extract(&samples, options.views.max(1), cache.as_mut(), threads, progress)?;
+    if let Some(notice) = cache.as_mut().and_then(cache::FeatureCache::take_notice) {
+        progress.notice(&notice);
+    }
+    let kept: Vec<&Sample> = extracted.kept.iter().map(|&index| samples[index]).collect();
+    let labels: Vec<u32> = kept.iter().map(|sample| sample.class as u32).collect();
+    for (class, label) in data.classes.iter().enumerate() {
+        if !kept.iter().any(|sample| sample.class == class) {
+            return Err(Error::data(
+                &data.root,
+                format!("class `{label}` has no readable training photo; add photos or remove the class"),
+            ));
+        }
+    }
+    let (folds, held_out) = folds(data, &kept, &extracted.hashes, options.seed, progress);
+    let fit = solve(&extracted, &labels, data.classes.len(), &folds, &held_out, threads, progress)?;
+    let model = graft(&arch, pixels, data, &kept, &extracted, &fit, options)?;
+    Ok(Trained {
+        photos: kept.len(),
+        val_top1: fit.val_top1,
+        lambda: fit.lambda,
+        computed: [extracted.computed, extracted.rows.len() / extracted.width],
+        skipped: extracted.skipped,
+        tried: fit.tried,
+        model,
+    })
+}
+
+/// The backbone and its pixels for another input size.
+fn at_size(backbone: &Model, size: Option<usize>) -> Result<(Model, Pixels)> {
+    let Some(size) = size.filter(|&size| [size; 2] != [backbone.pixels.height, backbone.pixels.width]) else {
+        return Ok((backbone.clone(), backbone.pixels.clone()));
+    };
+    let (arch, width) = Arch::named(&backbone.arch)?;
+    let config = Config { width, size, ..arch.config(backbone.labels.len()) };
+    let model = Model { graph: arch.graph(&config)?, pixels: arch.pixels(&config), ..backbone.clone() };
+    model.check().map_err(|error| Error::Unsupported(format!("{} at {size} px: {error}", backbone.arch)))?;
+    let pixels = model.pixels.clone();
+    Ok((model, pixels))
+}
+
+/// Which photos judge which heads: a fold for each photo, and the folds that are held out in turn.
+fn folds(
+    data: &Dataset,
+    kept: &[&Sample],
+    hashes: &[[u8; 32]],
+    seed: u64,
+    progress: &dyn Progress,
+) -> (Vec<u32>, Vec<u32>) {
+    let groups = split::groups(kept, hashes);
+    report(data, kept, &groups, progress);
+    if kept.iter().any(|sample| sample.part == Part::Val) {
+        return (kept.iter().map(|sample| u32::from(sample.part == Part::Val)).collect(), vec![1]);
+    }
+    let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
+    let count = data.classes.len();
+    if kept.len() < FEWEST_FOR_HOLDOUT {
+        let folds = split::folds(&classes, &groups.ids, count, FOLDS, seed);
+        (folds.into_iter().map(|fold| fold as u32).collect(), (0..FOLDS as u32).collect())
+    } else {
+        let fraction = split::validation_fraction(kept.len());
+        let held = split::holdout(&classes, &groups.ids, count, fraction, seed);
+        (held.into_iter().map(u32::from).collect(), vec![1])
+    }
+}
+
+const FOLDS: usize = 5;
+/// From so many photos on one held-out part says enough, and folds would cost too much.
+const FEWEST_FOR_HOLDOUT: usize = 2000;
+
+fn report(data: &Dataset, kept: &[&Sample], groups: &split::Groups, progress: &dyn Progress) {
+    if !groups.duplicates.is_empty() {
+        let (a, b) = groups.duplicates[0];
+        progress.notice(&format!(
+            "{} photos are copies of others, such as {} and {}; copies stay on one side of every split",
+            groups.duplicates.len(),
+            kept[a].path.display(),
+            kept[b].path.display()
+        ));
+    }
+    for &(a, b) in groups.conflicting.iter().take(3) {
+        progress.notice(&format!(
+            "the same photo has two labels: {} is `{}`, {} is `{}`",
+            kept[a].path.display(),
+            data.classes[kept[a].class],
+            kept[b].path.display(),
+            data.classes[kept[b].class]
+        ));
+    }
+}
+
+fn solve(
+    extracted: &Extracted,
+    labels: &[u32],
+    classes: usize,
+    folds: &[u32],
+    held_out: &[u32],
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Fit> {
+    let views = extracted.views;
+    let photo: Vec<u32> = (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
+    let weight: Vec<f32> = (0..photo.len()).map(|row| head::view_weight(row % views)).collect();
+    let features = Features { width: extracted.width, rows: &extracted.rows, photo: &photo, weight: &weight };
+    progress.begin("head", 100);
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let watch = |share: f32| {
+        let percent = (share * 100.0) as usize;
+        let before = done.fetch_max(percent, std::sync::atomic::Ordering::Relaxed);
+        progress.advance(percent.saturating_sub(before));
+        !progress.cancelled()
+    };
+    let fit = threads.install(|| head::fit(&features, labels, classes, folds, held_out, &watch));
+    progress.end();
+    fit
+}
+
+/// The backbone with the new head in the place of the old one.
+fn graft(
+    backbone: &Model,
+    pixels: Pixels,
+    data: &Dataset,
+    kept: &[&Sample],
+    extracted: &Extracted,
+    fit: &Fit,
+    options: &Options,
+) -> Result<Model> {
+    let unsupported = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
+    let (old, features) =
+        backbone.graph.classifier().ok_or_else(|| Error::Unsupported("the backbone has no classifier".into()))?;
+    let name = backbone.graph.node(old).name.clone();
+    let mut graph = backbone.graph.up_to(features);
+    let classes = data.classes.len();
+    graph.push(&name, Op::Linear { out_features: classes, bias: true }, &[features]).map_err(unsupported)?;
+
+    let mut weights = backbone.weights.clone();
+    let stored = weights.insert(
+        format!("{name}.weight"),
+        Tensor::f32(&[classes, extracted.width], fit.head.weights.clone()),
+    );
+    weights.insert(format!("{name}.bias"), Tensor::f32(&[classes], fit.head.bias.clone()));
+    debug_assert!(stored.is_some(), "the old head had a weight");
+
+    let copies = extracted.views;
+    let recipe = format!(
+        "head: multinomial logistic regression on frozen features, {copies} views a photo, lambda {}",
+        fit.lambda
+    );
+    let provenance = Provenance {
+        penjing: env!("CARGO_PKG_VERSION").to_string(),
+        recipe: backbone.provenance.recipe.iter().cloned().chain([recipe]).collect(),
+        data_hash: Some(fingerprint(data, kept, &extracted.hashes)),
+        seed: Some(options.seed),
+        val_top1: Some(fit.val_top1),
+        ..backbone.provenance.clone()
+    };
+    let model = Model {
+        arch: backbone.arch.clone(),
+        graph,
+        weights,
+        pixels,
+        labels: data.classes.clone(),
+        calibration: Calibration { temperature: fit.temperature as f32 },
+        provenance,
+    };
+    model.check().map_err(unsupported)?;
+    Ok(model)
+}
+
+/// Hash over the photos' bytes and labels, whatever their names and order.
+fn fingerprint(data: &Dataset, kept: &[&Sample], hashes: &[[u8; 32]]) -> String {
+    let mut by_content: BTreeMap<(&str, &[u8; 32]), u64> = BTreeMap::new();
+    for (sample, hash) in kept.iter().zip(hashes) {
+        *by_content.entry((&data.classes[sample.class], hash)).or_default() += 1;
+    }
+    let mut hasher = blake3::Hasher::new();
+    for ((label, hash), count) in by_content {
+        hasher.update(&(label.len() as u64).to_le_bytes());
+        hasher.update(label.as_bytes());
+        hasher.update(hash);
+        hasher.update(&count.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
