@@ -54,7 +54,18 @@ fn peak(isa: Isa) -> f64 {
     for _ in 0..200 {
         let start = Instant::now();
         for _ in 0..50 {
-            pointwise::run(isa, &Serial, m, k, n, Act::None, x.get(), black_box(packed.get()), None, y.get_mut());
+            pointwise::run(
+                isa,
+                &Serial,
+                m,
+                k,
+                n,
+                Act::None,
+                x.get(),
+                black_box(packed.get()),
+                None,
+                y.get_mut(),
+            );
         }
         best = best.min(start.elapsed().as_secs_f64() / 50.0);
     }
@@ -143,8 +154,8 @@ struct Layer {
     name: String,
     macs: usize,
     packed: Buffer,
-    x: Buffer,
-    y: Buffer,
+    in_len: usize,
+    out_len: usize,
     seconds: Vec<f64>,
 }
 
@@ -167,12 +178,11 @@ impl Layer {
             }
             &Kind::Mean { pixels, c } => (format!("mean      {pixels} x {c}"), 0, 0, pixels * c, c),
         };
-        let [packed, x, y] = [packed, x, y].map(Buffer::noise);
-        Layer { kind, name, macs, packed, x, y, seconds: vec![] }
+        Layer { kind, name, macs, packed: Buffer::noise(packed), in_len: x, out_len: y, seconds: vec![] }
     }
 
-    fn run(&mut self, isa: Isa, scratch: &mut [f32]) {
-        let (x, packed, y) = (self.x.get(), self.packed.get(), self.y.get_mut());
+    fn run(&self, isa: Isa, scratch: &mut [f32], x: &Buffer, y: &mut Buffer) {
+        let (x, packed, y) = (&x.get()[..self.in_len], self.packed.get(), &mut y.get_mut()[..self.out_len]);
         match &self.kind {
             Kind::Stem(window) => {
                 conv::run(isa, &Serial, window, 3, 32, 1, Act::Relu6, x, packed, None, scratch, y);
@@ -218,7 +228,8 @@ fn layers(stages: &[Stage]) -> Vec<Layer> {
         for i in 0..repeats {
             let (stride, wide) = (if i == 0 { stride } else { 1 }, c * expand);
             if expand > 1 {
-                let kind = Kind::Pointwise { m: size * size, k: c, n: wide, act: Act::Relu6, residual: false };
+                let kind =
+                    Kind::Pointwise { m: size * size, k: c, n: wide, act: Act::Relu6, residual: false };
                 layers.push(Layer::new(kind));
             }
             layers.push(Layer::new(Kind::Depthwise(window(size, kernel, stride), wide)));
@@ -241,16 +252,16 @@ fn layers(stages: &[Stage]) -> Vec<Layer> {
 fn network(isa: Isa, peak: f64, name: &str, stages: &[Stage]) {
     let mut layers = layers(stages);
     let mut scratch = Buffer::noise(conv::scratch_len(&window(224, 3, 2), 3, 1, 1));
+    let largest = layers.iter().map(|l| l.in_len.max(l.out_len)).max().unwrap_or(0);
+    // As in an arena, a layer writes over what its predecessor read.
+    let (mut x, mut y) = (Buffer::noise(largest), Buffer::noise(largest));
     for _ in 0..RUNS {
-        for i in 0..layers.len() {
+        x.get_mut()[..layers[0].in_len].fill(0.5);
+        for layer in &mut layers {
             let start = Instant::now();
-            layers[i].run(isa, scratch.get_mut());
-            let seconds = start.elapsed().as_secs_f64();
-            layers[i].seconds.push(seconds);
-            // The next layer reads what this one wrote.
-            if let [one, next, ..] = &mut layers[i..] {
-                std::mem::swap(&mut one.y, &mut next.x);
-            }
+            layer.run(isa, scratch.get_mut(), &x, &mut y);
+            layer.seconds.push(start.elapsed().as_secs_f64());
+            std::mem::swap(&mut x, &mut y);
         }
     }
     println!("\n{name}\n{:34} {:>8} {:>8} {:>9} {:>6}", "layer", "min us", "median", "GFLOP/s", "peak");
@@ -280,7 +291,13 @@ fn network(isa: Isa, peak: f64, name: &str, stages: &[Stage]) {
     for (name, (min, median, macs)) in ["pointwise", "depthwise", "stem, mean"].iter().zip(sums) {
         all = (all.0 + min, all.1 + median, all.2 + macs);
         let speed = 2.0 * macs as f64 / min;
-        println!("{name:34} {:8.1} {:8.1} {:9.1} {:5.0}%", min * 1e6, median * 1e6, speed / 1e9, speed / peak * 100.0);
+        println!(
+            "{name:34} {:8.1} {:8.1} {:9.1} {:5.0}%",
+            min * 1e6,
+            median * 1e6,
+            speed / 1e9,
+            speed / peak * 100.0
+        );
     }
     println!("{:34} {:8.1} {:8.1} {:9.1}", "all", all.0 * 1e6, all.1 * 1e6, 2.0 * all.2 as f64 / all.0 / 1e9);
 }
