@@ -75,30 +75,97 @@ pub fn run(
     let (tile, n) = (tile_rows(k), out_c / groups);
     let group_len = pointwise::packed_len(n, k);
     let macs = y.len().saturating_mul(k);
+    let inner = inner(window, groups, packed.len());
     let scratch = Shared::new(scratch);
     split_rows(workers, y, out_c, tile, macs, &|rows, y, worker| {
         // SAFETY: each worker id has its own part, and `split_rows` lets one thread at a time use an id.
         let scratch = unsafe { scratch.slice(worker * tile * k, tile * k) };
         let y = Shared::new(y);
-        for first in rows.clone().step_by(tile) {
-            let pixels = first..rows.end.min(first + tile);
-            let patches = &mut scratch[..pixels.len() * k];
+        let mut first = rows.start;
+        while first < rows.end {
+            let (direct, count) = stretch(&inner, window, first, rows.end, tile);
+            let pixels = first..first + count;
             for group in 0..groups {
-                gather(window, in_c, groups, group, x, pixels.clone(), patches);
+                let (x, x_stride, runs, run_stride) = if direct {
+                    let (row, ox) = (first / window.out_w, first % window.out_w);
+                    let (image, oy) = (row / window.out_h, row % window.out_h);
+                    let line = image * window.in_h + window.row(oy, 0);
+                    let from = (line * window.in_w + window.column(ox, 0)) * in_c;
+                    (
+                        &x[from..],
+                        window.stride_w * in_c,
+                        window.kernel_h,
+                        window.dilation_h * window.in_w * in_c,
+                    )
+                } else {
+                    gather(window, in_c, groups, group, x, pixels.clone(), scratch);
+                    (&scratch[..count * k], k, 1, 0)
+                };
                 let residual = residual.map(|r| &r[first * out_c + group * n..]);
                 let packed = &packed[group * group_len..(group + 1) * group_len];
                 // SAFETY: this piece owns its rows, and one view is in use at a time.
-                let y = unsafe { y.view((first - rows.start) * out_c + group * n, pixels.len(), n, out_c) };
-                pointwise::block(isa, &Block { k, x: patches, packed, act, residual }, y);
+                let y = unsafe { y.view((first - rows.start) * out_c + group * n, count, n, out_c) };
+                pointwise::block(isa, &Block { k, x, x_stride, runs, run_stride, packed, act, residual }, y);
             }
+            first += count;
         }
     });
+}
+
+/// Output columns and rows whose window lies inside the input, if it pays to multiply them where they are.
+fn inner(window: &Window, groups: usize, weights: usize) -> (Range<usize>, Range<usize>) {
+    let whole = |size: usize, pad: usize, reach: usize, stride: usize, out: usize| {
+        let first = pad.div_ceil(stride).min(out);
+        let end = (size + pad).checked_sub(reach).map_or(0, |last| last / stride + 1);
+        first..end.clamp(first, out)
+    };
+    let w = window;
+    let (reach_h, reach_w) = ((w.kernel_h - 1) * w.dilation_h + 1, (w.kernel_w - 1) * w.dilation_w + 1);
+    let columns = whole(w.in_w, w.pad_left, reach_w, w.stride_w, w.out_w);
+    // Every stretch reads all weights: it must be a tile long, and they must be at hand.
+    if groups > 1
+        || (w.dilation_w > 1 && w.kernel_w > 1)
+        || columns.len() < TILE
+        || weights > pointwise::RESIDENT
+    {
+        return (0..0, 0..0);
+    }
+    (columns, whole(w.in_h, w.pad_top, reach_h, w.stride_h, w.out_h))
+}
+
+/// How many pixels from `first` on can be computed at once, and whether where they are.
+fn stretch(
+    inner: &(Range<usize>, Range<usize>),
+    window: &Window,
+    first: usize,
+    end: usize,
+    tile: usize,
+) -> (bool, usize) {
+    let (columns, rows) = inner;
+    let (ox, oy) = (first % window.out_w, first / window.out_w % window.out_h);
+    let left = end - first;
+    if rows.is_empty() {
+        return (false, left.min(tile));
+    }
+    if !rows.contains(&oy) {
+        // To the end of the row at most: the next one may be an inner one.
+        return (false, left.min(tile).min(window.out_w - ox));
+    }
+    if columns.contains(&ox) {
+        (true, left.min(columns.end - ox))
+    } else {
+        let border = if ox < columns.start { columns.start } else { window.out_w };
+        (false, left.min(tile).min(border - ox))
+    }
 }
 
 fn patch_len(window: &Window, in_c: usize, groups: usize) -> usize {
     assert!(groups > 0 && in_c.is_multiple_of(groups), "groups divide the channels");
     volume(&[window.taps(), in_c / groups])
 }
+
+/// Rows of the largest register tile.
+const TILE: usize = 14;
 
 /// Pixels gathered at once: as many as keep the patches in the first-level cache, in whole register tiles.
 fn tile_rows(k: usize) -> usize {

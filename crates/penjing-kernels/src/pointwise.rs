@@ -57,7 +57,7 @@ pub fn run(
             let residual = residual.map(|r| &r[rows.start * n..rows.end * n]);
             // SAFETY: the part belongs to this piece alone, and the view is all of it.
             let y = unsafe { Shared::new(y).view(0, rows.len(), n, n) };
-            block(isa, &Block { k, x, packed, act, residual }, y);
+            block(isa, &Block { k, x, x_stride: k, runs: 1, run_stride: 0, packed, act, residual }, y);
         });
     } else {
         // A core then reads its own weights only.
@@ -70,7 +70,7 @@ pub fn run(
             let residual = residual.map(|r| &r[columns.start..]);
             // SAFETY: pieces have disjoint columns, and `dispatch` runs a piece once.
             let y = unsafe { y.view(columns.start, m, columns.len(), n) };
-            block(isa, &Block { k, x, packed, act, residual }, y);
+            block(isa, &Block { k, x, x_stride: k, runs: 1, run_stride: 0, packed, act, residual }, y);
         });
     }
 }
@@ -107,6 +107,8 @@ pub fn weight_gradient(
     });
 }
 
+/// Weights up to this length stay in half of a second-level cache of 1 MiB while rows pass by.
+pub(crate) const RESIDENT: usize = 128 * 1024;
 /// Both the 14-row and the 8-row tile divide it.
 pub(crate) const ROW_GRAIN: usize = 56;
 /// Two and three adjacent panels divide it.
@@ -120,8 +122,14 @@ pub(crate) const fn panel_len(k: usize) -> usize {
 /// What one piece of a product needs beside its rectangle of y, `rows` x `columns`.
 pub(crate) struct Block<'a> {
     pub k: usize,
-    /// `[rows][k]`
+    /// A row of x is `runs` runs of k / `runs` neighbouring values.
     pub x: &'a [f32],
+    /// From row to row.
+    pub x_stride: usize,
+    /// At least 1.
+    pub runs: usize,
+    /// From run to run of a row.
+    pub run_stride: usize,
     /// The panels of the rectangle's columns.
     pub packed: &'a [f32],
     pub act: Act,
@@ -134,7 +142,9 @@ pub(crate) fn block(isa: Isa, block: &Block, y: View) {
     if y.rows() == 0 || y.columns() == 0 {
         return;
     }
-    assert!(block.x.len() == y.rows() * block.k);
+    let run = block.k / block.runs;
+    assert!(run * block.runs == block.k);
+    assert!(block.x.len() >= (y.rows() - 1) * block.x_stride + (block.runs - 1) * block.run_stride + run);
     assert!(block.packed.len() == y.columns().div_ceil(PANEL) * panel_len(block.k));
     assert!(block.residual.is_none_or(|r| r.len() >= (y.rows() - 1) * y.stride() + y.columns()));
     arch::select!(isa, product(block, y));
@@ -144,15 +154,19 @@ pub(crate) fn block(isa: Isa, block: &Block, y: View) {
 pub(crate) fn product(block: &Block, mut y: View) {
     let (k, stride) = (block.k, y.stride());
     for row in 0..y.rows() {
-        let x = &block.x[row * k..(row + 1) * k];
+        let x = &block.x[row * block.x_stride..];
         let y = y.row(row);
         for (panel, packed) in block.packed.chunks_exact(panel_len(k)).enumerate() {
             let (bias, weights) = packed.split_at(PANEL);
             let mut sums = [0.0; PANEL];
             sums.copy_from_slice(bias);
-            for (&x, w) in x.iter().zip(weights.chunks_exact(PANEL)) {
-                for (sum, &w) in sums.iter_mut().zip(w) {
-                    *sum = fma(x, w, *sum);
+            let run = k / block.runs;
+            for (i, weights) in weights.chunks_exact((run * PANEL).max(1)).enumerate() {
+                let x = &x[i * block.run_stride..][..run];
+                for (&x, w) in x.iter().zip(weights.chunks_exact(PANEL)) {
+                    for (sum, &w) in sums.iter_mut().zip(w) {
+                        *sum = fma(x, w, *sum);
+                    }
                 }
             }
             let first = panel * PANEL;

@@ -38,7 +38,8 @@ pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f
         return depthwise::convolve(job, rows, y);
     }
     let w = window;
-    let plain = (w.dilation_h, w.dilation_w) == (1, 1) && w.kernel_h == w.kernel_w && w.stride_h == w.stride_w;
+    let plain =
+        (w.dilation_h, w.dilation_w) == (1, 1) && w.kernel_h == w.kernel_w && w.stride_h == w.stride_w;
     let shape = if plain { (w.kernel_h, w.stride_h) } else { (0, 0) };
     let (low, high) = act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     let width = w.out_w * c;

@@ -2,23 +2,20 @@
 
 use core::ptr;
 
-use super::{
-    simd::Simd,
-    vectors::activate_in_place,
-};
+use super::{simd::Simd, vectors::activate_in_place};
 use crate::{
-    pointwise::{Block, Gradient, PANEL, ROW_GRAIN, panel_len},
+    pointwise::{Block, Gradient, PANEL, RESIDENT, ROW_GRAIN, panel_len},
     workers::View,
 };
-
-/// Weights up to this length stay in half of a second-level cache of 1 MiB while rows pass by.
-const RESIDENT: usize = 128 * 1024;
 
 /// One register tile. For the weight gradient `w` is dy and `k` counts pixels.
 pub(crate) struct Tile {
     pub x: *const f32,
     pub x_stride: usize,
+    /// Length of a run.
     pub k: usize,
+    pub runs: usize,
+    pub run_stride: usize,
     pub w: *const f32,
     /// From panel to panel of w, or from row to row of dy.
     pub w_stride: usize,
@@ -58,9 +55,11 @@ pub(crate) unsafe fn product<S: Simd>(block: &Block, mut y: View) {
                 // SAFETY: rows, panels and columns lie inside the slices whose lengths `block` has checked.
                 unsafe {
                     let tile = Tile {
-                        x: block.x.as_ptr().add(from * k),
-                        x_stride: k,
-                        k,
+                        x: block.x.as_ptr().add(from * block.x_stride),
+                        x_stride: block.x_stride,
+                        k: k / block.runs,
+                        runs: block.runs,
+                        run_stride: block.run_stride,
                         w: block.packed.as_ptr().add(panel * panel_len(k)),
                         w_stride: panel_len(k),
                         low,
@@ -118,38 +117,46 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &
             }
             w[j] = w[j].add(PANEL);
         }
-        let mut x = [t.x; ROWS];
-        for i in 0..ROWS {
-            x[i] = t.x.add(i * t.x_stride);
-        }
-        let mut k = 0;
-        while k + UNROLL <= t.k {
-            for u in 0..UNROLL {
-                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k + u);
+        for run in 0..t.runs {
+            let mut x = [t.x; ROWS];
+            for i in 0..ROWS {
+                x[i] = t.x.add(run * t.run_stride + i * t.x_stride);
             }
-            k += UNROLL;
-        }
-        while k < t.k {
-            step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k);
-            k += 1;
+            let mut k = 0;
+            while k + UNROLL <= t.k {
+                for u in 0..UNROLL {
+                    step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k + u);
+                }
+                k += UNROLL;
+            }
+            while k < t.k {
+                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k);
+                k += 1;
+            }
+            for j in 0..VECTORS {
+                w[j] = w[j].add(t.k * PANEL);
+            }
         }
         let (low, high) = (S::splat(t.low), S::splat(t.high));
-        let full = t.columns == VECTORS * S::LANES;
-        for i in 0..ROWS {
-            for j in 0..VECTORS {
-                let at = i * t.y_stride + j * S::LANES;
+        for j in 0..VECTORS {
+            let n = S::LANES.min(t.columns.saturating_sub(j * S::LANES));
+            if n == 0 {
+                break;
+            }
+            let (residual, y) = (t.residual.wrapping_add(j * S::LANES), t.y.add(j * S::LANES));
+            let full = n == S::LANES;
+            for i in 0..ROWS {
+                let at = i * t.y_stride;
                 let mut sum = sums[i][j];
+                if !t.residual.is_null() {
+                    let from = residual.add(at);
+                    sum = S::add(sum, if full { S::load(from) } else { S::load_n(from, n) });
+                }
+                sum = S::min(high, S::max(low, sum));
                 if full {
-                    if !t.residual.is_null() {
-                        sum = S::add(sum, S::load(t.residual.add(at)));
-                    }
-                    S::store(t.y.add(at), S::min(high, S::max(low, sum)));
-                } else if t.columns > j * S::LANES {
-                    let n = S::LANES.min(t.columns - j * S::LANES);
-                    if !t.residual.is_null() {
-                        sum = S::add(sum, S::load_n(t.residual.add(at), n));
-                    }
-                    S::store_n(t.y.add(at), S::min(high, S::max(low, sum)), n);
+                    S::store(y.add(at), sum);
+                } else {
+                    S::store_n(y.add(at), sum, n);
                 }
             }
         }
@@ -198,7 +205,8 @@ pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
         let pixels = PIXELS.min(job.m - pixel);
         let mut column = 0;
         while column < columns {
-            let vectors = if columns - column >= S::GRADIENT_VECTORS * S::LANES { S::GRADIENT_VECTORS } else { 1 };
+            let vectors =
+                if columns - column >= S::GRADIENT_VECTORS * S::LANES { S::GRADIENT_VECTORS } else { 1 };
             let width = (vectors * S::LANES).min(columns - column);
             for t in 0..tiles {
                 let (from, to) = (rows * t / tiles, rows * (t + 1) / tiles);
@@ -208,6 +216,8 @@ pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
                         x: job.x.as_ptr().add(pixel * job.k + column),
                         x_stride: job.k,
                         k: pixels,
+                        runs: 1,
+                        run_stride: 0,
                         w: job.dy.as_ptr().add(pixel * job.n + from),
                         w_stride: job.n,
                         low: f32::NEG_INFINITY,
