@@ -148,7 +148,7 @@ def others(rgb):
     save("deflate.tif", rgb, compression="tiff_adobe_deflate")
     save("gray.tif", rgb.convert("L"))
     save("rgba.tif", alpha)
-    save("pages.tif", rgb, save_all=True, append_images=[rgb.rotate(180)], compression="tiff_lzw")
+    save("pages.tif", rgb.crop((5, 5, 28, 24)), save_all=True, append_images=[rgb.rotate(180)], compression="tiff_lzw")
     save("turned.tif", rgb, tiffinfo={274: 6}, compression="tiff_lzw")
 
 

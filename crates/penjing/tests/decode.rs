@@ -4,9 +4,15 @@ use std::path::{Path, PathBuf};
 
 use penjing::data::decode::{DecodeError, Limits, Photo, decode, read};
 
-/// Largest and mean difference from libjpeg-turbo and libwebp, in units of 0..=255.
-const MAX_DIFFERENCE: u8 = 4;
-const MEAN_DIFFERENCE: f64 = 0.5;
+/// Largest and mean difference allowed from the decoders that Pillow uses, in units of 0..=255: none from libwebp; from
+/// libjpeg-turbo that of rounding and, where chroma is subsampled, of upsampling it before or after rounding.
+fn allowed(name: &str) -> (u8, f64) {
+    match name {
+        n if n.ends_with(".webp") => (0, 0.0),
+        n if n.contains("_42") || n.starts_with("restart") || n.starts_with("trailing") => (3, 0.45),
+        _ => (2, 0.02),
+    }
+}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos")
@@ -43,7 +49,7 @@ fn every_format_decodes_as_pillow_does() {
             let pillow = read(&folder().join(format!("{name}.pillow.png")), &Limits::default()).unwrap();
             let (max, mean) = differences(&photo, &pillow);
             println!("{name}: max {max}, mean {mean:.4}");
-            if max > MAX_DIFFERENCE || mean > MEAN_DIFFERENCE {
+            if max > allowed(name).0 || mean > allowed(name).1 {
                 wrong.push(format!("{name}: max {max}, mean {mean:.3}"));
             }
         } else if format!("{:016x}", fnv1a(&photo.data)) != hash {
