@@ -64,7 +64,8 @@ fn in_text(text: &str, mut is_test: bool) -> Lines {
     let mut lines = Lines { files: 1, ..Lines::default() };
     let mut text = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
     while let Some(line) = text.next() {
-        is_test |= line == "#[cfg(test)]" && text.peek().is_some_and(|next| next.starts_with("mod "));
+        is_test |= line == "#[cfg(test)]"
+            && text.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
         if line.starts_with("//") {
             lines.comments += 1;
         } else if is_test {

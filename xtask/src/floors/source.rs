@@ -54,11 +54,15 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Where `#[cfg(test)] mod …` begins.
-pub fn test_module(code: &str) -> Option<usize> {
+/// Where `#[cfg(test)] mod … {` begins; a module in a file of its own is no end of this one.
+fn test_module(code: &str) -> Option<usize> {
     let attribute = "#[cfg(test)]";
-    let starts_module = |at: &usize| code[at + attribute.len()..].trim_start().starts_with("mod ");
-    code.match_indices(attribute).map(|(at, _)| at).find(starts_module)
+    let opens_module = |at: &usize| {
+        let next = code[at + attribute.len()..].trim_start();
+        let opening = next.find(['{', ';']).map(|end| &next[end..=end]);
+        next.starts_with("mod ") && opening == Some("{")
+    };
+    code.match_indices(attribute).map(|(at, _)| at).find(opens_module)
 }
 
 /// Whether the character can be part of a name.
@@ -165,8 +169,8 @@ mod tests {
     #[test]
     fn tests_are_cut_off() {
         let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
-        let text = "#[cfg(test)]\nuse a;\nfn b() {}\n#[cfg(test)]\nmod tests { use c; }";
-        assert_eq!(source("src/a.rs", text).code(), "#[cfg(test)]\nuse a;\nfn b() {}\n");
+        let text = "#[cfg(test)]\nmod a;\nfn b() {}\n#[cfg(test)]\nmod tests { use c; }";
+        assert_eq!(source("src/a.rs", text).code(), "#[cfg(test)]\nmod a;\nfn b() {}\n");
         assert_eq!(source("src/a/tests.rs", text).code(), "");
     }
 }
