@@ -8,7 +8,7 @@ use std::{
 use penjing::{
     Error,
     classifier::Classifier,
-    data::{Dataset, Part, compile_group_pattern},
+    data::{Dataset, Part, group_pattern},
     eval::{Skipped, evaluate},
     model::Output,
     transfer::{self, Options, cache, head::Tried},
@@ -75,7 +75,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
-    let pattern = args.group_by.as_deref().map(compile_group_pattern).transpose()?;
+    let pattern = args.group_by.as_deref().map(group_pattern).transpose()?;
     let data = Dataset::open(&args.data, pattern.as_ref())?;
     for notice in &data.notices {
         console.say(&notice.to_string());

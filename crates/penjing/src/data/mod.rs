@@ -2,8 +2,11 @@
 
 pub mod decode;
 mod manifest;
+mod photos;
 mod scan;
 pub mod split;
+
+pub use photos::photos_below;
 
 use crate::{Error, Result};
 use regex::Regex;
@@ -73,6 +76,14 @@ impl Part {
     }
 }
 
+/// The pattern of `--group-by`.
+///
+/// # Errors
+/// [`Error::Unsupported`] showing where the pattern is wrong.
+pub fn group_pattern(pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).map_err(|error| Error::Unsupported(format!("--group-by: {error}")))
+}
+
 /// Something in the data set that was skipped or should be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
@@ -80,6 +91,12 @@ pub struct Notice {
     pub path: PathBuf,
     /// What it is and what was done; ends in "(and 37 more)" when it stands for 38.
     pub what: String,
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.what)
+    }
 }
 
 impl Dataset {

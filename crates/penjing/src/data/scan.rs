@@ -1,5 +1,6 @@
 //! Finding the photos of a folder by their names alone.
 
+use super::decode::is_photo_name;
 use super::{EXPECTED, Found, Notices, Part, Row, with_slashes};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -142,11 +143,6 @@ fn is_hidden(name: &OsStr) -> bool {
         || ["__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"]
             .iter()
             .any(|junk| name.eq_ignore_ascii_case(junk))
-}
-
-fn is_photo_name(path: &Path) -> bool {
-    const PHOTO: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
-    path.extension().is_some_and(|e| PHOTO.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
 #[cfg(test)]
