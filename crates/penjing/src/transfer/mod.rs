@@ -1,0 +1,3 @@
+//! Carrying what a backbone has learnt over to new classes.
+
+pub mod cache;
