@@ -1,5 +1,6 @@
 //! Photos of any format, decoded under a small limit.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use libfuzzer_sys::fuzz_target;
 use penjing::data::decode::{Limits, decode};

@@ -1,9 +1,10 @@
 //! Model files, from raw bytes.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use libfuzzer_sys::fuzz_target;
-use penjing_runtime::file::ModelFile;
+use penjing_runtime::file::Model;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = ModelFile::from_bytes(bytes);
+    let _ = Model::from_bytes(bytes);
 });

@@ -1,5 +1,6 @@
 //! State dicts in torch's old format and in safetensors, from raw bytes.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 

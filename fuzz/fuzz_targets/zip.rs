@@ -1,5 +1,6 @@
 //! State dicts in zip archives: the bytes as an archive, and as the pickle in a sound archive.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::io::{Cursor, Write};
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -33,11 +33,6 @@ impl Console {
             }
         });
         Console { json, quiet, bar: Mutex::new(None), cancelled }
-    }
-
-    /// Whether results are for machines.
-    pub fn json(&self) -> bool {
-        self.json
     }
 
     /// The result: one JSON document, or the text for people.
@@ -115,11 +110,6 @@ pub fn peak_rss_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
-}
-
-/// Seconds, for people.
-pub fn seconds(since: Instant) -> f64 {
-    round(since.elapsed(), 3)
 }
 
 /// A duration in seconds with so many decimals.

@@ -24,9 +24,9 @@ impl SplitMix64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// The next whole number in `0..below`; 0 for an empty range.
+    /// The next whole number in `0..below`; 0 for an empty range. Its bias is less than `below`/2⁶⁴.
     pub fn below(&mut self, below: usize) -> usize {
-        (self.uniform() * below as f64) as usize
+        ((u128::from(self.next_u64()) * below as u128) >> 64) as usize
     }
 }
 

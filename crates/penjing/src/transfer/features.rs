@@ -8,7 +8,7 @@ use penjing_runtime::{
 };
 use rayon::prelude::*;
 
-use super::cache::FeatureCache;
+use super::cache::{FeatureCache, Row, round_to_stored};
 use crate::{
     Error, Result,
     data::{
@@ -84,11 +84,8 @@ impl Extractor {
         self.width
     }
 
-    /// The cache file of this extractor in a folder.
-    ///
-    /// # Errors
-    /// Only what makes the cache unusable for reading as well.
-    pub fn cache(&self, folder: &Path) -> Result<FeatureCache> {
+    /// The features that this extractor has left in a folder.
+    pub fn cache(&self, folder: &Path) -> FeatureCache {
         FeatureCache::open(folder, self.key, self.width)
     }
 
@@ -134,9 +131,8 @@ impl Extractor {
                         all.kept.push(index);
                         all.hashes.push(photo.hash);
                         for (view, (row, computed)) in photo.rows.into_iter().enumerate() {
-                            all.rows.extend(row.iter().map(|value| value.to_f32()));
+                            all.rows.extend_from_slice(&row);
                             if computed {
-                                all.computed += 1;
                                 fresh.push((photo.hash, view as u32, row));
                             }
                         }
@@ -146,8 +142,9 @@ impl Extractor {
                     }
                 }
             }
+            all.computed += fresh.len();
             if let Some(cache) = cache.as_deref_mut() {
-                cache.append(&fresh);
+                cache.append(fresh.iter().map(|(photo, view, values)| Row { photo: *photo, view: *view, values }));
             }
         }
         progress.end();
@@ -171,9 +168,10 @@ impl Extractor {
                         .map_err(|error| Error::data(path, error.to_string()))?,
                 ),
             };
-            let row = self.runner.run(photo.view(), recipe(view, &hash, photo.width, photo.height));
-            // Half precision at once, so that a first run and a cached one see the same numbers.
-            rows.push((row.into_iter().map(half::f16::from_f32).collect(), true));
+            let mut row = self.runner.run(photo.view(), recipe(view, &hash, photo.width, photo.height));
+            // At once, so that a first run and a cached one see the same numbers.
+            round_to_stored(&mut row);
+            rows.push((row, true));
         }
         Ok(PhotoFeatures { hash, rows })
     }
@@ -184,7 +182,8 @@ const FEATURES_VERSION: u32 = 1;
 
 struct PhotoFeatures {
     hash: [u8; 32],
-    rows: Vec<(Vec<half::f16>, bool)>,
+    /// Each view's values, and whether they were computed now.
+    rows: Vec<(Vec<f32>, bool)>,
 }
 
 /// How view number `view` looks at a photo: 0 plainly, 1 mirrored, the others at a rectangle of 35–100 % of its area

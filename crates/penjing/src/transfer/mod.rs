@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod features;
 pub mod head;
+mod lbfgs;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -83,13 +84,7 @@ pub fn fit_head(
     let (arch, pixels) = at_size(backbone, options.size)?;
     let samples: Vec<&Sample> = data.samples.iter().filter(|sample| sample.part != Part::Test).collect();
     let extractor = Extractor::new(&arch, &pixels)?;
-    let mut cache = None;
-    if let Some(folder) = &options.cache {
-        match extractor.cache(folder) {
-            Ok(opened) => cache = Some(opened),
-            Err(error) => progress.notice(&format!("features are not kept for the next run: {error}")),
-        }
-    }
+    let mut cache = options.cache.as_deref().map(|folder| extractor.cache(folder));
     let extracted = extractor.extract(&samples, options.views.max(1), cache.as_mut(), threads, progress)?;
     if let Some(notice) = cache.as_mut().and_then(cache::FeatureCache::take_notice) {
         progress.notice(&notice);
@@ -192,7 +187,7 @@ fn solve(
 ) -> Result<Fit> {
     let views = extracted.views;
     let photo: Vec<u32> = (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
-    let weight: Vec<f32> = (0..photo.len()).map(|row| head::view_weight(row % views)).collect();
+    let weight: Vec<f32> = (0..photo.len()).map(|row| if row % views == 0 { 1.0 } else { 0.5 }).collect();
     let features = Features { width: extracted.width, rows: &extracted.rows, photo: &photo, weight: &weight };
     progress.begin("head", 100);
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -202,7 +197,7 @@ fn solve(
         progress.advance(percent.saturating_sub(before));
         !progress.cancelled()
     };
-    let fit = threads.install(|| head::fit(&features, labels, classes, folds, held_out, &watch));
+    let fit = threads.install(|| head::fit(&features, labels, classes, folds, held_out, &head::Settings::default(), &watch));
     progress.end();
     fit
 }
