@@ -4,5 +4,6 @@
 pub mod data;
 mod error;
 pub mod import;
+pub mod transfer;
 
 pub use error::{Error, Result};
