@@ -1,0 +1,225 @@
+//! Depthwise convolution, vectors over channels.
+
+use core::ops::Range;
+
+use super::{simd::Simd, vectors::activate_in_place};
+use crate::{
+    Window,
+    depthwise::{self, Job},
+};
+
+/// Output columns in a register tile.
+const COLUMNS: usize = 4;
+
+/// One or more adjacent output rows of one vector of channels.
+pub(crate) struct Line {
+    /// Columns of the window.
+    pub window: Window,
+    pub c: usize,
+    /// Input row of the first row's ky = 0, column 0; only `taps` rows of it exist.
+    pub x: *const f32,
+    /// Input rows that exist, counted from the first row's ky = 0.
+    pub taps: Range<usize>,
+    pub bias: *const f32,
+    pub weights: *const f32,
+    pub low: f32,
+    pub high: f32,
+    pub y: *mut f32,
+}
+
+/// [`crate::depthwise::convolve`].
+///
+/// # Safety
+/// As [`Simd`]; the slices have the lengths of the checked job.
+#[inline(always)]
+pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f32]) {
+    let &Job { window, c, act, x, packed } = job;
+    if c < S::LANES {
+        return depthwise::convolve(job, rows, y);
+    }
+    let w = window;
+    let plain = (w.dilation_h, w.dilation_w) == (1, 1) && w.kernel_h == w.kernel_w && w.stride_h == w.stride_w;
+    let shape = if plain { (w.kernel_h, w.stride_h) } else { (0, 0) };
+    let (low, high) = act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    let width = w.out_w * c;
+    let mut row = rows.start;
+    while row < rows.end {
+        let (image, oy) = (row / w.out_h, row % w.out_h);
+        let pair = matches!(shape, (3 | 5, 1 | 2)) && oy + 1 < w.out_h && row + 1 < rows.end;
+        let height = if pair { 2 } else { 1 };
+        // Input rows of the first output row, and those that the second adds.
+        let mut taps = w.rows(oy);
+        if pair {
+            let below = w.rows(oy + 1);
+            if !below.is_empty() {
+                let below = below.start + w.stride_h..below.end + w.stride_h;
+                taps = if taps.is_empty() { below } else { taps.start..below.end };
+            }
+        }
+        let top = (image * w.in_h + oy * w.stride_h).wrapping_sub(w.pad_top);
+        let y = y[(row - rows.start) * width..][..height * width].as_mut_ptr();
+        let mut channel = 0;
+        loop {
+            // SAFETY: `channel` + LANES ≤ c, so vectors stay inside pixels; taps outside the input are skipped. The
+            // pointer to a missing row is only an address.
+            unsafe {
+                let line = Line {
+                    window: *w,
+                    c,
+                    x: x.as_ptr().wrapping_add(top.wrapping_mul(w.in_w * c)).wrapping_add(channel),
+                    taps: taps.clone(),
+                    bias: packed.as_ptr().add(channel),
+                    weights: packed.as_ptr().add(c + channel),
+                    low,
+                    high,
+                    y: y.add(channel),
+                };
+                match (shape, pair) {
+                    ((3, 1), true) => S::depthwise_line::<3, 1, 2>(&line),
+                    ((3, 1), false) => S::depthwise_line::<3, 1, 1>(&line),
+                    ((3, 2), true) => S::depthwise_line::<3, 2, 2>(&line),
+                    ((3, 2), false) => S::depthwise_line::<3, 2, 1>(&line),
+                    ((5, 1), true) => S::depthwise_line::<5, 1, 2>(&line),
+                    ((5, 1), false) => S::depthwise_line::<5, 1, 1>(&line),
+                    ((5, 2), true) => S::depthwise_line::<5, 2, 2>(&line),
+                    ((5, 2), false) => S::depthwise_line::<5, 2, 1>(&line),
+                    _ => S::depthwise_line::<0, 0, 1>(&line),
+                }
+            }
+            if channel + S::LANES >= c {
+                break;
+            }
+            // The last vector may overlap the one before: the same values are written again.
+            channel = (channel + S::LANES).min(c - S::LANES);
+        }
+        if act.clamp().is_none() {
+            // SAFETY: the rows just written.
+            unsafe { activate_in_place::<S>(act, y, height * width) };
+        }
+        row += height;
+    }
+}
+
+/// `ROWS` output rows of a square kernel `K` with stride `STRIDE`, or one row of any window (`K` = 0).
+///
+/// # Safety
+/// As [`Simd`]; the line's pointers are valid for the taps that exist.
+#[inline(always)]
+pub(crate) unsafe fn line<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(l: &Line) {
+    let w = &l.window;
+    // SAFETY: tiles cover the columns whose taps all exist, `edge` skips those that do not.
+    unsafe {
+        if K == 0 {
+            for ox in 0..w.out_w {
+                any::<S>(l, ox);
+            }
+            return;
+        }
+        // Columns whose window lies inside the input.
+        let first = w.pad_left.div_ceil(STRIDE).min(w.out_w);
+        let end = (w.in_w + w.pad_left).checked_sub(K).map_or(0, |last| last / STRIDE + 1);
+        let end = end.clamp(first, w.out_w);
+        for ox in 0..first {
+            edge::<S, K, STRIDE, ROWS>(l, ox);
+        }
+        let mut ox = first;
+        while ox + COLUMNS <= end {
+            inner::<S, K, STRIDE, ROWS, COLUMNS>(l, ox);
+            ox += COLUMNS;
+        }
+        while ox < end {
+            inner::<S, K, STRIDE, ROWS, 1>(l, ox);
+            ox += 1;
+        }
+        for ox in end..w.out_w {
+            edge::<S, K, STRIDE, ROWS>(l, ox);
+        }
+    }
+}
+
+/// `ROWS` x `COLS` outputs whose columns all exist.
+#[inline(always)]
+unsafe fn inner<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize, const COLS: usize>(
+    l: &Line,
+    ox: usize,
+) {
+    let (w, c) = (&l.window, l.c);
+    // SAFETY: rows of `taps` exist, and columns ox·STRIDE − pad_left up to the last one of the tile.
+    unsafe {
+        let bias = S::load(l.bias);
+        let mut sums = [[bias; COLS]; ROWS];
+        let x = l.x.wrapping_add((ox * STRIDE - w.pad_left) * c);
+        for r in 0..K + (ROWS - 1) * STRIDE {
+            if r < l.taps.start || r >= l.taps.end {
+                continue;
+            }
+            let x = x.wrapping_add(r * w.in_w * c);
+            for kx in 0..K {
+                let mut weights = [bias; ROWS];
+                for i in 0..ROWS {
+                    if r >= i * STRIDE && r < i * STRIDE + K {
+                        weights[i] = S::load(l.weights.add(((r - i * STRIDE) * K + kx) * c));
+                    }
+                }
+                for j in 0..COLS {
+                    let value = S::load(x.add((j * STRIDE + kx) * c));
+                    for i in 0..ROWS {
+                        if r >= i * STRIDE && r < i * STRIDE + K {
+                            sums[i][j] = S::fma(value, weights[i], sums[i][j]);
+                        }
+                    }
+                }
+            }
+        }
+        let (low, high) = (S::splat(l.low), S::splat(l.high));
+        for i in 0..ROWS {
+            for j in 0..COLS {
+                S::store(l.y.add((i * w.out_w + ox + j) * c), S::min(high, S::max(low, sums[i][j])));
+            }
+        }
+    }
+}
+
+/// `ROWS` outputs of one column, some of whose taps do not exist.
+#[inline(always)]
+unsafe fn edge<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(l: &Line, ox: usize) {
+    let (w, c) = (&l.window, l.c);
+    // SAFETY: rows of `taps` and columns of `columns` exist.
+    unsafe {
+        let mut sums = [S::load(l.bias); ROWS];
+        let columns = w.columns(ox);
+        for r in l.taps.clone() {
+            for kx in columns.clone() {
+                let value = S::load(l.x.wrapping_add((r * w.in_w + w.column(ox, kx)) * c));
+                for i in 0..ROWS {
+                    if r >= i * STRIDE && r < i * STRIDE + K {
+                        let weight = S::load(l.weights.add(((r - i * STRIDE) * K + kx) * c));
+                        sums[i] = S::fma(value, weight, sums[i]);
+                    }
+                }
+            }
+        }
+        for i in 0..ROWS {
+            let sum = S::min(S::splat(l.high), S::max(S::splat(l.low), sums[i]));
+            S::store(l.y.add((i * w.out_w + ox) * c), sum);
+        }
+    }
+}
+
+/// One output of any window.
+#[inline(always)]
+unsafe fn any<S: Simd>(l: &Line, ox: usize) {
+    let (w, c) = (&l.window, l.c);
+    // SAFETY: rows of `taps` and columns of `columns` exist.
+    unsafe {
+        let mut sum = S::load(l.bias);
+        let columns = w.columns(ox);
+        for ky in l.taps.clone() {
+            for kx in columns.clone() {
+                let value = S::load(l.x.wrapping_add((ky * w.dilation_h * w.in_w + w.column(ox, kx)) * c));
+                sum = S::fma(value, S::load(l.weights.add((ky * w.kernel_w + kx) * c)), sum);
+            }
+        }
+        S::store(l.y.add(ox * c), S::min(S::splat(l.high), S::max(S::splat(l.low), sum)));
+    }
+}

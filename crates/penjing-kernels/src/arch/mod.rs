@@ -1,0 +1,31 @@
+//! SIMD code: the loops are generic over [`Simd`], one small file per instruction set implements it.
+
+#[cfg(target_arch = "x86_64")]
+mod depthwise;
+#[cfg(target_arch = "x86_64")]
+mod product;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{avx2, avx512};
+
+/// Calls the scalar function in scope, or the function of the same name of the instruction set.
+macro_rules! select {
+    ($isa:expr, $name:ident($($arg:expr),*)) => {
+        match $isa.level() {
+            crate::isa::Level::Scalar => $name($($arg),*),
+            // SAFETY: an `Isa` exists only for what this CPU can run.
+            #[cfg(target_arch = "x86_64")]
+            crate::isa::Level::Avx2 => unsafe { crate::arch::avx2::$name($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::isa::Level::Avx512 => unsafe { crate::arch::avx512::$name($($arg),*) },
+        }
+    };
+}
+pub(crate) use select;

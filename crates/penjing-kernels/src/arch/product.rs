@@ -1,0 +1,269 @@
+//! Register tiles of the matrix product and of the weight gradient.
+
+use core::ptr;
+
+use super::{
+    simd::Simd,
+    vectors::activate_in_place,
+};
+use crate::{
+    pointwise::{Block, Gradient, PANEL, ROW_GRAIN, panel_len},
+    workers::View,
+};
+
+/// Weights up to this length stay in half of a second-level cache of 1 MiB while rows pass by.
+const RESIDENT: usize = 128 * 1024;
+
+/// One register tile. For the weight gradient `w` is dy and `k` counts pixels.
+pub(crate) struct Tile {
+    pub x: *const f32,
+    pub x_stride: usize,
+    pub k: usize,
+    pub w: *const f32,
+    /// From panel to panel of w, or from row to row of dy.
+    pub w_stride: usize,
+    pub low: f32,
+    pub high: f32,
+    /// Null, or laid out as y.
+    pub residual: *const f32,
+    pub y: *mut f32,
+    pub y_stride: usize,
+    /// Columns to store.
+    pub columns: usize,
+}
+
+/// [`crate::pointwise::product`] in register tiles.
+///
+/// # Safety
+/// As [`Simd`]; the lengths of `block` fit `y`, and neither has extent 0.
+#[inline(always)]
+pub(crate) unsafe fn product<S: Simd>(block: &Block, mut y: View) {
+    let (rows, columns, stride, k) = (y.rows(), y.columns(), y.stride(), block.k);
+    let panels = columns.div_ceil(PANEL);
+    let (low, high) = block.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    let y = y.as_mut_ptr();
+    // Small weights stay in cache while rows pass once; large ones are read once while the rows stay.
+    let step = if block.packed.len() <= RESIDENT { ROW_GRAIN } else { rows };
+    let mut first = 0;
+    while first < rows {
+        let height = step.min(rows - first);
+        let mut panel = 0;
+        while panel < panels {
+            let group = group::<S>(panels, panel);
+            let tiles = height.div_ceil(S::TILE_ROWS[group - 1]);
+            let width = (group * PANEL).min(columns - panel * PANEL);
+            for t in 0..tiles {
+                let (from, to) = (first + height * t / tiles, first + height * (t + 1) / tiles);
+                let at = from * stride + panel * PANEL;
+                // SAFETY: rows, panels and columns lie inside the slices whose lengths `block` has checked.
+                unsafe {
+                    let tile = Tile {
+                        x: block.x.as_ptr().add(from * k),
+                        x_stride: k,
+                        k,
+                        w: block.packed.as_ptr().add(panel * panel_len(k)),
+                        w_stride: panel_len(k),
+                        low,
+                        high,
+                        residual: block.residual.map_or(ptr::null(), |r| r.as_ptr().add(at)),
+                        y: y.add(at),
+                        y_stride: stride,
+                        columns: width,
+                    };
+                    S::product_tile(to - from, group, &tile);
+                    if block.act.clamp().is_none() {
+                        for row in 0..to - from {
+                            activate_in_place::<S>(block.act, tile.y.add(row * stride), width);
+                        }
+                    }
+                }
+            }
+            panel += group;
+        }
+        first += height;
+    }
+}
+
+/// How many panels the tiles from `panel` on take: three where three divide them or one is odd, else two.
+#[inline(always)]
+fn group<S: Simd>(panels: usize, panel: usize) -> usize {
+    let left = panels - panel;
+    if S::TILE_ROWS[2] > 0 && left >= 3 && (panels.is_multiple_of(3) || left % 2 == 1) {
+        3
+    } else if S::TILE_ROWS[1] > 0 && left >= 2 {
+        2
+    } else {
+        1
+    }
+}
+
+/// `ROWS` rows by `VECTORS` vectors of outputs in registers.
+///
+/// # Safety
+/// As [`Simd`]; the tile's pointers are valid for its extents.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &Tile) {
+    // SAFETY: x has ROWS rows of k, w as many panels as VECTORS fill, y and residual ROWS rows of `columns`.
+    unsafe {
+        let per_panel = PANEL / S::LANES;
+        let mut w = [t.w; VECTORS];
+        for j in 0..VECTORS {
+            w[j] = t.w.add(j / per_panel * t.w_stride + j % per_panel * S::LANES);
+        }
+        let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
+        for j in 0..VECTORS {
+            let bias = S::load(w[j]);
+            for i in 0..ROWS {
+                sums[i][j] = bias;
+            }
+            w[j] = w[j].add(PANEL);
+        }
+        let mut x = [t.x; ROWS];
+        for i in 0..ROWS {
+            x[i] = t.x.add(i * t.x_stride);
+        }
+        let mut k = 0;
+        while k + UNROLL <= t.k {
+            for u in 0..UNROLL {
+                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k + u);
+            }
+            k += UNROLL;
+        }
+        while k < t.k {
+            step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k);
+            k += 1;
+        }
+        let (low, high) = (S::splat(t.low), S::splat(t.high));
+        let full = t.columns == VECTORS * S::LANES;
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                let at = i * t.y_stride + j * S::LANES;
+                let mut sum = sums[i][j];
+                if full {
+                    if !t.residual.is_null() {
+                        sum = S::add(sum, S::load(t.residual.add(at)));
+                    }
+                    S::store(t.y.add(at), S::min(high, S::max(low, sum)));
+                } else if t.columns > j * S::LANES {
+                    let n = S::LANES.min(t.columns - j * S::LANES);
+                    if !t.residual.is_null() {
+                        sum = S::add(sum, S::load_n(t.residual.add(at), n));
+                    }
+                    S::store_n(t.y.add(at), S::min(high, S::max(low, sum)), n);
+                }
+            }
+        }
+    }
+}
+
+const UNROLL: usize = 4;
+
+#[inline(always)]
+unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[S::V; VECTORS]; ROWS],
+    x: &[*const f32; ROWS],
+    w: &[*const f32; VECTORS],
+    k: usize,
+) {
+    // SAFETY: k is inside the rows of x and w.
+    unsafe {
+        let mut weights = [S::splat(0.0); VECTORS];
+        for j in 0..VECTORS {
+            weights[j] = S::load(w[j].add(k * PANEL));
+        }
+        for i in 0..ROWS {
+            let value = S::splat(*x[i].add(k));
+            for j in 0..VECTORS {
+                sums[i][j] = S::fma(value, weights[j], sums[i][j]);
+            }
+        }
+    }
+}
+
+/// Pixels whose x, four vectors wide, stay in the first-level cache.
+const PIXELS: usize = 128;
+const GRADIENT_ROWS: usize = 6;
+
+/// [`crate::pointwise::gradient`] in register tiles.
+///
+/// # Safety
+/// As [`Simd`]; the lengths of `job` fit `dw`.
+#[inline(always)]
+pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
+    let (rows, columns, stride) = (dw.rows(), dw.columns(), dw.stride());
+    let dw = dw.as_mut_ptr();
+    let tiles = rows.div_ceil(GRADIENT_ROWS);
+    let mut pixel = 0;
+    while pixel < job.m {
+        let pixels = PIXELS.min(job.m - pixel);
+        let mut column = 0;
+        while column < columns {
+            let vectors = if columns - column >= S::GRADIENT_VECTORS * S::LANES { S::GRADIENT_VECTORS } else { 1 };
+            let width = (vectors * S::LANES).min(columns - column);
+            for t in 0..tiles {
+                let (from, to) = (rows * t / tiles, rows * (t + 1) / tiles);
+                // SAFETY: pixels, rows and columns lie inside the slices.
+                unsafe {
+                    let tile = Tile {
+                        x: job.x.as_ptr().add(pixel * job.k + column),
+                        x_stride: job.k,
+                        k: pixels,
+                        w: job.dy.as_ptr().add(pixel * job.n + from),
+                        w_stride: job.n,
+                        low: f32::NEG_INFINITY,
+                        high: f32::INFINITY,
+                        residual: ptr::null(),
+                        y: dw.add(from * stride + column),
+                        y_stride: stride,
+                        columns: width,
+                    };
+                    S::gradient_tile(to - from, vectors, &tile);
+                }
+            }
+            column += width;
+        }
+        pixel += pixels;
+    }
+}
+
+/// `ROWS` rows by `VECTORS` vectors of dw in registers; only a single vector may be cut short.
+///
+/// # Safety
+/// As [`Simd`]; the tile's pointers are valid for its extents.
+#[inline(always)]
+pub(crate) unsafe fn gradient_tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &Tile) {
+    // SAFETY: x has k rows of `columns`, w k rows of ROWS, y ROWS rows of `columns`.
+    unsafe {
+        let full = t.columns == VECTORS * S::LANES;
+        let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                let from = t.y.add(i * t.y_stride + j * S::LANES);
+                sums[i][j] = if full { S::load(from) } else { S::load_n(from, t.columns) };
+            }
+        }
+        for k in 0..t.k {
+            let (from, dy) = (t.x.add(k * t.x_stride), t.w.add(k * t.w_stride));
+            let mut x = [S::splat(0.0); VECTORS];
+            for j in 0..VECTORS {
+                x[j] = if full { S::load(from.add(j * S::LANES)) } else { S::load_n(from, t.columns) };
+            }
+            for i in 0..ROWS {
+                let dy = S::splat(*dy.add(i));
+                for j in 0..VECTORS {
+                    sums[i][j] = S::fma(dy, x[j], sums[i][j]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                let to = t.y.add(i * t.y_stride + j * S::LANES);
+                if full {
+                    S::store(to, sums[i][j]);
+                } else {
+                    S::store_n(to, sums[i][j], t.columns);
+                }
+            }
+        }
+    }
+}

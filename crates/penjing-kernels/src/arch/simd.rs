@@ -1,0 +1,107 @@
+//! What the generic loops ask of an instruction set.
+
+use super::{depthwise::Line, product::Tile};
+use crate::{
+    Act,
+    act::{SIXTH, exp_constants},
+};
+
+/// Vectors of f32.
+///
+/// # Safety
+/// All functions: the CPU has the instruction set, and the caller is compiled for it (or else nothing is inlined). Pointers
+/// are valid for the lanes that are read or written; they need no alignment.
+pub(crate) trait Simd: Copy {
+    type V: Copy;
+    /// Values in a vector; divides a panel.
+    const LANES: usize;
+    /// Rows of the largest register tile over one, two and three panels; 0 where there is none.
+    const TILE_ROWS: [usize; 3];
+    /// Vectors of x in the register tile of the weight gradient.
+    const GRADIENT_VECTORS: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(from: *const f32) -> Self::V;
+    /// The first `n` lanes, zero in the others.
+    unsafe fn load_n(from: *const f32, n: usize) -> Self::V;
+    unsafe fn store(to: *mut f32, v: Self::V);
+    /// The first `n` lanes.
+    unsafe fn store_n(to: *mut f32, v: Self::V, n: usize);
+    /// a · b + c, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// As [`crate::act::max`].
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// As [`crate::act::min`].
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where x < 0, else `b`.
+    unsafe fn where_negative(x: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Adds the low bits of `n` to the exponent of `p`.
+    unsafe fn add_exponent(p: Self::V, n: Self::V) -> Self::V;
+
+    /// [`super::product::tile`] of so many rows and panels, compiled for the instruction set.
+    unsafe fn product_tile(rows: usize, panels: usize, tile: &Tile);
+    /// [`super::product::gradient_tile`] likewise.
+    unsafe fn gradient_tile(rows: usize, vectors: usize, tile: &Tile);
+    /// [`super::depthwise::line`] likewise.
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line);
+}
+
+/// [`Act::apply`] of a vector: the same operations in the same order.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn activate<S: Simd>(act: Act, x: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = S::splat(0.0);
+        match act {
+            Act::None => x,
+            Act::Relu => S::max(zero, x),
+            Act::Relu6 => S::min(S::splat(6.0), S::max(zero, x)),
+            Act::LeakyRelu(slope) => S::where_negative(x, S::mul(x, S::splat(slope)), x),
+            Act::HSwish => S::mul(S::mul(x, gate::<S>(x)), S::splat(SIXTH)),
+            Act::HSigmoid => S::mul(gate::<S>(x), S::splat(SIXTH)),
+            Act::Sigmoid => S::div(S::splat(1.0), S::add(S::splat(1.0), exp::<S>(negative::<S>(x)))),
+            Act::Silu => S::div(x, S::add(S::splat(1.0), exp::<S>(negative::<S>(x)))),
+        }
+    }
+}
+
+/// min(max(x + 3, 0), 6)
+#[inline(always)]
+unsafe fn gate<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe { S::min(S::splat(6.0), S::max(S::splat(0.0), S::add(x, S::splat(3.0)))) }
+}
+
+#[inline(always)]
+unsafe fn negative<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe { S::mul(x, S::splat(-1.0)) }
+}
+
+/// As [`crate::act::exp`].
+#[inline(always)]
+unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+    use exp_constants::*;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = S::min(S::splat(HIGH), S::max(S::splat(LOW), x));
+        let shifted = S::add(S::mul(x, S::splat(LOG2_E)), S::splat(ROUND));
+        let n = S::sub(shifted, S::splat(ROUND));
+        let r = S::sub(S::sub(x, S::mul(n, S::splat(LN2_HIGH))), S::mul(n, S::splat(LN2_LOW)));
+        let mut p = S::splat(POLY[0]);
+        let mut i = 1;
+        while i < POLY.len() {
+            p = S::add(S::mul(p, r), S::splat(POLY[i]));
+            i += 1;
+        }
+        let p = S::add(S::add(S::mul(p, S::mul(r, r)), r), S::splat(1.0));
+        S::add_exponent(p, shifted)
+    }
+}

@@ -1,0 +1,212 @@
+//! AVX2 with FMA, and AVX-512.
+
+use core::{arch::x86_64::*, ops::Range};
+
+use super::{
+    depthwise::{self, Line},
+    product::{self, Tile},
+    simd::Simd,
+    vectors,
+};
+use crate::{
+    Act,
+    depthwise::Job as Depthwise,
+    pointwise::{Block, Gradient},
+    pool::Job as Pool,
+    workers::View,
+};
+
+/// Trait functions that are one expression of intrinsics.
+macro_rules! operations {
+    ($($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $type),*) $(-> $result)? {
+            // SAFETY: the promise of the trait: the CPU has the instructions, the pointers are valid.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// `match` from run-time extents to const generics.
+macro_rules! table {
+    ($rows:expr, $function:ident::<_, $vectors:literal>($tile:expr), $($n:literal)+) => {
+        match $rows {
+            $($n => $function::<$n, $vectors>($tile),)+
+            _ => unreachable!("no tile of that many rows"),
+        }
+    };
+}
+
+/// The functions `arch::select!` chooses from, and the tiles, compiled for one instruction set.
+macro_rules! compile {
+    ($module:ident, $simd:ident, $features:literal) => {
+        pub(crate) mod $module {
+            use super::*;
+
+            compile! { @wrap $simd $features
+                product(block: &Block, y: View) = product::product;
+                gradient(job: &Gradient, dw: View) = product::gradient;
+                convolve(job: &Depthwise, rows: Range<usize>, y: &mut [f32]) = depthwise::convolve;
+                pool(job: &Pool, rows: Range<usize>, y: &mut [f32]) = vectors::pool;
+                mean(x: &[f32], y: &mut [f32]) = vectors::mean;
+                activated(act: Act, x: &[f32], y: &mut [f32]) = vectors::activated;
+                sum(act: Act, a: &[f32], b: &[f32], y: &mut [f32]) = vectors::sum;
+                times(a: &[f32], b: &[f32], y: &mut [f32]) = vectors::times;
+                scaled(x: &[f32], scale: &[f32], y: &mut [f32]) = vectors::scaled;
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn product_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
+                // SAFETY: `product::product` made the tile.
+                unsafe { product::tile::<$simd, ROWS, VECTORS>(tile) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn gradient_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
+                // SAFETY: `product::gradient` made the tile.
+                unsafe { product::gradient_tile::<$simd, ROWS, VECTORS>(tile) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+                // SAFETY: `depthwise::convolve` made the line.
+                unsafe { depthwise::line::<$simd, K, STRIDE, ROWS>(line) }
+            }
+        }
+    };
+    (@wrap $simd:ident $features:literal $($name:ident($($arg:ident: $type:ty),*) = $body:path;)+) => {$(
+        #[target_feature(enable = $features)]
+        pub(crate) fn $name($($arg: $type),*) {
+            use $body as body;
+            // SAFETY: the features are enabled, and the operation has checked the lengths.
+            unsafe { body::<$simd>($($arg),*) }
+        }
+    )+};
+}
+
+compile!(avx2, Avx2, "avx2,fma");
+compile!(avx512, Avx512, "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw");
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: [usize; 3] = [6, 0, 0];
+    const GRADIENT_VECTORS: usize = 2;
+
+    operations! {
+        splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
+        load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+        load_n(from: *const f32, n: usize) -> __m256 { _mm256_maskload_ps(from, first_lanes(n)) }
+        store(to: *mut f32, v: __m256) { _mm256_storeu_ps(to, v) }
+        store_n(to: *mut f32, v: __m256, n: usize) { _mm256_maskstore_ps(to, first_lanes(n), v) }
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        where_negative(x: __m256, a: __m256, b: __m256) -> __m256 {
+            _mm256_blendv_ps(b, a, _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_setzero_ps()))
+        }
+        add_exponent(p: __m256, n: __m256) -> __m256 {
+            _mm256_castsi256_ps(_mm256_add_epi32(
+                _mm256_castps_si256(p),
+                _mm256_slli_epi32::<23>(_mm256_castps_si256(n)),
+            ))
+        }
+        product_tile(rows: usize, panels: usize, tile: &Tile) {
+            {
+                use avx2::product_tile;
+                debug_assert!(panels == 1);
+                table!(rows, product_tile::<_, 2>(tile), 1 2 3 4 5 6)
+            }
+        }
+        gradient_tile(rows: usize, vectors: usize, tile: &Tile) {
+            {
+                use avx2::gradient_tile;
+                match vectors {
+                    2 => table!(rows, gradient_tile::<_, 2>(tile), 1 2 3 4 5 6),
+                    _ => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx2::depthwise_line::<K, STRIDE, ROWS>(line) }
+    }
+}
+
+/// All bits of the first `n` lanes.
+#[inline(always)]
+unsafe fn first_lanes(n: usize) -> __m256i {
+    // SAFETY: only called where AVX2 is.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const TILE_ROWS: [usize; 3] = [14, 14, 8];
+    const GRADIENT_VECTORS: usize = 4;
+
+    operations! {
+        splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        load_n(from: *const f32, n: usize) -> __m512 { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as __mmask16, from) }
+        store(to: *mut f32, v: __m512) { _mm512_storeu_ps(to, v) }
+        store_n(to: *mut f32, v: __m512, n: usize) {
+            _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as __mmask16, v)
+        }
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        where_negative(x: __m512, a: __m512, b: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()), b, a)
+        }
+        add_exponent(p: __m512, n: __m512) -> __m512 {
+            _mm512_castsi512_ps(_mm512_add_epi32(
+                _mm512_castps_si512(p),
+                _mm512_slli_epi32::<23>(_mm512_castps_si512(n)),
+            ))
+        }
+        product_tile(rows: usize, panels: usize, tile: &Tile) {
+            {
+                use avx512::product_tile;
+                match panels {
+                    1 => table!(rows, product_tile::<_, 1>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                    2 => table!(rows, product_tile::<_, 2>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                    _ => table!(rows, product_tile::<_, 3>(tile), 1 2 3 4 5 6 7 8),
+                }
+            }
+        }
+        gradient_tile(rows: usize, vectors: usize, tile: &Tile) {
+            {
+                use avx512::gradient_tile;
+                match vectors {
+                    4 => table!(rows, gradient_tile::<_, 4>(tile), 1 2 3 4 5 6),
+                    _ => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx512::depthwise_line::<K, STRIDE, ROWS>(line) }
+    }
+}

@@ -1,0 +1,243 @@
+//! Convolution with any kernel and any number of groups: patches of a few pixels are gathered in the worker's scratch and
+//! multiplied by the same kernels as a pointwise convolution.
+
+use core::ops::Range;
+
+use crate::{
+    Act, Isa, Window, Workers,
+    pointwise::{self, Block, PANEL},
+    volume,
+    workers::{Shared, split_rows},
+};
+
+/// Length of packed weights of `groups` groups, `out_c` outputs in all, each of `k` = kernel_h · kernel_w · (in_c / groups)
+/// weights.
+pub fn packed_len(groups: usize, out_c: usize, k: usize) -> usize {
+    assert!(groups > 0 && out_c.is_multiple_of(groups), "groups divide the channels");
+    volume(&[groups, pointwise::packed_len(out_c / groups, k)])
+}
+
+/// Packs `weights` `[out_c][kernel_h][kernel_w][in_c / groups]` and `bias` `[out_c]` (none: zeros) for [`run`].
+pub fn pack(
+    groups: usize,
+    out_c: usize,
+    k: usize,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    packed: &mut [f32],
+) {
+    assert_eq!(weights.len(), volume(&[out_c, k]), "weights are [out_c][k]");
+    assert!(bias.is_none_or(|b| b.len() == out_c), "bias is [out_c]");
+    assert_eq!(packed.len(), packed_len(groups, out_c, k), "packed_len(groups, out_c, k)");
+    let n = out_c / groups;
+    let len = pointwise::packed_len(n, k);
+    for group in 0..groups {
+        let bias = bias.map(|b| &b[group * n..(group + 1) * n]);
+        let weights = &weights[group * n * k..(group + 1) * n * k];
+        pointwise::pack(n, k, weights, bias, &mut packed[group * len..(group + 1) * len]);
+    }
+}
+
+/// Length of the scratch [`run`] needs with a team of `threads`.
+pub fn scratch_len(window: &Window, in_c: usize, groups: usize, threads: usize) -> usize {
+    let k = patch_len(window, in_c, groups);
+    volume(&[threads, tile_rows(k), k])
+}
+
+/// y = act(bias + Σ x·w + residual) over the window, grouped: x `[n,in_h,in_w,in_c]`, y and residual
+/// `[n,out_h,out_w,out_c]`, `packed` from [`pack`], `scratch` of at least [`scratch_len`], its content without meaning.
+pub fn run(
+    isa: Isa,
+    workers: &dyn Workers,
+    window: &Window,
+    in_c: usize,
+    out_c: usize,
+    groups: usize,
+    act: Act,
+    x: &[f32],
+    packed: &[f32],
+    residual: Option<&[f32]>,
+    scratch: &mut [f32],
+    y: &mut [f32],
+) {
+    window.check(in_c, x, out_c, y);
+    let k = patch_len(window, in_c, groups);
+    assert_eq!(packed.len(), packed_len(groups, out_c, k), "packed_len(groups, out_c, k)");
+    assert!(residual.is_none_or(|r| r.len() == y.len()), "residual is as long as y");
+    let threads = workers.threads();
+    assert!(
+        scratch.len() >= scratch_len(window, in_c, groups, threads),
+        "scratch_len(window, in_c, groups, threads)"
+    );
+    if y.is_empty() {
+        return;
+    }
+    let (tile, n) = (tile_rows(k), out_c / groups);
+    let group_len = pointwise::packed_len(n, k);
+    let macs = y.len().saturating_mul(k);
+    let scratch = Shared::new(scratch);
+    split_rows(workers, y, out_c, tile, macs, &|rows, y, worker| {
+        // SAFETY: each worker id has its own part, and `split_rows` lets one thread at a time use an id.
+        let scratch = unsafe { scratch.slice(worker * tile * k, tile * k) };
+        let y = Shared::new(y);
+        for first in rows.clone().step_by(tile) {
+            let pixels = first..rows.end.min(first + tile);
+            let patches = &mut scratch[..pixels.len() * k];
+            for group in 0..groups {
+                gather(window, in_c, groups, group, x, pixels.clone(), patches);
+                let residual = residual.map(|r| &r[first * out_c + group * n..]);
+                let packed = &packed[group * group_len..(group + 1) * group_len];
+                // SAFETY: this piece owns its rows, and one view is in use at a time.
+                let y = unsafe { y.view((first - rows.start) * out_c + group * n, pixels.len(), n, out_c) };
+                pointwise::block(isa, &Block { k, x: patches, packed, act, residual }, y);
+            }
+        }
+    });
+}
+
+fn patch_len(window: &Window, in_c: usize, groups: usize) -> usize {
+    assert!(groups > 0 && in_c.is_multiple_of(groups), "groups divide the channels");
+    volume(&[window.taps(), in_c / groups])
+}
+
+/// Pixels gathered at once: as many as keep the patches in the first-level cache, in whole register tiles.
+fn tile_rows(k: usize) -> usize {
+    if k <= 8 * PANEL { 56 } else { 28 }
+}
+
+/// Copies the inputs of output `pixels` (counted through the batch) into `patches`, `[pixels][kernel_h][kernel_w][in_c / groups]`,
+/// with zeros for padding.
+fn gather(
+    window: &Window,
+    in_c: usize,
+    groups: usize,
+    group: usize,
+    x: &[f32],
+    pixels: Range<usize>,
+    patches: &mut [f32],
+) {
+    let c = in_c / groups;
+    let k = window.taps() * c;
+    if k == 0 {
+        return;
+    }
+    let run = window.kernel_w * c;
+    for (pixel, patch) in pixels.zip(patches.chunks_exact_mut(k)) {
+        let (row, ox) = (pixel / window.out_w, pixel % window.out_w);
+        let (image, oy) = (row / window.out_h, row % window.out_h);
+        let (rows, columns) = (window.rows(oy), window.columns(ox));
+        for (ky, patch) in patch.chunks_exact_mut(run).enumerate() {
+            if !rows.contains(&ky) || columns.is_empty() {
+                patch.fill(0.0);
+                continue;
+            }
+            let line = (image * window.in_h + window.row(oy, ky)) * window.in_w;
+            patch[..columns.start * c].fill(0.0);
+            patch[columns.end * c..].fill(0.0);
+            if groups == 1 && window.dilation_w == 1 {
+                let from = (line + window.column(ox, columns.start)) * c;
+                let patch = &mut patch[columns.start * c..columns.end * c];
+                patch.copy_from_slice(&x[from..from + patch.len()]);
+            } else {
+                for kx in columns.clone() {
+                    let from = (line + window.column(ox, kx)) * in_c + group * c;
+                    patch[kx * c..(kx + 1) * c].copy_from_slice(&x[from..from + c]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Serial, fma,
+        testing::{Team, noise, window},
+    };
+    use std::{vec, vec::Vec};
+
+    /// Convolution by definition.
+    fn reference(
+        window: &Window,
+        in_c: usize,
+        out_c: usize,
+        groups: usize,
+        act: Act,
+        x: &[f32],
+        weights: &[f32],
+        bias: &[f32],
+        residual: Option<&[f32]>,
+    ) -> Vec<f32> {
+        let (c, n) = (in_c / groups, out_c / groups);
+        let mut y = vec![];
+        for pixel in 0..window.out_pixels() {
+            let (row, ox) = (pixel / window.out_w, pixel % window.out_w);
+            let (image, oy) = (row / window.out_h, row % window.out_h);
+            for o in 0..out_c {
+                let mut sum = bias[o];
+                for ky in window.rows(oy) {
+                    for kx in window.columns(ox) {
+                        for i in 0..c {
+                            let at = (image * window.in_h + window.row(oy, ky)) * window.in_w
+                                + window.column(ox, kx);
+                            let w = weights[((o * window.kernel_h + ky) * window.kernel_w + kx) * c + i];
+                            sum = fma(x[at * in_c + o / n * c + i], w, sum);
+                        }
+                    }
+                }
+                y.push(act.apply(residual.map_or(sum, |r| sum + r[pixel * out_c + o])));
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn fast_equals_definition() {
+        for (i, (window, in_c, out_c, groups)) in [
+            (window(1, 33, 31, 3, 2, 1, 1), 3, 32, 1),
+            (window(2, 9, 8, 3, 1, 1, 1), 5, 7, 1),
+            (window(1, 12, 12, 5, 1, 2, 4), 4, 24, 2),
+            (window(1, 7, 7, 1, 2, 1, 0), 12, 20, 4),
+            (window(2, 6, 6, 3, 1, 1, 0), 6, 6, 6),
+            (window(1, 2, 2, 5, 1, 1, 4), 2, 3, 1),
+            (window(1, 20, 20, 3, 1, 1, 1), 24, 33, 1),
+            (Window { pad_top: 0, pad_left: 0, ..window(1, 16, 16, 3, 2, 1, 1) }, 3, 16, 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let k = window.taps() * in_c / groups;
+            let x = noise(window.n * window.in_h * window.in_w * in_c, 1);
+            let (weights, bias) = (noise(out_c * k, 2), noise(out_c, 3));
+            let len = window.out_pixels() * out_c;
+            let r = noise(len, 4);
+            let residual = (i % 2 == 1).then_some(&r[..]);
+            let act = [Act::Relu6, Act::None, Act::HSwish][i % 3];
+            let expected = reference(&window, in_c, out_c, groups, act, &x, &weights, &bias, residual);
+            let mut packed = vec![0.0; packed_len(groups, out_c, k)];
+            pack(groups, out_c, k, &weights, Some(&bias), &mut packed);
+            for isa in Isa::available() {
+                for workers in [&Serial as &dyn Workers, &Team(3)] {
+                    let mut scratch = vec![f32::NAN; scratch_len(&window, in_c, groups, workers.threads())];
+                    let mut y = vec![f32::NAN; len];
+                    run(
+                        isa,
+                        workers,
+                        &window,
+                        in_c,
+                        out_c,
+                        groups,
+                        act,
+                        &x,
+                        &packed,
+                        residual,
+                        &mut scratch,
+                        &mut y,
+                    );
+                    assert!(y == expected, "{isa:?} {in_c} {out_c} {groups} {window:?}");
+                }
+            }
+        }
+    }
+}
