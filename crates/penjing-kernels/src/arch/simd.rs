@@ -22,6 +22,8 @@ pub(crate) trait Simd: Copy {
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
+    /// Asks for the cache line in the second level; any address will do.
+    unsafe fn prefetch(at: *const f32);
     /// The first `n` lanes, zero in the others.
     unsafe fn load_n(from: *const f32, n: usize) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);

@@ -99,6 +99,7 @@ impl Simd for Avx2 {
     operations! {
         splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
         load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+        prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         load_n(from: *const f32, n: usize) -> __m256 { _mm256_maskload_ps(from, first_lanes(n)) }
         store(to: *mut f32, v: __m256) { _mm256_storeu_ps(to, v) }
         store_n(to: *mut f32, v: __m256, n: usize) { _mm256_maskstore_ps(to, first_lanes(n), v) }
@@ -162,6 +163,7 @@ impl Simd for Avx512 {
     operations! {
         splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
         load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         load_n(from: *const f32, n: usize) -> __m512 { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as __mmask16, from) }
         store(to: *mut f32, v: __m512) { _mm512_storeu_ps(to, v) }
         store_n(to: *mut f32, v: __m512, n: usize) {
