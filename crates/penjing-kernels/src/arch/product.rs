@@ -182,8 +182,8 @@ unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
         let mut weights = [S::splat(0.0); VECTORS];
         for j in 0..VECTORS {
             weights[j] = S::load(w[j].add(k * PANEL));
-            // The next panels, at the pace of these. Smaller tiles have no load to spare.
-            if ROWS > 1 && VECTORS * S::LANES == 3 * PANEL {
+            // The next panels, at the pace of these.
+            if ROWS > 1 && VECTORS == S::PREFETCHING && (j * S::LANES).is_multiple_of(PANEL) {
                 S::prefetch(w[j].wrapping_add(k * PANEL + ahead));
             }
         }

@@ -17,6 +17,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of the largest register tile over one, two and three panels; 0 where there is none.
     const TILE_ROWS: [usize; 3];
+    /// Vectors of the register tile that has loads to spare for prefetching weights.
+    const PREFETCHING: usize;
     /// Vectors of x in the register tile of the weight gradient.
     const GRADIENT_VECTORS: usize;
 

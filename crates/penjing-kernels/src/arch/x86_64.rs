@@ -94,6 +94,7 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: [usize; 3] = [6, 0, 0];
+    const PREFETCHING: usize = 2;
     const GRADIENT_VECTORS: usize = 2;
 
     operations! {
@@ -158,6 +159,7 @@ impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: [usize; 3] = [14, 14, 8];
+    const PREFETCHING: usize = 3;
     const GRADIENT_VECTORS: usize = 4;
 
     operations! {

@@ -59,7 +59,7 @@ pub struct Head {
 }
 
 /// One strength of regularization, and what its heads made of photos they had not seen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Tried {
     /// λ of the ridge penalty.
     pub lambda: f64,
