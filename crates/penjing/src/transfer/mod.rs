@@ -93,10 +93,14 @@ pub fn fit_head(
     let labels: Vec<u32> = kept.iter().map(|sample| sample.class as u32).collect();
     for (class, label) in data.classes.iter().enumerate() {
         if !kept.iter().any(|sample| sample.class == class) {
-            return Err(Error::data(
-                &data.root,
-                format!("class `{label}` has no readable training photo; add photos or remove the class"),
-            ));
+            let first = extracted.skipped.iter().find(|skipped| {
+                samples.iter().any(|sample| sample.class == class && sample.path == skipped.path)
+            });
+            let why =
+                first.map_or(String::new(), |first| format!(" ({}: {})", first.path.display(), first.why));
+            let what =
+                format!("no photo of class “{label}” can be read{why}; repair them or remove the class");
+            return Err(Error::data(&data.root, what));
         }
     }
     let (folds, held_out) = folds(data, &kept, &extracted.hashes, options.seed, progress);
@@ -186,7 +190,8 @@ fn solve(
     progress: &dyn Progress,
 ) -> Result<Fit> {
     let views = extracted.views;
-    let photo: Vec<u32> = (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
+    let photo: Vec<u32> =
+        (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
     let weight = vec![1.0; photo.len()];
     let features = Features { width: extracted.width, rows: &extracted.rows, photo: &photo, weight: &weight };
     progress.begin("head", 100);
@@ -213,18 +218,18 @@ fn graft(
     options: &Options,
 ) -> Result<Model> {
     let unsupported = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
-    let (old, features) =
-        backbone.graph.classifier().ok_or_else(|| Error::Unsupported("the backbone has no classifier".into()))?;
+    let (old, features) = backbone
+        .graph
+        .classifier()
+        .ok_or_else(|| Error::Unsupported("the backbone has no classifier".into()))?;
     let name = backbone.graph.node(old).name.clone();
     let mut graph = backbone.graph.up_to(features);
     let classes = data.classes.len();
     graph.push(&name, Op::Linear { out_features: classes, bias: true }, &[features]).map_err(unsupported)?;
 
     let mut weights = backbone.weights.clone();
-    let stored = weights.insert(
-        format!("{name}.weight"),
-        Tensor::f32(&[classes, extracted.width], fit.head.weights.clone()),
-    );
+    let stored = weights
+        .insert(format!("{name}.weight"), Tensor::f32(&[classes, extracted.width], fit.head.weights.clone()));
     weights.insert(format!("{name}.bias"), Tensor::f32(&[classes], fit.head.bias.clone()));
     debug_assert!(stored.is_some(), "the old head had a weight");
 
