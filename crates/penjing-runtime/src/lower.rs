@@ -331,7 +331,10 @@ impl<'a> Lowering<'a> {
                     let count = graph.shape(part)[3];
                     let (x, y) = (self.read(part), self.touch(value));
                     let (x_channels, y_channels) = ([count, 0], [all, from]);
-                    self.push(id, Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels });
+                    self.push(
+                        id,
+                        Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels },
+                    );
                     from += count;
                 }
             }
