@@ -42,6 +42,19 @@ fn main() {
     for (name, stages) in [("MobileNetV2", MOBILENET_V2), ("EfficientNet-Lite0", EFFICIENTNET_LITE0)] {
         network(isa, peak, name, stages);
     }
+    println!("\nweight gradient of a linear head");
+    for (m, n, k) in [(256, 5, 1280), (1024, 10, 1280), (1024, 100, 1280), (4096, 2, 1280)] {
+        let (dy, x, mut dw) = (Buffer::noise(m * n), Buffer::noise(m * k), Buffer::noise(n * k));
+        let mut best = f64::INFINITY;
+        for _ in 0..RUNS / 10 {
+            let start = Instant::now();
+            pointwise::weight_gradient(isa, &Serial, m, n, k, dy.get(), x.get(), dw.get_mut());
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        let speed = 2.0 * (m * n * k) as f64 / best;
+        let name = format!("{m:5} x {n:4} x {k:4}");
+        println!("{name:34} {:8.1} {:18.1} {:5.0}%", best * 1e6, speed / 1e9, speed / peak * 100.0);
+    }
 }
 
 /// Multiply-adds in registers only, two operations each, the best of many runs.

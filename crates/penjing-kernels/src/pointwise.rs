@@ -245,6 +245,8 @@ mod tests {
             (0, 4, 4),
             (200, 33, 112),
             (60, 512, 300),
+            // Weights beyond `RESIDENT`, and less than x.
+            (300, 520, 256),
         ]);
         let acts =
             [Act::None, Act::Relu6, Act::HSwish, Act::Silu, Act::LeakyRelu(0.1), Act::Relu, Act::HSigmoid];

@@ -81,6 +81,9 @@ pub(crate) fn dispatch(workers: &dyn Workers, pieces: usize, task: &(dyn Fn(usiz
     }
 }
 
+/// Gets a range of rows, their values, and the worker's id.
+type RowTask<'a> = dyn Fn(Range<usize>, &mut [f32], usize) + Sync + 'a;
+
 /// Splits `y`, rows of `row_len` values, between workers: `task(rows, their values, worker)`. Pieces begin at multiples of
 /// `grain` rows; `macs` is the work of the whole.
 pub(crate) fn split_rows(
@@ -89,7 +92,7 @@ pub(crate) fn split_rows(
     row_len: usize,
     grain: usize,
     macs: usize,
-    task: &(dyn Fn(Range<usize>, &mut [f32], usize) + Sync),
+    task: &RowTask,
 ) {
     let rows = y.len().checked_div(row_len).unwrap_or(0);
     let pieces = pieces(rows.div_ceil(grain), macs);

@@ -13,6 +13,8 @@
 extern crate alloc;
 
 #[cfg(feature = "alloc")]
+mod aligned;
+#[cfg(feature = "alloc")]
 mod arena;
 #[cfg(feature = "alloc")]
 pub mod cost;

@@ -5,6 +5,7 @@ use alloc::{format, vec, vec::Vec};
 use penjing_kernels::{Act, conv, depthwise, pointwise};
 
 use crate::{
+    aligned::Aligned,
     arena,
     error::Error,
     graph::{Graph, NodeId},
@@ -21,7 +22,7 @@ const MAX_ARENA: usize = 1 << 30;
 pub struct PlanBuf {
     steps: Vec<Step>,
     names: Vec<alloc::string::String>,
-    weights: Vec<f32>,
+    weights: Aligned,
     input: Buffer,
     output: Buffer,
     arena_len: usize,
@@ -52,7 +53,7 @@ impl PlanBuf {
     pub fn plan(&self) -> Plan<'_> {
         Plan {
             steps: &self.steps,
-            weights: &self.weights,
+            weights: self.weights.get(),
             input: self.input,
             output: self.output,
             arena_len: self.arena_len,
@@ -415,7 +416,7 @@ impl<'a> Lowering<'a> {
             output: buffer(output),
             steps: self.steps,
             names: self.names,
-            weights: self.packed,
+            weights: self.packed[..].into(),
             arena_len,
             threads: self.threads,
         })

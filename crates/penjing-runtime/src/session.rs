@@ -1,37 +1,37 @@
 //! A plan with memory of its own: what a workstation runs.
 
-use alloc::{sync::Arc, vec, vec::Vec};
+use alloc::sync::Arc;
 
 use penjing_kernels::{Isa, Workers};
 
-use crate::lower::PlanBuf;
+use crate::{aligned::Aligned, lower::PlanBuf};
 
 /// Runs one plan again and again in one arena. Sessions over the same plan share its weights.
 #[derive(Clone, Debug)]
 pub struct Session {
     plan: Arc<PlanBuf>,
     isa: Isa,
-    arena: Vec<f32>,
+    arena: Aligned,
 }
 
 impl Session {
     /// A session with an arena of its own.
     pub fn new(plan: Arc<PlanBuf>, isa: Isa) -> Self {
-        let arena = vec![0.0; plan.plan().arena_len];
+        let arena = Aligned::zeros(plan.plan().arena_len);
         Session { plan, isa, arena }
     }
 
     /// Where the input tensor `[N,H,W,C]` goes.
     pub fn input(&mut self) -> &mut [f32] {
         let input = self.plan.plan().input;
-        &mut self.arena[input.start..input.start + input.len]
+        &mut self.arena.get_mut()[input.start..input.start + input.len]
     }
 
     /// Runs the network on what [`input`](Self::input) holds and gives its result. The input is overwritten.
     pub fn run(&mut self, workers: &dyn Workers) -> &[f32] {
         let plan = self.plan.plan();
-        plan.run(self.isa, workers, &mut self.arena);
-        &self.arena[plan.output.start..plan.output.start + plan.output.len]
+        plan.run(self.isa, workers, self.arena.get_mut());
+        &self.arena.get()[plan.output.start..plan.output.start + plan.output.len]
     }
 
     /// The plan.

@@ -120,41 +120,67 @@ pub(crate) unsafe fn line<S: Simd, const K: usize, const STRIDE: usize, const RO
         let first = w.pad_left.div_ceil(STRIDE).min(w.out_w);
         let end = (w.in_w + w.pad_left).checked_sub(K).map_or(0, |last| last / STRIDE + 1);
         let end = end.clamp(first, w.out_w);
-        for ox in 0..first {
-            edge::<S, K, STRIDE, ROWS>(l, ox);
-        }
+        border::<S, K, STRIDE, ROWS>(l, 0..first);
         let mut ox = first;
-        while ox + COLUMNS <= end {
-            inner::<S, K, STRIDE, ROWS, COLUMNS>(l, ox);
-            ox += COLUMNS;
-        }
         while ox < end {
-            inner::<S, K, STRIDE, ROWS, 1>(l, ox);
-            ox += 1;
+            // Widths as equal as can be: a narrow tile waits for its own sums.
+            let left = end - ox;
+            let width = left.div_ceil(left.div_ceil(COLUMNS));
+            match width {
+                COLUMNS => tile::<S, K, STRIDE, ROWS, COLUMNS, false>(l, ox),
+                3 => tile::<S, K, STRIDE, ROWS, 3, false>(l, ox),
+                2 => tile::<S, K, STRIDE, ROWS, 2, false>(l, ox),
+                _ => tile::<S, K, STRIDE, ROWS, 1, false>(l, ox),
+            }
+            ox += width;
         }
-        for ox in end..w.out_w {
-            edge::<S, K, STRIDE, ROWS>(l, ox);
+        border::<S, K, STRIDE, ROWS>(l, end..w.out_w);
+    }
+}
+
+/// Columns some of whose taps do not exist.
+#[inline(always)]
+unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(
+    l: &Line,
+    columns: Range<usize>,
+) {
+    let mut ox = columns.start;
+    // SAFETY: the tiles skip taps that do not exist.
+    unsafe {
+        while ox + 2 <= columns.end {
+            tile::<S, K, STRIDE, ROWS, 2, true>(l, ox);
+            ox += 2;
+        }
+        if ox < columns.end {
+            tile::<S, K, STRIDE, ROWS, 1, true>(l, ox);
         }
     }
 }
 
-/// `ROWS` x `COLS` outputs whose columns all exist.
+/// `ROWS` x `COLS` outputs; all their columns exist unless `BORDER`.
 #[inline(always)]
-unsafe fn inner<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize, const COLS: usize>(
+unsafe fn tile<
+    S: Simd,
+    const K: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const COLS: usize,
+    const BORDER: bool,
+>(
     l: &Line,
     ox: usize,
 ) {
     let (w, c) = (&l.window, l.c);
-    // SAFETY: rows of `taps` exist, and columns ox·STRIDE − pad_left up to the last one of the tile.
+    // SAFETY: rows of `taps` exist, and columns that the padding does not hold.
     unsafe {
         let bias = S::load(l.bias);
         let mut sums = [[bias; COLS]; ROWS];
-        let x = l.x.wrapping_add((ox * STRIDE - w.pad_left) * c);
+        let left = (ox * STRIDE).wrapping_sub(w.pad_left);
         for r in 0..K + (ROWS - 1) * STRIDE {
             if r < l.taps.start || r >= l.taps.end {
                 continue;
             }
-            let x = x.wrapping_add(r * w.in_w * c);
+            let x = l.x.wrapping_add(r * w.in_w * c);
             for kx in 0..K {
                 let mut weights = [bias; ROWS];
                 for i in 0..ROWS {
@@ -163,7 +189,12 @@ unsafe fn inner<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize,
                     }
                 }
                 for j in 0..COLS {
-                    let value = S::load(x.add((j * STRIDE + kx) * c));
+                    let column = left.wrapping_add(j * STRIDE + kx);
+                    // One comparison: what lies left of the input has wrapped.
+                    if BORDER && column >= w.in_w {
+                        continue;
+                    }
+                    let value = S::load(x.wrapping_add(column.wrapping_mul(c)));
                     for i in 0..ROWS {
                         if r >= i * STRIDE && r < i * STRIDE + K {
                             sums[i][j] = S::fma(value, weights[i], sums[i][j]);
@@ -177,32 +208,6 @@ unsafe fn inner<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize,
             for j in 0..COLS {
                 S::store(l.y.add((i * w.out_w + ox + j) * c), S::min(high, S::max(low, sums[i][j])));
             }
-        }
-    }
-}
-
-/// `ROWS` outputs of one column, some of whose taps do not exist.
-#[inline(always)]
-unsafe fn edge<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(l: &Line, ox: usize) {
-    let (w, c) = (&l.window, l.c);
-    // SAFETY: rows of `taps` and columns of `columns` exist.
-    unsafe {
-        let mut sums = [S::load(l.bias); ROWS];
-        let columns = w.columns(ox);
-        for r in l.taps.clone() {
-            for kx in columns.clone() {
-                let value = S::load(l.x.wrapping_add((r * w.in_w + w.column(ox, kx)) * c));
-                for i in 0..ROWS {
-                    if r >= i * STRIDE && r < i * STRIDE + K {
-                        let weight = S::load(l.weights.add(((r - i * STRIDE) * K + kx) * c));
-                        sums[i] = S::fma(value, weight, sums[i]);
-                    }
-                }
-            }
-        }
-        for i in 0..ROWS {
-            let sum = S::min(S::splat(l.high), S::max(S::splat(l.low), sums[i]));
-            S::store(l.y.add((i * w.out_w + ox) * c), sum);
         }
     }
 }

@@ -1,8 +1,12 @@
 //! SIMD code: the loops are generic over [`Simd`], one small file per instruction set implements it.
 
 #[cfg(target_arch = "x86_64")]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
 mod depthwise;
 #[cfg(target_arch = "x86_64")]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod simd;

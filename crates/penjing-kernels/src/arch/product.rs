@@ -40,13 +40,14 @@ pub(crate) unsafe fn product<S: Simd>(block: &Block, mut y: View) {
     let (low, high) = block.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     let y = y.as_mut_ptr();
     // Small weights stay in cache while rows pass once; large ones are read once while the rows stay.
-    let step = if block.packed.len() <= RESIDENT { ROW_GRAIN } else { rows };
+    let resident = block.packed.len() <= RESIDENT;
+    let step = if resident { ROW_GRAIN } else { rows };
     let mut first = 0;
     while first < rows {
         let height = step.min(rows - first);
         let mut panel = 0;
         while panel < panels {
-            let group = group::<S>(panels, panel);
+            let group = group::<S>(panels, panel, resident);
             let tiles = height.div_ceil(S::TILE_ROWS[group - 1]);
             let width = (group * PANEL).min(columns - panel * PANEL);
             for t in 0..tiles {
@@ -83,11 +84,13 @@ pub(crate) unsafe fn product<S: Simd>(block: &Block, mut y: View) {
     }
 }
 
-/// How many panels the tiles from `panel` on take: three where three divide them or one is odd, else two.
+/// How many panels the tiles from `panel` on take. Three at a time leave loads free to prefetch weights that are not
+/// `resident`, and are as fast as two where they divide the panels.
 #[inline(always)]
-fn group<S: Simd>(panels: usize, panel: usize) -> usize {
+fn group<S: Simd>(panels: usize, panel: usize, resident: bool) -> usize {
     let left = panels - panel;
-    if S::TILE_ROWS[2] > 0 && left >= 3 && (panels.is_multiple_of(3) || left % 2 == 1) {
+    let three = if resident { panels.is_multiple_of(3) || left % 2 == 1 } else { left != 4 };
+    if S::TILE_ROWS[2] > 0 && left >= 3 && three {
         3
     } else if S::TILE_ROWS[1] > 0 && left >= 2 {
         2
@@ -117,6 +120,7 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &
             }
             w[j] = w[j].add(PANEL);
         }
+        let ahead = VECTORS * S::LANES / PANEL * t.w_stride;
         for run in 0..t.runs {
             let mut x = [t.x; ROWS];
             for i in 0..ROWS {
@@ -125,12 +129,12 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &
             let mut k = 0;
             while k + UNROLL <= t.k {
                 for u in 0..UNROLL {
-                    step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k + u);
+                    step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k + u, ahead);
                 }
                 k += UNROLL;
             }
             while k < t.k {
-                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k);
+                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k, ahead);
                 k += 1;
             }
             for j in 0..VECTORS {
@@ -171,12 +175,17 @@ unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
     x: &[*const f32; ROWS],
     w: &[*const f32; VECTORS],
     k: usize,
+    ahead: usize,
 ) {
-    // SAFETY: k is inside the rows of x and w.
+    // SAFETY: k is inside the rows of x and w; a prefetch reads nothing.
     unsafe {
         let mut weights = [S::splat(0.0); VECTORS];
         for j in 0..VECTORS {
             weights[j] = S::load(w[j].add(k * PANEL));
+            // The next panels, at the pace of these.
+            if ROWS > 1 && VECTORS == S::PREFETCHING && (j * S::LANES).is_multiple_of(PANEL) {
+                S::prefetch(w[j].wrapping_add(k * PANEL + ahead));
+            }
         }
         for i in 0..ROWS {
             let value = S::splat(*x[i].add(k));

@@ -17,11 +17,15 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of the largest register tile over one, two and three panels; 0 where there is none.
     const TILE_ROWS: [usize; 3];
+    /// Vectors of the register tile that has loads to spare for prefetching weights.
+    const PREFETCHING: usize;
     /// Vectors of x in the register tile of the weight gradient.
     const GRADIENT_VECTORS: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
+    /// Asks for the cache line in the second level; any address will do.
+    unsafe fn prefetch(at: *const f32);
     /// The first `n` lanes, zero in the others.
     unsafe fn load_n(from: *const f32, n: usize) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);

@@ -94,11 +94,13 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: [usize; 3] = [6, 0, 0];
+    const PREFETCHING: usize = 2;
     const GRADIENT_VECTORS: usize = 2;
 
     operations! {
         splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
         load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+        prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         load_n(from: *const f32, n: usize) -> __m256 { _mm256_maskload_ps(from, first_lanes(n)) }
         store(to: *mut f32, v: __m256) { _mm256_storeu_ps(to, v) }
         store_n(to: *mut f32, v: __m256, n: usize) { _mm256_maskstore_ps(to, first_lanes(n), v) }
@@ -157,11 +159,13 @@ impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: [usize; 3] = [14, 14, 8];
+    const PREFETCHING: usize = 3;
     const GRADIENT_VECTORS: usize = 4;
 
     operations! {
         splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
         load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         load_n(from: *const f32, n: usize) -> __m512 { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as __mmask16, from) }
         store(to: *mut f32, v: __m512) { _mm512_storeu_ps(to, v) }
         store_n(to: *mut f32, v: __m512, n: usize) {

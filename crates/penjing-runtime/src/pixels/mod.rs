@@ -2,7 +2,8 @@
 //!
 //! The same integer code makes the input in training, calibration, evaluation, serving and on the device, so that a
 //! model sees the same bytes everywhere. Resizing equals Pillow's 8-bit `Image.resize` bit for bit
-//! (`tests/goldens/resize.csv` names the version compared with).
+//! (`tests/goldens/resize.csv` names the version compared with; Pillow before 13 differs by rounding where the height
+//! shrinks by more than twice as many pixels as the width, because it resizes along the other axis first).
 
 mod resize;
 

@@ -51,7 +51,7 @@ pub(super) fn resize<'o, const C: usize>(
     let (left, right) = across.extent();
     let mut line = vec![0u8; (right - left) * C];
 
-    // The reference goes down first where that axis shrinks by more than twice as many pixels; since the pass between
+    // Pillow 13 (no earlier one) goes down first where that axis shrinks by more than twice as many pixels; since the pass between
     // is rounded, the order shows in the result.
     let fewer_columns = source.width.saturating_sub(window.scaled_width);
     let down_first = source.height.saturating_sub(window.scaled_height) > fewer_columns.saturating_mul(2);
@@ -126,7 +126,7 @@ fn blend(ring: &[u8], row_len: usize, slot: usize, weights: &[i32], out: &mut [u
         let mut slot = slot;
         for &w in weights {
             let at = slot * row_len + block * LANES;
-            let row: &[u8; LANES] = ring[at..at + LANES].try_into().unwrap_or(&[0; LANES]);
+            let row = &ring[at..at + LANES];
             for (sum, &p) in sum.iter_mut().zip(row) {
                 *sum += i32::from(p) * w;
             }
@@ -173,8 +173,7 @@ impl Taps {
             let end = ((center + support + 0.5) as usize).min(inputs);
             (center, first, end.saturating_sub(first))
         };
-        let spans: Vec<_> =
-            (from..from + count).map(|i| span(i)).map(|(_, first, len)| (first, len)).collect();
+        let spans: Vec<_> = (from..from + count).map(&span).map(|(_, first, len)| (first, len)).collect();
         let reach = spans.iter().map(|s| s.1).max().unwrap_or(0).max(1);
         let mut weights = vec![0i32; count * reach];
         let mut exact = vec![0f64; reach];

@@ -79,8 +79,9 @@ pub enum DecodeError {
 ///
 /// What comes out is what Pillow's `ImageOps.exif_transpose` and `convert("RGB")` make of the file: alpha is dropped,
 /// not blended; of an animation or a multi-page file the first picture is taken; 16-bit channels keep their high byte
-/// (so does Pillow for colour; its 16-bit gray is clipped at 255 instead). JPEG and lossy WebP may differ from
-/// Pillow's decoders by rounding.
+/// (so does Pillow for colour; its 16-bit gray is clipped at 255 instead). The test
+/// photos in WebP equal Pillow's bytes. A JPEG may differ by rounding: over 490 photos with halved chroma
+/// (`examples/decode_parity.rs`) one byte in six differs, by 10 at most; the mean over all bytes is 0.2 to 0.3.
 ///
 /// A JPEG that does not reach its end marker is an error, as is any photo that breaks `limits`. A panic in a decoder
 /// is caught, unless the program is built with `panic = "abort"`, and reported as damage.

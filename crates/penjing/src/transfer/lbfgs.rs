@@ -277,7 +277,8 @@ mod tests {
 
     #[test]
     fn stops_when_told() {
-        let mut bowl = Bowl { curvature: vec![1.0, 9.0], goal: vec![3.0, 4.0], at: vec![], direction: vec![] };
+        let mut bowl =
+            Bowl { curvature: vec![1.0, 9.0], goal: vec![3.0, 4.0], at: vec![], direction: vec![] };
         let mut at = vec![0.0; 2];
         let mut left = 2;
         let ended = Lbfgs::default().minimize(&mut bowl, &mut at, 0.0, 200, || {
@@ -291,7 +292,8 @@ mod tests {
     fn dot_does_not_depend_on_threads() {
         let a: Vec<f32> = (0..100_003u32).map(|i| (i % 977) as f32 * 0.37 - 91.0).collect();
         let b: Vec<f32> = (0..100_003u32).map(|i| (i % 613) as f32 * 0.11 - 5.0).collect();
-        let with = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(|| dot(&a, &b));
+        let with =
+            |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(|| dot(&a, &b));
         assert_eq!(with(1).to_bits(), with(3).to_bits());
     }
 }

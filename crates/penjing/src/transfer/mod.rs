@@ -187,7 +187,7 @@ fn solve(
 ) -> Result<Fit> {
     let views = extracted.views;
     let photo: Vec<u32> = (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
-    let weight: Vec<f32> = (0..photo.len()).map(|row| if row % views == 0 { 1.0 } else { 0.5 }).collect();
+    let weight = vec![1.0; photo.len()];
     let features = Features { width: extracted.width, rows: &extracted.rows, photo: &photo, weight: &weight };
     progress.begin("head", 100);
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -197,7 +197,7 @@ fn solve(
         progress.advance(percent.saturating_sub(before));
         !progress.cancelled()
     };
-    let fit = threads.install(|| head::fit(&features, labels, classes, folds, held_out, &head::Settings::default(), &watch));
+    let fit = threads.install(|| head::fit(&features, labels, classes, folds, held_out, &watch));
     progress.end();
     fit
 }
