@@ -17,8 +17,11 @@ pub(crate) fn place(lengths: &[usize], lives: &[[usize; 2]]) -> (Vec<usize>, usi
     let mut arena_len = 0;
     for &index in &order {
         let [first, last] = lives[index];
-        let mut neighbours: Vec<usize> =
-            placed.iter().copied().filter(|&other| lives[other][0] <= last && first <= lives[other][1]).collect();
+        let mut neighbours: Vec<usize> = placed
+            .iter()
+            .copied()
+            .filter(|&other| lives[other][0] <= last && first <= lives[other][1])
+            .collect();
         neighbours.sort_by_key(|&other| starts[other]);
         let mut start = 0;
         for other in neighbours {

@@ -2,7 +2,10 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::{graph::Graph, op::Shape};
+use crate::{
+    graph::Graph,
+    op::{Shape, count},
+};
 
 /// One layer's share.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,12 +27,13 @@ pub struct LayerCost {
 pub fn layers(graph: &Graph) -> Vec<LayerCost> {
     let cost = |node: &crate::graph::Node| {
         let input = node.inputs.first().map_or(node.shape, |&id| graph.shape(id));
-        let trained = node.op.parameters(input).into_iter().filter(|(suffix, _)| !matches!(*suffix, "mean" | "var"));
+        let trained =
+            node.op.parameters(input).into_iter().filter(|(suffix, _)| !matches!(*suffix, "mean" | "var"));
         LayerCost {
             name: node.name.clone(),
             op: node.op.name(),
             shape: node.shape,
-            params: trained.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum(),
+            params: trained.fold(0, |sum: u64, (_, shape)| sum.saturating_add(count(&shape))),
             macs: node.op.macs(input, node.shape),
         }
     };

@@ -11,7 +11,7 @@ use alloc::{
     vec::Vec,
 };
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -121,6 +121,11 @@ impl Model {
         if !(temperature.is_finite() && temperature > 0.0) {
             return bad(format!("the temperature is {temperature}, expected a positive number"));
         }
+        if let Some(share) = self.provenance.val_top1
+            && !(0.0..=1.0).contains(&share)
+        {
+            return bad(format!("the accuracy val_top1 is {share}, expected 0 to 1"));
+        }
         Ok(())
     }
 
@@ -140,7 +145,8 @@ impl Model {
             calibration: Cow::Borrowed(&self.calibration),
             provenance: Cow::Borrowed(&self.provenance),
         };
-        let fault = |error: &dyn core::fmt::Display| Error::File(format!("the model cannot be written: {error}"));
+        let fault =
+            |error: &dyn core::fmt::Display| Error::File(format!("the model cannot be written: {error}"));
         let json = serde_json::to_string(&document).map_err(|error| fault(&error))?;
         let metadata = [(METADATA_KEY.to_string(), json)].into_iter().collect();
         let views = self.weights.iter().map(|(name, tensor)| (name, TensorView(tensor)));
@@ -157,7 +163,13 @@ impl Model {
     /// [`Error::File`] for anything that is not a whole, unchanged model of a known format version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Model, Error> {
         const FOREIGN: &str = "not a penjing model; `penjing weights import` reads weights of other tools";
-        let foreign = |what: &str| Error::File(format!("{FOREIGN} ({what})"));
+        let damaged = |what: &dyn core::fmt::Display| {
+            Error::File(format!("the file is damaged: {what}; copy it again"))
+        };
+        let foreign = |what: &str| match hash_place(bytes) {
+            Some(_) => damaged(&what),
+            None => Error::File(format!("{FOREIGN} ({what})")),
+        };
         let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
             return Err(foreign("shorter than any model"));
         };
@@ -165,16 +177,19 @@ impl Model {
         if header_len > MAX_HEADER_BYTES {
             return Err(foreign("its header length is out of range"));
         }
+        if !rest.starts_with(b"{") {
+            return Err(foreign("no safetensors header"));
+        }
         if header_len > rest.len() as u64 {
             return Err(Error::File(format!(
                 "the file is cut short: its header has {header_len} bytes, {} are there; copy it again",
                 rest.len()
             )));
         }
-        let (_, metadata) =
-            SafeTensors::read_metadata(bytes).map_err(|error| foreign(&format!("safetensors: {error}")))?;
-        let data_len = rest.len() as u64 - header_len;
-        let wanted = metadata.data_len() as u64;
+        // Less than `rest` has, so that it fits `usize`.
+        let (header, data) = rest.split_at(header_len as usize);
+        let metadata: Metadata =
+            serde_json::from_slice(header).map_err(|error| foreign(&format!("safetensors: {error}")))?;
         let json = metadata.metadata().as_ref().and_then(|map| map.get(METADATA_KEY));
         let json = json.ok_or_else(|| foreign("safetensors without a `penjing` entry"))?;
 
@@ -183,7 +198,6 @@ impl Model {
             format: u32,
             hash: String,
         }
-        let damaged = |what: &dyn core::fmt::Display| Error::File(format!("the file is damaged: {what}"));
         let version: Version = serde_json::from_str(json).map_err(|error| damaged(&error))?;
         if version.format > FORMAT {
             return Err(Error::File(format!(
@@ -191,21 +205,26 @@ impl Model {
                 version.format
             )));
         }
-        if data_len != wanted {
+        if data.len() != metadata.data_len() {
             return Err(Error::File(format!(
-                "the file is cut short or padded: {data_len} bytes of weights, {wanted} expected; copy it again"
+                "the file is cut short or padded: {} bytes of weights, {} expected; copy it again",
+                data.len(),
+                metadata.data_len()
             )));
         }
         check_hash(bytes, &version.hash)?;
 
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error))?;
-        let document: Document<'_> = serde_json::from_str(json).map_err(|error| damaged(&error))?;
+        // What does not fit from here on was written so.
+        let unsound =
+            |what: &dyn core::fmt::Display| Error::File(format!("the file holds no sound model: {what}"));
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| unsound(&error))?;
+        let document: Document<'_> = serde_json::from_str(json).map_err(|error| unsound(&error))?;
         let mut weights = Weights::new();
         for (name, view) in tensors.iter() {
             let data = match view.dtype() {
                 Dtype::F32 => Data::F32(values(view.data(), f32::from_le_bytes)),
                 Dtype::F16 => Data::F16(values(view.data(), half::f16::from_le_bytes)),
-                other => return Err(damaged(&format!("weight `{name}` has type {other:?}"))),
+                other => return Err(unsound(&format!("weight `{name}` has type {other:?}"))),
             };
             weights.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), data });
         }
@@ -247,14 +266,15 @@ fn values<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T
 fn hash_place(bytes: &[u8]) -> Option<usize> {
     const MARK: &[u8] = br#""penjing":"{\"hash\":\""#;
     let header_len = u64::from_le_bytes(*bytes.first_chunk::<8>()?);
-    let header = bytes.get(8..8 + usize::try_from(header_len).ok()?)?;
+    let header = bytes.get(8..)?.get(..usize::try_from(header_len).ok()?)?;
     let at = header.windows(MARK.len()).position(|window| window == MARK)?;
     let place = 8 + at + MARK.len();
     (place + HASH_DIGITS <= 8 + header.len()).then_some(place)
 }
 
 fn check_hash(bytes: &[u8], stated: &str) -> Result<(), Error> {
-    let damaged = Error::File("the file is damaged: its hash does not match its contents; copy it again".into());
+    let damaged =
+        Error::File("the file is damaged: its hash does not match its contents; copy it again".into());
     let Some(place) = hash_place(bytes) else { return Err(damaged) };
     let mut hasher = blake3::Hasher::new();
     hasher.update(&bytes[..place]);

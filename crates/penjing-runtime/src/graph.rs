@@ -9,7 +9,7 @@ use alloc::{
 
 use crate::{
     error::Error,
-    op::{Op, Shape},
+    op::{Op, Shape, count},
     tensor::Weights,
 };
 
@@ -78,7 +78,10 @@ impl Graph {
             return Err(Error::layer(name, "a graph has exactly one input, and it comes first"));
         }
         if let Some(missing) = inputs.iter().find(|id| id.index() >= self.nodes.len()) {
-            return Err(Error::layer(name, format!("takes the result of layer {}, which is not before it", missing.0)));
+            return Err(Error::layer(
+                name,
+                format!("takes the result of layer {}, which is not before it", missing.0),
+            ));
         }
         let shapes: Vec<Shape> = inputs.iter().map(|&id| self.shape(id)).collect();
         let shape = op.output(&shapes).map_err(|what| Error::layer(name, what))?;
@@ -171,7 +174,7 @@ impl Graph {
         for (name, shape) in &wanted {
             match weights.get(name) {
                 None => return Err(Error::layer(name, "this weight is missing")),
-                Some(tensor) if tensor.shape != *shape || tensor.len() != shape.iter().product::<usize>() => {
+                Some(tensor) if tensor.shape != *shape || tensor.len() as u64 != count(shape) => {
                     let what = format!("the weight has shape {:?}, expected {shape:?}", tensor.shape);
                     return Err(Error::layer(name, what));
                 }

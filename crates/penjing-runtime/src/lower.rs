@@ -14,6 +14,9 @@ use crate::{
     tensor::Weights,
 };
 
+/// Most values that an arena may hold (4 GiB of `f32`).
+const MAX_ARENA: usize = 1 << 30;
+
 /// A [`Plan`] that owns its parts.
 #[derive(Clone, Debug)]
 pub struct PlanBuf {
@@ -30,7 +33,8 @@ impl PlanBuf {
     /// Lowers a graph, to be run by at most `threads` threads.
     ///
     /// # Errors
-    /// [`Error::Layer`] when the graph is empty or the weights are not the graph's.
+    /// [`Error::Layer`] when the graph is empty, the weights are not the graph's, or running it would take more than
+    /// 4 GiB of working memory.
     pub fn lower(graph: &Graph, weights: &Weights, threads: usize) -> Result<PlanBuf, Error> {
         graph.check(weights)?;
         let Some(output) = graph.output() else {
@@ -332,7 +336,10 @@ impl<'a> Lowering<'a> {
                     let count = graph.shape(part)[3];
                     let (x, y) = (self.read(part), self.touch(value));
                     let (x_channels, y_channels) = ([count, 0], [all, from]);
-                    self.push(id, Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels });
+                    self.push(
+                        id,
+                        Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels },
+                    );
                     from += count;
                 }
             }
@@ -393,6 +400,12 @@ impl<'a> Lowering<'a> {
         let (input, output) = (value(NodeId::FIRST), value(output));
         self.lives[output][1] = end;
         let (starts, arena_len) = arena::place(&self.lengths, &self.lives);
+        if arena_len > MAX_ARENA {
+            let what = format!(
+                "running the network takes {arena_len} values of memory, at most {MAX_ARENA} are allowed"
+            );
+            return Err(Error::layer(&self.graph.node(NodeId::FIRST).name, what));
+        }
         let place = |buffer: &mut Buffer| buffer.start = starts[buffer.start];
         for step in &mut self.steps {
             step.buffers(place);

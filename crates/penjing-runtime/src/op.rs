@@ -16,7 +16,8 @@ pub type Shape = [usize; 4];
 /// Adding a variant makes the compiler list what must learn about it: shapes, parameters and cost here, lowering in
 /// `lower.rs`.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "file", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "file", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "file", serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Op {
     /// The network's input.
     Input {
@@ -115,7 +116,7 @@ pub struct Pool {
 
 /// Average pooling: a window, and what counts.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "file", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "file", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct AvgPool {
     /// The window.
     pub window: Pool,
@@ -185,7 +186,7 @@ impl Op {
                 let [n, _, _, c] = inputs[0];
                 if conv.groups == 0 || c % conv.groups != 0 || conv.out_channels % conv.groups != 0 {
                     return Err(format!(
-                        "{} groups divide neither {c} input nor {} output channels",
+                        "{} groups must divide {c} input and {} output channels",
                         conv.groups, conv.out_channels
                     ));
                 }
@@ -197,6 +198,12 @@ impl Op {
                     return Err(format!("eps is {eps}, expected a small positive number"));
                 }
                 inputs[0]
+            }
+            Op::Act(Act::LeakyRelu(slope)) if !slope.is_finite() => {
+                return Err(format!("the slope is {slope}, expected a finite number"));
+            }
+            Op::Dropout { rate } if !(0.0..=1.0).contains(rate) => {
+                return Err(format!("the rate is {rate}, expected 0 to 1"));
             }
             Op::Act(_) | Op::Softmax | Op::Dropout { .. } => inputs[0],
             Op::Add => {
@@ -306,10 +313,10 @@ impl Op {
 
     /// Multiply-accumulates of one run, counting convolutions and linear layers as papers do.
     pub fn macs(&self, input: Shape, output: Shape) -> u64 {
-        let outputs: u64 = output.iter().map(|&extent| extent as u64).product();
+        let outputs = count(&output);
         match self {
             Op::Conv(conv) => {
-                let taps = (conv.kernel[0] * conv.kernel[1]) as u64 * input[3] as u64 / conv.groups.max(1) as u64;
+                let taps = count(&[conv.kernel[0], conv.kernel[1], input[3] / conv.groups.max(1)]);
                 outputs.saturating_mul(taps)
             }
             Op::Linear { .. } => outputs.saturating_mul(input[3] as u64),
@@ -364,6 +371,11 @@ impl Pool {
     }
 }
 
+/// The product of `extents`, or the greatest number where it is greater.
+pub(crate) fn count(extents: &[usize]) -> u64 {
+    extents.iter().fold(1, |product: u64, &extent| product.saturating_mul(extent as u64))
+}
+
 fn padded(h: usize, w: usize, [top, bottom, left, right]: [usize; 4]) -> Result<[usize; 2], String> {
     let rows = h.checked_add(top).and_then(|h| h.checked_add(bottom));
     let columns = w.checked_add(left).and_then(|w| w.checked_add(right));
@@ -382,13 +394,17 @@ fn window(
     ceil_mode: bool,
 ) -> Result<Window, String> {
     if [kernel, stride, dilation].iter().flatten().any(|&extent| extent == 0 || extent > 4096) {
-        return Err(format!("kernel {kernel:?}, stride {stride:?}, dilation {dilation:?}: each must be 1..=4096"));
+        return Err(format!(
+            "kernel {kernel:?}, stride {stride:?}, dilation {dilation:?}: each must be 1..=4096"
+        ));
     }
     let [padded_h, padded_w] = padded(in_h, in_w, padding)?;
     let out = |padded: usize, axis: usize, extent: usize, before: usize| -> Result<usize, String> {
         let reach = dilation[axis] * (kernel[axis] - 1) + 1;
         let Some(room) = padded.checked_sub(reach) else {
-            return Err(format!("a kernel reaching over {reach} does not fit into {padded} (padding included)"));
+            return Err(format!(
+                "a kernel reaching over {reach} does not fit into {padded} (padding included)"
+            ));
         };
         let mut out = room / stride[axis] + 1;
         // A hanging last window must still start over the input or its leading padding (PyTorch's rule).

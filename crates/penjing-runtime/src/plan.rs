@@ -3,7 +3,9 @@
 //! A plan is lowered from a [`Graph`](crate::graph::Graph) on the host: folded, fused, packed, with every buffer at an
 //! offset. It borrows everything, so that it can be a constant in flash: running it allocates nothing.
 
-use penjing_kernels::{Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, softmax};
+use penjing_kernels::{
+    Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, softmax,
+};
 
 /// A run of values in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +279,10 @@ impl Plan<'_> {
                 let x = rest.get(x);
                 let packed = packed(weights);
                 let channels = (in_channels, out_channels);
-                conv::run(isa, workers, window, channels.0, channels.1, groups, act, x, packed, residual, scratch, y);
+                conv::run(
+                    isa, workers, window, channels.0, channels.1, groups, act, x, packed, residual, scratch,
+                    y,
+                );
             }
             Step::MaxPool { ref window, channels, x, y } => {
                 let (y, rest) = split(arena, y);
