@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use penjing::progress::Progress;
 
@@ -40,8 +41,7 @@ impl Console {
         // Whole before a byte is written: half a document is none.
         let text = if self.json { serde_json::to_string(json)? + "\n" } else { text() };
         let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
     }
 
     /// A line about the work.

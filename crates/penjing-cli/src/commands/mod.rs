@@ -14,7 +14,12 @@ use clap::{
     Parser, Subcommand,
     builder::{PathBufValueParser, TypedValueParser},
 };
-use penjing::{eval::Skipped, model::Model, threads::Threads, zoo::Arch};
+use penjing::{
+    eval::Skipped,
+    model::Model,
+    threads::Threads,
+    zoo::{Arch, Config},
+};
 
 use crate::console::Console;
 
@@ -92,7 +97,8 @@ fn size_parser() -> impl TypedValueParser<Value = usize> {
 
 /// Reads the name of a network.
 fn arch_parser(name: &str) -> Result<String, String> {
-    Arch::named(name).map(|_| name.to_string()).map_err(|error| error.to_string())
+    let known = Arch::named(name).and_then(|(arch, width)| arch.graph(&Config { width, ..arch.config(1) }));
+    known.map(|_| name.to_string()).map_err(|error| error.to_string())
 }
 
 /// The network whose weights are inside the program.
