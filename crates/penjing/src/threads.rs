@@ -23,7 +23,8 @@ impl Threads {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
-        let pool = pool.map_err(|error| Error::Unsupported(format!("cannot start {count} threads: {error}")))?;
+        let pool =
+            pool.map_err(|error| Error::Unsupported(format!("cannot start {count} threads: {error}")))?;
         Ok(Threads { pool })
     }
 
@@ -53,7 +54,9 @@ impl Workers for Threads {
             return task(0, 0);
         }
         self.pool.install(|| {
-            (0..pieces).into_par_iter().for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
+            (0..pieces)
+                .into_par_iter()
+                .for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
         });
     }
 }
