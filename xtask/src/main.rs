@@ -1,6 +1,7 @@
 //! Chores of the penjing workspace: `cargo xtask VERB`, one file a verb.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod budget;
 mod check;
 mod demo;
@@ -28,6 +29,8 @@ enum Verb {
     Check(check::Args),
     /// Who may import whom, where third-party crates and `unsafe` may stand, how long a file may be
     Floors,
+    /// Speed and accuracy beside the peers, in one interleaved run
+    Bench(bench::Args),
     /// Build time, binary size, lines of code and number of dependencies
     Budget(budget::Args),
     /// The whole way on the embedded example: unpack, train, evaluate, classify
@@ -52,6 +55,7 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Check(args) => check::run(&args),
         Verb::Floors => floors::run(),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Budget(args) => budget::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Docs => docs::run(),

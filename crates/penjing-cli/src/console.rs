@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use penjing::progress::Progress;
 
@@ -37,14 +38,10 @@ impl Console {
 
     /// The result: one JSON document, or the text for people.
     pub fn result(&self, json: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        // Whole before a byte is written: half a document is none.
+        let text = if self.json { serde_json::to_string(json)? + "\n" } else { text() };
         let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer(&mut out, json)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{}", text())?;
-        }
-        Ok(out.flush()?)
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
     }
 
     /// A line about the work.
@@ -73,7 +70,8 @@ impl Console {
 impl Progress for Console {
     fn begin(&self, phase: &str, items: usize) {
         let shown = !self.quiet && std::io::stderr().is_terminal();
-        let target = if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let target =
+            if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(items as u64), target);
         let style = "{prefix:12} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(style) {

@@ -19,13 +19,15 @@ fn main() -> ExitCode {
         // What failed has been named on the way.
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Err(error) if matches!(error.downcast_ref(), Some(penjing::Error::Interrupted)) => {
-            console.say("interrupted; the work so far is kept, the same command goes on from there");
+            console.say("interrupted");
             ExitCode::from(130)
         }
         // Whoever read the output has gone away; that is no failure of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            console.error(&format!("{error:#}"));
+            // Errors of the library have their cause in their words already.
+            let ours = error.downcast_ref::<penjing::Error>().map(ToString::to_string);
+            console.error(&ours.unwrap_or_else(|| format!("{error:#}")));
             ExitCode::from(1)
         }
     }

@@ -52,6 +52,7 @@ pub struct ClassScore {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Skipped {
     /// The file.
+    #[serde(serialize_with = "displayed")]
     pub path: PathBuf,
     /// Why.
     pub why: String,
@@ -96,7 +97,8 @@ pub fn evaluate<'a>(
         if progress.cancelled() {
             return None;
         }
-        let result = decode::read(&sample.path, &Limits::default()).map(|photo| classifier.logits(photo.view()));
+        let result =
+            decode::read(&sample.path, &Limits::default()).map(|photo| classifier.logits(photo.view()));
         progress.advance(1);
         Some(result)
     };
@@ -122,7 +124,8 @@ pub fn evaluate<'a>(
         }
     }
     if n == 0 {
-        return Err(Error::data(&data.root, "not one photo could be read"));
+        let first = skipped.first().map_or(String::new(), |s| format!("; {}: {}", s.path.display(), s.why));
+        return Err(Error::data(&data.root, format!("not one photo can be read{first}")));
     }
     let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
     let score = |(class, label): (usize, &String)| {
@@ -140,6 +143,11 @@ pub fn evaluate<'a>(
     let top1 = right as f64 / n as f64;
     let top1_se = (top1 * (1.0 - top1) / n as f64).sqrt();
     Ok(Evaluation { n, top1, top5: among_five as f64 / n as f64, top1_se, per_class, confusion, skipped })
+}
+
+/// A path as it is shown: one that is not Unicode is no reason to write nothing.
+fn displayed<S: serde::Serializer>(path: &std::path::Path, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// An error's message without the path in front, which stands beside it.

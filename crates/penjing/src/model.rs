@@ -49,7 +49,9 @@ impl Output {
     /// [`Error::Data`] when something is there already, [`Error::Io`] when the folder is missing or not writable.
     pub fn new(path: &Path, replace: bool) -> Result<Self> {
         let output = Output { path: path.to_owned(), replace };
-        if path.is_dir() {
+        // "models/" means a folder even before there is one.
+        if path.is_dir() || path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
+        {
             return Err(Error::data(path, "is a folder; name a file to write"));
         }
         if !replace && path.symlink_metadata().is_ok() {
@@ -72,9 +74,19 @@ impl Output {
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         let failed = |error| Error::io(&self.path, "write", error);
         let mut file = self.temporary()?;
-        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.as_file_mut().write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         let kept = if self.replace { file.persist(&self.path) } else { file.persist_noclobber(&self.path) };
         kept.map(drop).map_err(|error| failed(error.error))
+    }
+
+    /// Writes a model; gives the file's size in bytes.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and [`Error::Model`] for a model whose parts do not fit.
+    pub fn save(&self, model: &Model) -> Result<usize> {
+        let bytes = model.to_bytes().map_err(|error| Error::model(&self.path, error.to_string()))?;
+        self.write(&bytes)?;
+        Ok(bytes.len())
     }
 
     fn temporary(&self) -> Result<tempfile::NamedTempFile> {
@@ -82,11 +94,16 @@ impl Output {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
+        if !folder.is_dir() {
+            return Err(Error::data(folder, "no such folder; create it first, or name another place"));
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".penjing-").suffix(".tmp");
         // A temporary file is private by default; the result should be as readable as any other file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        builder.tempfile_in(folder).map_err(|error| Error::io(folder, "write into the folder", error))
+        // Of the error only the kind is kept: its text would name the temporary file, of which nobody knows.
+        let failed = |error: std::io::Error| Error::io(folder, "write into the folder", error.kind().into());
+        builder.tempfile_in(folder).map_err(failed)
     }
 }

@@ -12,7 +12,7 @@ use penjing::{
     zoo::{self, Arch, Config},
 };
 
-use super::{Outcome, ThreadsArg};
+use super::{Outcome, ThreadsArg, arch_parser, size_parser};
 use crate::console::{Console, peak_rss_bytes};
 
 /// Say how fast a model runs here, one photo at a time
@@ -22,16 +22,17 @@ pub struct Args {
     #[arg(value_name = "MODEL", required_unless_present = "arch", conflicts_with = "arch")]
     model: Option<PathBuf>,
     /// A network with random weights instead, such as mobilenet_v2 or mobilenet_v2_x0.5
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = arch_parser)]
     arch: Option<String>,
     /// Input size of --arch in pixels [default: the published one]
-    #[arg(long, value_name = "PX", requires = "arch")]
+    #[arg(long, value_name = "PX", requires = "arch", value_parser = size_parser())]
     size: Option<usize>,
     /// Classes of --arch
     #[arg(long, value_name = "N", requires = "arch", default_value_t = 1000)]
-    classes: usize,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    classes: u32,
     /// How long to measure, in seconds
-    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds_parser)]
     seconds: f64,
     #[command(flatten)]
     threads: ThreadsArg,
@@ -54,10 +55,14 @@ struct Percentiles {
     p99: f64,
 }
 
-pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
-    if !(0.01..=3600.0).contains(&args.seconds) {
-        return Err(Error::Unsupported(format!("--seconds {}: expected 0.01 to 3600", args.seconds)).into());
+fn seconds_parser(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected 0.01 to 3600".into()),
     }
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let threads = args.threads.start()?;
     let runner = match (&args.model, &args.arch) {
         (Some(path), _) => {
@@ -67,12 +72,13 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         (None, name) => {
             let (arch, width) = Arch::named(name.as_deref().unwrap_or_default())?;
             let size = args.size.unwrap_or(arch.size);
-            let config = Config { width, size, ..arch.config(args.classes) };
+            let config = Config { width, size, ..arch.config(args.classes as usize) };
             let graph = arch.graph(&config)?;
             Runner::new(&graph, &zoo::random_weights(&graph, 0), &arch.pixels(&config), threads.count())?
         }
     };
-    let input: Vec<f32> = (0..runner.plan().plan().input.len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
+    let input: Vec<f32> =
+        (0..runner.plan().plan().input.len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
     let workers = threads.workers();
     let (mut times, budget) = (Vec::new(), Duration::from_secs_f64(args.seconds));
     // The whole measurement runs on a thread of the pool, so that a run does not pay for waking it.

@@ -15,7 +15,7 @@ use penjing::{
 };
 use rayon::prelude::*;
 
-use super::{Outcome, ThreadsArg, photos_below};
+use super::{Outcome, ThreadsArg, displayed, photos_below};
 use crate::console::Console;
 
 /// Name what photos show
@@ -36,6 +36,7 @@ pub struct Args {
 
 #[derive(serde::Serialize)]
 struct Answer {
+    #[serde(serialize_with = "displayed")]
     path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     top: Option<Vec<Guess>>,
@@ -49,11 +50,13 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     for path in &args.photos {
         // Photos that were named are tried whatever their name; in a folder the extension decides.
         if path.is_dir() {
-            let below = photos_below(path)?;
-            if below.is_empty() {
-                answers.push(Answer { path: path.clone(), top: None, error: Some("no photo in this folder".into()) });
-            }
-            photos.extend(below);
+            let below = photos_below(path);
+            let error = match &below {
+                Ok(below) => below.is_empty().then(|| "no photo in this folder".to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            answers.extend(error.map(|error| Answer { path: path.clone(), top: None, error: Some(error) }));
+            photos.extend(below.unwrap_or_default());
         } else {
             photos.push(path.clone());
         }

@@ -9,7 +9,7 @@ use penjing::{
     model,
 };
 
-use super::{Outcome, ThreadsArg};
+use super::{Outcome, ThreadsArg, say_skipped};
 use crate::console::Console;
 
 /// Say how good a model is, on photos that it has not seen
@@ -36,9 +36,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let part = if data.part(Part::Test).next().is_some() { Part::Test } else { Part::Train };
     let samples = data.part(part).map(|(_, sample)| sample);
     let evaluation = evaluate(&Classifier::new(&model)?, &data, samples, &threads, console)?;
-    for skipped in &evaluation.skipped {
-        console.say(&format!("skipped {}: {}", skipped.path.display(), skipped.why));
-    }
+    say_skipped(&evaluation.skipped, console);
     console.result(&evaluation, || describe(&evaluation))?;
     Ok(Outcome::Done)
 }
@@ -60,15 +58,18 @@ fn describe(evaluation: &Evaluation) -> String {
         (0..evaluation.per_class.len()).filter(|&class| evaluation.per_class[class].n > 0).collect();
     let recall = |class: usize| evaluation.per_class[class].recall.unwrap_or(1.0);
     classes.sort_by(|&a, &b| recall(a).total_cmp(&recall(b)));
-    let width = classes.iter().map(|&class| evaluation.per_class[class].label.chars().count()).max().unwrap_or(0);
+    let width =
+        classes.iter().map(|&class| evaluation.per_class[class].label.chars().count()).max().unwrap_or(0);
     let _ = writeln!(text, "\n{:width$}  photos  recall  precision  mostly taken for", "class");
     for class in classes {
         let score = &evaluation.per_class[class];
-        let percent = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
+        let percent =
+            |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
         let row = &evaluation.confusion[class];
-        let confused = (0..row.len()).filter(|&other| other != class && row[other] > 0).max_by_key(|&c| row[c]);
         let confused =
-            confused.map_or(String::new(), |other| format!("{} ({})", evaluation.per_class[other].label, row[other]));
+            (0..row.len()).filter(|&other| other != class && row[other] > 0).max_by_key(|&c| row[c]);
+        let confused = confused
+            .map_or(String::new(), |other| format!("{} ({})", evaluation.per_class[other].label, row[other]));
         let line = format!(
             "{:width$}  {:6}  {:>7} {:>9}   {confused}",
             score.label,

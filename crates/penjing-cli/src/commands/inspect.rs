@@ -81,7 +81,11 @@ fn describe(inspection: &Inspection) -> String {
     if let Some(val_top1) = provenance.val_top1 {
         let _ = writeln!(text, "validation  {:.2} %", 100.0 * val_top1);
     }
-    let _ = writeln!(text, "\n{:28} {:16} {:>18} {:>10} {:>12}", "layer", "operation", "result", "params", "macs");
+    let _ = writeln!(
+        text,
+        "\n{:28} {:16} {:>18} {:>10} {:>12}",
+        "layer", "operation", "result", "params", "macs"
+    );
     for layer in inspection.layers {
         let [_, h, w, c] = layer.shape;
         let _ = writeln!(

@@ -10,16 +10,26 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
-use penjing::{model::Model, threads::Threads, zoo::Arch};
+use clap::{
+    Parser, Subcommand,
+    builder::{PathBufValueParser, TypedValueParser},
+};
+use penjing::{
+    eval::Skipped,
+    model::Model,
+    threads::Threads,
+    zoo::{Arch, Config},
+};
 
 use crate::console::Console;
 
 /// Photos in, a small, fast, trustworthy image classifier out.
 #[derive(Debug, Parser)]
 #[command(name = "penjing", version, arg_required_else_help = true, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done; 1 the work failed or an input could not be used; 2 wrong usage; \
-                        130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the work failed or an input could not be used; 2 wrong usage; \
+                        130 interrupted."
+)]
 pub struct Cli {
     /// One JSON document on stdout, nothing else
     #[arg(long, global = true)]
@@ -80,29 +90,63 @@ impl ThreadsArg {
     }
 }
 
-/// A backbone: a model file, the name of a network whose weights are inside the program, or the default one.
-fn backbone(given: Option<&Path>) -> penjing::Result<Model> {
-    const INSIDE: &str = "efficientnet_lite0";
-    match given {
-        Some(path) if path.as_os_str() != INSIDE => {
-            if !path.exists()
-                && let Some(name) = path.to_str()
-                && let Ok((arch, _)) = Arch::named(name)
-            {
-                return Err(penjing::Error::Unsupported(format!(
-                    "the weights of {} are not inside this program; bring them with `penjing weights import FILE \
-                     --arch {name} -o {name}.penjing` and give that file as --backbone",
-                    arch.name
-                )));
-            }
-            penjing::model::load(path)
+/// Reads an input size in pixels.
+fn size_parser() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u16).range(32..=2048).map(usize::from)
+}
+
+/// Reads the name of a network.
+fn arch_parser(name: &str) -> Result<String, String> {
+    let known = Arch::named(name).and_then(|(arch, width)| arch.graph(&Config { width, ..arch.config(1) }));
+    known.map(|_| name.to_string()).map_err(|error| error.to_string())
+}
+
+/// The network whose weights are inside the program.
+const INSIDE: &str = "efficientnet_lite0";
+
+/// Reads a backbone: a model file, or the name of the network whose weights are inside the program.
+fn backbone_parser() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path.as_os_str() == INSIDE || path.exists() {
+            return Ok(path);
         }
+        Err(match path.to_str().map(|name| (name, Arch::named(name))) {
+            Some((name, Ok((arch, _)))) => format!(
+                "the weights of {} are not inside this program; bring them with `penjing weights import FILE --arch \
+                 {name} -o {name}.penjing` and give that file",
+                arch.name
+            ),
+            _ => format!("no such file; expected a model file, or {INSIDE}"),
+        })
+    })
+}
+
+/// The backbone that was given, or else the one inside the program.
+fn backbone(given: Option<&Path>) -> penjing::Result<Model> {
+    match given {
+        Some(path) if path.as_os_str() != INSIDE => penjing::model::load(path),
         _ => penjing::model::bundled().ok_or_else(|| {
             penjing::Error::Unsupported(
                 "this penjing was built without a backbone; give a model file as --backbone".into(),
             )
         }),
     }
+}
+
+/// Names the photos that could not be used; of many, the first ones.
+fn say_skipped(skipped: &[Skipped], console: &Console) {
+    const MOST: usize = 10;
+    for skipped in skipped.iter().take(MOST) {
+        console.say(&format!("skipped {}: {}", skipped.path.display(), skipped.why));
+    }
+    if skipped.len() > MOST {
+        console.say(&format!("skipped {} more; --json names all", skipped.len() - MOST));
+    }
+}
+
+/// A path as it is shown: one that is not Unicode is no reason to write nothing.
+fn displayed<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// A photo, or every photo below a folder, in a fixed order.

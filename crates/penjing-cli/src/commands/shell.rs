@@ -9,7 +9,9 @@ use super::{Cli, Outcome};
 
 /// Print the completion script for a shell
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: penjing completions bash > ~/.local/share/bash-completion/completions/penjing")]
+#[command(
+    after_help = "Example: penjing completions bash > ~/.local/share/bash-completion/completions/penjing"
+)]
 pub struct Completions {
     /// The shell
     shell: clap_complete::Shell,

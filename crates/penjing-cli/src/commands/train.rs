@@ -1,20 +1,20 @@
 //! `penjing train`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use penjing::{
     Error,
     classifier::Classifier,
-    data::{Dataset, Part, group_pattern},
+    data::{Dataset, Part, Regex, group_pattern},
     eval::{Skipped, evaluate},
     model::Output,
     transfer::{self, Options, cache, head::Tried},
 };
 
-use super::{Outcome, ThreadsArg, backbone};
+use super::{Outcome, ThreadsArg, backbone, backbone_parser, displayed, say_skipped, size_parser};
 use crate::console::{Console, bytes, peak_rss_bytes, round};
 
 /// Turn labelled photos into a classifier
@@ -27,14 +27,14 @@ pub struct Args {
     #[arg(long, short, value_name = "MODEL")]
     output: PathBuf,
     /// A model file to start from [default: the EfficientNet-Lite0 inside the program]
-    #[arg(long, value_name = "NAME|MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = backbone_parser())]
     backbone: Option<PathBuf>,
     /// Input size in pixels [default: the backbone's]
-    #[arg(long, value_name = "PX")]
+    #[arg(long, value_name = "PX", value_parser = size_parser())]
     size: Option<usize>,
     /// Keep photos together whose path below DATA matches alike (first group of the pattern, or all it matches)
-    #[arg(long, value_name = "REGEX")]
-    group_by: Option<String>,
+    #[arg(long, value_name = "REGEX", value_parser = group_pattern)]
+    group_by: Option<Regex>,
     /// Views of each photo: 1 plain, 2 also mirrored, more also cropped
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
     views: u8,
@@ -56,7 +56,8 @@ pub struct Args {
 
 #[derive(serde::Serialize)]
 struct Report<'a> {
-    model: &'a PathBuf,
+    #[serde(serialize_with = "displayed")]
+    model: &'a Path,
     classes: usize,
     photos: usize,
     val_top1: f64,
@@ -75,9 +76,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
-    let pattern = args.group_by.as_deref().map(group_pattern).transpose()?;
-    let data = Dataset::open(&args.data, pattern.as_ref())?;
-    for notice in &data.notices {
+    let data = Dataset::open(&args.data, args.group_by.as_ref())?;
+    for notice in data.notices.iter().chain(&data.lone_photos()) {
         console.say(&notice.to_string());
     }
     let backbone = backbone(args.backbone.as_deref())?;
@@ -87,21 +87,31 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         seed: args.seed,
         cache: if args.no_cache { None } else { args.cache.or_else(cache::default_dir) },
     };
-    let trained = transfer::fit_head(&data, &backbone, &options, &threads, console)?;
-    drop(backbone);
-    for skipped in &trained.skipped {
-        console.say(&format!("skipped {}: {}", skipped.path.display(), skipped.why));
+    let trained = transfer::fit_head(&data, &backbone, &options, &threads, console);
+    if options.cache.is_some() && matches!(trained, Err(Error::Interrupted)) {
+        console.say("features so far are kept; the same command goes on from there");
     }
+    let mut trained = trained?;
+    drop(backbone);
     let file = trained.model.to_bytes().map_err(|error| Error::model(&args.output, error.to_string()))?;
-    output.write(&file)?;
     let took = start.elapsed();
 
     let mut test_top1 = None;
     if data.part(Part::Test).next().is_some() {
         let samples = data.part(Part::Test).map(|(_, sample)| sample);
         let classifier = Classifier::new(&trained.model)?;
-        test_top1 = Some(evaluate(&classifier, &data, samples, &threads, console)?.top1);
+        match evaluate(&classifier, &data, samples, &threads, console) {
+            Ok(evaluation) => {
+                test_top1 = Some(evaluation.top1);
+                trained.skipped.extend(evaluation.skipped);
+            }
+            Err(Error::Interrupted) => return Err(Error::Interrupted.into()),
+            // The model is none the worse for test photos that cannot be used.
+            Err(error) => console.say(&format!("not tested: {error}")),
+        }
     }
+    say_skipped(&trained.skipped, console);
+    output.write(&file)?;
     let [computed, rows] = trained.computed;
     let report = Report {
         model: &args.output,

@@ -1,6 +1,9 @@
 //! `penjing weights`.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use penjing::{
     Error,
@@ -9,7 +12,7 @@ use penjing::{
     zoo::{ARCHS, Arch},
 };
 
-use super::Outcome;
+use super::{Outcome, arch_parser, displayed, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -33,13 +36,13 @@ struct Import {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = arch_parser)]
     arch: String,
     /// The model file to write
     #[arg(long, short, value_name = "MODEL")]
     output: PathBuf,
     /// Input size in pixels [default: the published one]
-    #[arg(long, value_name = "PX")]
+    #[arg(long, value_name = "PX", value_parser = size_parser())]
     size: Option<usize>,
     /// Class names, one a line [default: numbers from 0]
     #[arg(long, value_name = "FILE")]
@@ -97,7 +100,8 @@ fn list(console: &Console) -> anyhow::Result<Outcome> {
 
 #[derive(serde::Serialize)]
 struct Imported<'a> {
-    model: &'a PathBuf,
+    #[serde(serialize_with = "displayed")]
+    model: &'a Path,
     arch: &'a str,
     classes: usize,
     file_bytes: usize,

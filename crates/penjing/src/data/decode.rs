@@ -63,7 +63,7 @@ pub enum DecodeError {
     #[error("{0}; save it again as an 8-bit RGB JPEG or PNG")]
     Unsupported(String),
     /// Larger than the [`Limits`] allow.
-    #[error("{0}; make it smaller or raise the limit")]
+    #[error("{0}; save a smaller copy")]
     TooLarge(String),
     /// Cut short or changed.
     #[error("damaged {format}: {what}; copy it again from its source or delete it")]
@@ -99,6 +99,11 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo, DecodeError> {
 
 /// Reads and [`decode`]s the photo at `path`. Not more than `limits.max_file_bytes` are read.
 pub fn read(path: &Path, limits: &Limits) -> crate::Result<Photo> {
+    decode(&read_bytes(path, limits)?, limits).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// The bytes of the photo at `path`, not more than `limits.max_file_bytes`.
+pub(crate) fn read_bytes(path: &Path, limits: &Limits) -> crate::Result<Vec<u8>> {
     let io = |e| Error::io(path, "read the photo", e);
     let file = std::fs::File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
@@ -106,7 +111,8 @@ pub fn read(path: &Path, limits: &Limits) -> crate::Result<Photo> {
     let mut bytes = Vec::new();
     // One byte more than allowed: a file that grows meanwhile, or has no size, is still refused.
     file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
-    decode(&bytes, limits).map_err(|e| Error::data(path, e.to_string()))
+    check_file_size(bytes.len() as u64, limits).map_err(|e| Error::data(path, e.to_string()))?;
+    Ok(bytes)
 }
 
 /// Whether a file's name says that it is a photo that [`decode`] may read: `jpg`, `jpeg`, `png`, `webp`, `bmp`, `gif`,

@@ -9,7 +9,7 @@ pub mod split;
 pub use photos::photos_below;
 
 use crate::{Error, Result};
-use regex::Regex;
+pub use regex::Regex;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -79,9 +79,14 @@ impl Part {
 /// The pattern of `--group-by`.
 ///
 /// # Errors
-/// [`Error::Unsupported`] showing where the pattern is wrong.
+/// [`Error::Unsupported`] saying in one line what is wrong with it.
 pub fn group_pattern(pattern: &str) -> Result<Regex> {
-    Regex::new(pattern).map_err(|error| Error::Unsupported(format!("--group-by: {error}")))
+    Regex::new(pattern).map_err(|error| {
+        // The whole text draws the pattern over several lines; the last one has the reason.
+        let error = error.to_string();
+        let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Error::Unsupported(format!("not a regular expression: {reason}"))
+    })
 }
 
 /// Something in the data set that was skipped or should be looked at.
@@ -126,7 +131,7 @@ impl Dataset {
         } else {
             return Err(Error::data(path, format!("is neither a folder nor a .csv file; {EXPECTED}")));
         };
-        let Found { mut rows, mut notices } = found;
+        let Found { mut rows, notices } = found;
         rows.sort_unstable_by(|a, b| a.relative.cmp(&b.relative));
         if let Some(pattern) = group_by {
             assign_groups(path, &mut rows, pattern)?;
@@ -149,10 +154,7 @@ impl Dataset {
                 group: row.group,
             })
             .collect();
-        let mut data = Dataset { root, classes, samples, notices: Vec::new() };
-        data.notice_rare_classes(&mut notices);
-        data.notices = notices.finish();
-        Ok(data)
+        Ok(Dataset { root, classes, samples, notices: notices.finish() })
     }
 
     /// The photos of one part, each with its index into [`Dataset::samples`].
@@ -176,46 +178,53 @@ impl Dataset {
             .unwrap_or_else(|| sample.path.display().to_string())
     }
 
-    /// Fails unless at least two classes have photos to train on.
+    /// Fails unless there are two classes or more, each with photos to learn from.
     ///
     /// # Errors
-    /// [`Error::Data`], naming the class that there is.
+    /// [`Error::Data`], naming the class.
     pub fn require_two_classes(&self) -> Result<()> {
-        let counts = self.counts(Part::Train);
-        let mut present = self.classes.iter().zip(counts).filter(|&(_, n)| n > 0);
-        match (present.next(), present.next()) {
-            (Some(_), Some(_)) => Ok(()),
-            (Some((class, n)), None) => Err(Error::data(
+        let learnable = self.learnable();
+        let photos: usize = learnable.iter().sum();
+        if photos == 0 {
+            return Err(Error::data(&self.root, "holds no photos to train on, only test photos"));
+        }
+        if let [class] = &self.classes[..] {
+            return Err(Error::data(
                 &self.root,
                 format!(
-                    "all {n} training photos are of one class, “{class}”, and a classifier needs two or more \
+                    "all {photos} training photos are of one class, “{class}”, and a classifier needs two or more \
                      (if the class folders lie a level deeper, name the folder that holds them)"
                 ),
+            ));
+        }
+        match learnable.iter().position(|&n| n == 0) {
+            Some(class) => Err(Error::data(
+                &self.root,
+                format!(
+                    "class “{}” has photos in test but none to learn from; add some to train or take it out of test",
+                    self.classes[class]
+                ),
             )),
-            (None, _) => Err(Error::data(&self.root, "holds no photos to train on, only val or test photos")),
+            None => Ok(()),
         }
     }
 
-    fn notice_rare_classes(&self, notices: &mut Notices) {
-        let counts = self.counts(Part::Train);
-        if counts.iter().all(|&n| n == 0) {
-            return;
+    /// Tells which photos to learn from are the only ones of their class.
+    pub fn lone_photos(&self) -> Vec<Notice> {
+        let learnable = self.learnable();
+        let mut notices = Notices::default();
+        for sample in self.samples.iter().filter(|s| s.part != Part::Test && learnable[s.class] == 1) {
+            notices.add(
+                &sample.path,
+                "the only photo of its class to learn from, so nothing can check what is learnt",
+            );
         }
-        let mut seen = vec![false; self.classes.len()];
-        for sample in &self.samples {
-            match counts[sample.class] {
-                0 if !seen[sample.class] => notices.add(
-                    &sample.path,
-                    "its class has photos in val or test but none in train, so it cannot be learnt",
-                ),
-                1 if sample.part == Part::Train => notices.add(
-                    &sample.path,
-                    "the only training photo of its class, so nothing can check what is learnt from it",
-                ),
-                _ => {}
-            }
-            seen[sample.class] = true;
-        }
+        notices.finish()
+    }
+
+    /// How many photos of each class are not for testing.
+    fn learnable(&self) -> Vec<usize> {
+        self.counts(Part::Train).iter().zip(self.counts(Part::Val)).map(|(train, val)| train + val).collect()
     }
 }
 
@@ -326,7 +335,7 @@ mod tests {
 
         let dir = tree(&["test/a/1.jpg", "test/b/2.jpg"]);
         let error = Dataset::open(dir.path(), None).unwrap().require_two_classes().unwrap_err().to_string();
-        assert!(error.contains("only val or test"), "{error}");
+        assert!(error.contains("only test photos"), "{error}");
 
         let dir = tree(&["a/1.jpg", "b/2.jpg"]);
         Dataset::open(dir.path(), None).unwrap().require_two_classes().unwrap();

@@ -201,14 +201,13 @@ mod tests {
         assert_eq!(data.counts(Part::Train), [2, 1, 0]);
         assert_eq!(data.counts(Part::Val), [1, 0, 0]);
         assert_eq!(data.counts(Part::Test), [0, 0, 2]);
-        let notices = notices(&data).join("\n");
-        assert!(notices.contains("SOURCE.txt: not a photo"), "{notices}");
-        assert!(
-            notices.contains("test/c/1.jpg: its class has photos in val or test but none in train"),
-            "{notices}"
-        );
-        assert!(notices.contains("Train/b/1.jpg: the only training photo of its class"), "{notices}");
-        assert_eq!(notices.lines().count(), 3, "{notices}");
+        let notices = notices(&data);
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].starts_with("SOURCE.txt: not a photo"), "{notices:?}");
+        assert_eq!(data.lone_photos().len(), 1);
+        assert!(data.lone_photos()[0].path.ends_with("Train/b/1.jpg"));
+        let error = data.require_two_classes().unwrap_err().to_string();
+        assert!(error.contains("class “c” has photos in test but none to learn from"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use penjing_runtime::{
     file::Model,
-    pixels::{Pixels, Region, View},
+    pixels::{Region, View},
 };
 use rayon::prelude::*;
 
@@ -50,13 +50,16 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// The part of `model` below its classifier, for photos seen through `pixels`.
+    /// The part of `model` below its classifier.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a model that does not end with a linear layer.
-    pub fn new(model: &Model, pixels: &Pixels) -> Result<Self> {
+    pub fn new(model: &Model) -> Result<Self> {
         let (_, features) = model.graph.classifier().ok_or_else(|| {
-            Error::Unsupported(format!("{} does not end with a linear layer, so it has no features", model.arch))
+            Error::Unsupported(format!(
+                "{} does not end with a linear layer, so it has no features",
+                model.arch
+            ))
         })?;
         let graph = model.graph.up_to(features);
         let width = graph.shape(features)[3];
@@ -69,13 +72,13 @@ impl Extractor {
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
         let mut hasher = blake3::Hasher::new();
-        let described = serde_json::to_vec(&(FEATURES_VERSION, graph.nodes(), pixels));
+        let described = serde_json::to_vec(&(FEATURES_VERSION, graph.nodes(), &model.pixels));
         hasher.update(&described.map_err(|error| Error::Unsupported(error.to_string()))?);
         for (name, tensor) in &weights {
             hasher.update(name.as_bytes());
             hasher.update(&tensor.to_le_bytes());
         }
-        let runner = Runner::new(&graph, &weights, pixels, 1)?;
+        let runner = Runner::new(&graph, &weights, &model.pixels, 1)?;
         Ok(Extractor { runner, key: *hasher.finalize().as_bytes(), width })
     }
 
@@ -113,12 +116,11 @@ impl Extractor {
         progress.begin("features", samples.len());
         let chunk = 32 * threads.count();
         for (start, chunk) in (0..).step_by(chunk).zip(samples.chunks(chunk)) {
-            if progress.cancelled() {
-                progress.end();
-                return Err(Error::Interrupted);
-            }
             let cached = cache.as_deref();
             let look = |sample: &&Sample| {
+                if progress.cancelled() {
+                    return Err(Error::Interrupted);
+                }
                 let photo = self.photo(&sample.path, views, cached);
                 progress.advance(1);
                 photo
@@ -137,6 +139,8 @@ impl Extractor {
                             }
                         }
                     }
+                    // What the others have computed is stored before the work ends.
+                    Err(Error::Interrupted) => {}
                     Err(error) => {
                         all.skipped.push(Skipped { path: samples[index].path.clone(), why: bare(&error) });
                     }
@@ -144,7 +148,15 @@ impl Extractor {
             }
             all.computed += fresh.len();
             if let Some(cache) = cache.as_deref_mut() {
-                cache.append(fresh.iter().map(|(photo, view, values)| Row { photo: *photo, view: *view, values }));
+                cache.append(fresh.iter().map(|(photo, view, values)| Row {
+                    photo: *photo,
+                    view: *view,
+                    values,
+                }));
+            }
+            if progress.cancelled() {
+                progress.end();
+                return Err(Error::Interrupted);
             }
         }
         progress.end();
@@ -152,7 +164,8 @@ impl Extractor {
     }
 
     fn photo(&self, path: &Path, views: usize, cache: Option<&FeatureCache>) -> Result<PhotoFeatures> {
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, "read", error))?;
+        let limits = Limits::default();
+        let bytes = decode::read_bytes(path, &limits)?;
         let hash = *blake3::hash(&bytes).as_bytes();
         let mut rows = Vec::with_capacity(views);
         let mut decoded = None;
@@ -164,8 +177,7 @@ impl Extractor {
             let photo = match &decoded {
                 Some(photo) => photo,
                 None => decoded.insert(
-                    decode::decode(&bytes, &Limits::default())
-                        .map_err(|error| Error::data(path, error.to_string()))?,
+                    decode::decode(&bytes, &limits).map_err(|error| Error::data(path, error.to_string()))?,
                 ),
             };
             let mut row = self.runner.run(photo.view(), recipe(view, &hash, photo.width, photo.height));
@@ -193,7 +205,8 @@ fn recipe(view: usize, hash: &[u8; 32], width: usize, height: usize) -> View {
     if view < 2 {
         return View { flip, region: None };
     }
-    let mut random = SplitMix64::new(u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8])) ^ view as u64);
+    let mut random =
+        SplitMix64::new(u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8])) ^ view as u64);
     let area = (width * height) as f64 * (0.35 + 0.65 * random.uniform());
     let aspect = (0.75f64.ln() + random.uniform() * (16.0f64 / 9.0).ln()).exp();
     let side = |extent: f64, most: usize| (extent.round() as usize).clamp(1, most);

@@ -1,0 +1,76 @@
+//! Flags that cannot be meant.
+
+use crate::support::{Place, trained};
+
+#[test]
+fn nonsense_is_refused_before_any_work_and_named() {
+    let place = Place::new();
+    place.photos("photos", &["a", "b"], 2);
+    let train = |flag: &[&'static str]| [&["train", "photos", "-o", "m.penjing"], flag].concat();
+    for (args, words) in [
+        (train(&["--threads", "0"]), ["'0'", "--threads"]),
+        (train(&["--threads", "99999"]), ["'99999'", "--threads"]),
+        (train(&["--views", "0"]), ["'0'", "--views"]),
+        (train(&["--size", "7"]), ["'7'", "--size"]),
+        (train(&["--size", "1000000"]), ["'1000000'", "--size"]),
+        (train(&["--size", "abc"]), ["'abc'", "--size"]),
+        (train(&["--seed", "-1"]), ["'-1'", "unexpected"]),
+        (train(&["--backbone", "nonsense"]), ["'nonsense'", "--backbone"]),
+        (
+            train(&["--backbone", "mobilenet_v2"]),
+            ["--backbone", "penjing weights import FILE --arch mobilenet_v2"],
+        ),
+        (train(&["--group-by", "("]), ["--group-by", "unclosed group"]),
+        (train(&["--cache", "c", "--no-cache"]), ["--cache", "--no-cache"]),
+        (train(&["--nonsense"]), ["--nonsense", "unexpected"]),
+        (vec!["train", "photos"], ["--output", ""]),
+        (vec!["bench"], ["<MODEL>", "not provided"]),
+        (vec!["bench", "--arch", "nonsense"], ["--arch", "mobilenet_v2"]),
+        (vec!["bench", "--arch", "mobilenet_v2_x9999"], ["--arch", "width"]),
+        (vec!["bench", "--arch", "mobilenet_v2", "--classes", "0"], ["'0'", "--classes"]),
+        (vec!["bench", "--arch", "mobilenet_v2", "--seconds", "NaN"], ["'NaN'", "--seconds"]),
+        (vec!["classify", trained().to_str().unwrap(), "photos", "--top", "0"], ["'0'", "--top"]),
+        (vec!["completions", "nosh"], ["'nosh'", ""]),
+        (vec!["nonsense"], ["'nonsense'", "unrecognized"]),
+    ] {
+        let ran = place.run(&args);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{args:?}: {ran:?}");
+        // The parser of arguments may use a line each for the flag and the hint.
+        assert!(words.iter().all(|word| ran.err.contains(word)), "{args:?}: {}", ran.err);
+    }
+    assert_eq!(place.names("."), ["photos"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_is_refused_before_any_work() {
+    let place = Place::new();
+    place.photos("photos", &["a", "b"], 3);
+    place.write("old.penjing", "precious");
+    place.train("photos", "old.penjing", &[]).refused(1, &["old.penjing", "there already", "--force"]);
+    assert_eq!(std::fs::read(place.at("old.penjing")).unwrap(), b"precious");
+    place.train("photos", "photos", &["--force"]).refused(1, &["photos", "is a folder"]);
+    place.train("photos", "new/", &[]).refused(1, &["new/", "is a folder"]);
+    place.train("photos", "new/m.penjing", &[]).refused(1, &["new: no such folder"]);
+    // A missing folder of photos must not destroy the old model either.
+    place.train("nowhere", "old.penjing", &["--force"]).refused(1, &["nowhere", "does not exist"]);
+    assert_eq!(std::fs::read(place.at("old.penjing")).unwrap(), b"precious");
+    assert_eq!(place.names("."), ["old.penjing", "photos"]);
+
+    place.train("photos", "old.penjing", &["--force"]).json();
+    assert_eq!(place.run(&["inspect", "old.penjing"]).code, Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_without_permission_is_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    place.photos("photos", &["a", "b"], 2);
+    std::fs::create_dir(place.at("shut")).unwrap();
+    std::fs::set_permissions(place.at("shut"), std::fs::Permissions::from_mode(0o555)).unwrap();
+    if std::fs::write(place.at("shut/probe"), "").is_ok() {
+        println!("skipped: this user may write everywhere");
+        return;
+    }
+    place.train("photos", "shut/m.penjing", &[]).refused(1, &["shut", "permission denied"]);
+}

@@ -1,0 +1,121 @@
+//! The way through: train, eval, classify, inspect, bench.
+
+use std::{io::Write as _, process::Stdio};
+
+use crate::support::{CLASSES, Place, photo, trained};
+
+#[track_caller]
+fn keys(value: &serde_json::Value, expected: &[&str]) {
+    for key in expected {
+        assert!(value.get(key).is_some(), "no `{key}` in {value}");
+    }
+}
+
+#[test]
+fn from_photos_to_a_model_that_knows_them() {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 6);
+    let ran = place.train("photos", "m.penjing", &[]);
+    assert_eq!(ran.err, "");
+    let report = ran.json();
+    keys(&report, &["model", "seconds", "images_per_s", "peak_rss_bytes", "tried", "lambda", "skipped"]);
+    assert_eq!(report["classes"], 4);
+    assert_eq!(report["photos"], 24);
+    assert_eq!(report["val_top1"], 1.0);
+    assert!(report["test_top1"].is_null());
+    assert!(report["tried"].as_array().unwrap().len() > 1);
+    assert_eq!(place.names("."), ["cache", "m.penjing", "photos"]);
+
+    place.photos("new", &CLASSES, 8);
+    let report = place.run(&["eval", "m.penjing", "new", "--json"]).json();
+    assert_eq!((&report["n"], &report["top1"], &report["top5"]), (&32.into(), &1.0.into(), &1.0.into()));
+    assert_eq!(report["per_class"][3]["label"], "🌳");
+    assert_eq!(report["confusion"][1], serde_json::json!([0, 8, 0, 0]));
+
+    let report = place.run(&["classify", "m.penjing", "new/日本語/7.png", "--top", "2", "--json"]).json();
+    assert_eq!(report[0]["path"], "new/日本語/7.png");
+    assert_eq!(report[0]["top"].as_array().unwrap().len(), 2);
+    assert_eq!(report[0]["top"][0]["label"], "日本語");
+    assert!((0.5..=1.0).contains(&report[0]["top"][0]["p"].as_f64().unwrap()));
+    let report = place.run(&["classify", "m.penjing", "new", "--json"]).json();
+    assert_eq!(report.as_array().unwrap().len(), 32);
+
+    let report = place.run(&["inspect", "m.penjing", "--json"]).json();
+    keys(&report, &["arch", "params", "macs", "peak_ram_bytes", "input", "layers", "provenance"]);
+    assert_eq!(report["labels"], serde_json::json!(CLASSES));
+    assert_eq!(report["file_bytes"], std::fs::metadata(place.at("m.penjing")).unwrap().len());
+
+    let report = place.run(&["bench", "m.penjing", "--seconds", "0.1", "--threads", "2", "--json"]).json();
+    keys(&report, &["images_per_s", "peak_rss_bytes"]);
+    assert_eq!(report["threads"], 2);
+    let p = |name: &str| report["latency_ms"][name].as_f64().unwrap();
+    assert!(0.0 < p("p50") && p("p50") <= p("p90") && p("p90") <= p("p99"));
+}
+
+#[test]
+fn results_for_people_name_classes_and_figures() {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 2);
+    let model = trained().to_str().unwrap();
+    for (args, words) in [
+        (&["eval", model, "photos"][..], &["top-1 100.00 %", "Ελληνικά"][..]),
+        (&["classify", model, "photos/🌳/1.png"], &["photos/🌳/1.png: 🌳"]),
+        (&["inspect", model], &["efficientnet_lite0", "two words, Ελληνικά, 日本語, 🌳"]),
+        (&["bench", model, "--seconds", "0.05"], &["p50", "images/s"]),
+    ] {
+        let ran = place.run(args);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{args:?}");
+        assert!(words.iter().all(|word| ran.out.contains(word)), "{args:?}: {}", ran.out);
+    }
+}
+
+#[test]
+fn a_network_without_weights_can_be_measured() {
+    let args = ["bench", "--arch", "mobilenet_v2_x0.35", "--size", "96", "--classes", "7"];
+    let report = Place::new().run(&[&args[..], &["--seconds", "0.1", "--json"]].concat()).json();
+    assert!(report["runs"].as_u64().unwrap() >= 5);
+}
+
+#[test]
+fn a_photo_may_come_on_stdin() {
+    let place = Place::new();
+    let mut command = place.command(&["classify", trained().to_str().unwrap(), "-", "--json"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&photo(2, 99)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let answers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answers[0]["top"][0]["label"], "日本語");
+}
+
+#[test]
+fn shells_and_man_know_the_verbs() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = place.run(&["completions", shell]);
+        assert!(
+            ran.code == Some(0) && ran.out.contains("classify") && ran.out.contains("group-by"),
+            "{shell}"
+        );
+    }
+    std::fs::create_dir(place.at("man")).unwrap();
+    assert_eq!(place.run(&["man", "man"]).code, Some(0));
+    let names = place.names("man");
+    assert!(["penjing.1", "penjing-train.1"].iter().all(|page| names.iter().any(|name| name == page)));
+    place.run(&["man", "nowhere"]).refused(1, &["nowhere"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_is_an_error_unless_the_reader_left() {
+    let place = Place::new();
+    let mut command = place.command(&["inspect", trained().to_str().unwrap()]);
+    command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("penjing: stdout: "), "{output:?}");
+
+    let mut child = place.command(&["inspect", trained().to_str().unwrap()]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+}
