@@ -64,3 +64,32 @@ pub fn ranked(logits: &[f32]) -> Vec<usize> {
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model,
+        transfer::adapt::{Input, adapt},
+    };
+
+    #[test]
+    fn probabilities_are_the_softmax_of_logits_over_the_temperature() {
+        let input = Input { size: Some(32), ..Input::default() };
+        let mut model = adapt(&model::bundled().unwrap(), &input).unwrap();
+        model.calibration.temperature = 2.5;
+        let data: Vec<u8> = (0..40 * 40 * 3).map(|i| (i * 7919 % 251) as u8).collect();
+        let photo = Rgb { width: 40, height: 40, data: &data };
+        let classifier = Classifier::new(&model).unwrap();
+        let scores: Vec<f64> = classifier.logits(photo).iter().map(|z| (f64::from(*z) / 2.5).exp()).collect();
+        let total: f64 = scores.iter().sum();
+        let guesses = classifier.classify(photo, 5);
+        assert_eq!(guesses.len(), 5);
+        assert!(guesses.is_sorted_by(|a, b| a.p >= b.p));
+        for Guess { label, p } in guesses {
+            let class = model.labels.iter().position(|of_model| *of_model == label).unwrap();
+            let expected = scores[class] / total;
+            assert!((f64::from(p) - expected).abs() < 1e-5 * expected, "{label}: {p}, expected {expected}");
+        }
+    }
+}

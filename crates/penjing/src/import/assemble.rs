@@ -139,3 +139,37 @@ fn channels_last(tensor: Tensor) -> Option<Tensor> {
     };
     Some(Tensor { shape: vec![out, kh, kw, channels], data })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zoo;
+
+    /// `[O, kh, kw, I]` → `[O, I, kh, kw]`, index by index.
+    fn channels_first(tensor: &Tensor) -> Tensor {
+        let [out, kh, kw, channels] = tensor.shape[..] else { return tensor.clone() };
+        let ours = tensor.to_f32();
+        let mut theirs = vec![0.0; ours.len()];
+        for (at, value) in ours.into_iter().enumerate() {
+            let (c, x) = (at % channels, at / channels % kw);
+            let (y, o) = (at / channels / kw % kh, at / channels / kw / kh);
+            theirs[((o * channels + c) * kh + y) * kw + x] = value;
+        }
+        Tensor::f32(&[out, channels, kh, kw], theirs)
+    }
+
+    #[test]
+    fn every_weight_finds_its_layer_and_its_axes() {
+        for arch in zoo::ARCHS {
+            let config = Config { width: 0.35, size: 64, ..arch.config(5) };
+            let weights = zoo::random_weights(&arch.graph(&config).unwrap(), 1);
+            let tensors = weights.iter().map(|(name, w)| (arch.torch_key(name).unwrap(), channels_first(w)));
+            let dict = StateDict { tensors: tensors.collect(), skipped: Vec::new(), hash: String::new() };
+            let details = Details { width: 0.35, size: Some(64), ..Details::default() };
+            let model = assemble(Path::new("weights.pth"), dict, arch, details).unwrap();
+            for (name, tensor) in &weights {
+                assert!(model.weights[name] == *tensor, "{}: {name}", arch.name);
+            }
+        }
+    }
+}

@@ -216,3 +216,49 @@ fn recipe(view: usize, hash: &[u8; 32], width: usize, height: usize) -> View {
     let (x, y) = (random.below(width - w + 1), random.below(height - h + 1));
     View { flip, region: Some(Region { x, y, width: w, height: h }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::Part,
+        model,
+        progress::Quiet,
+        transfer::adapt::{Input, adapt},
+    };
+
+    #[test]
+    fn a_first_run_and_a_cached_one_see_the_same_numbers() {
+        let input = Input { size: Some(32), ..Input::default() };
+        let extractor = Extractor::new(&adapt(&model::bundled().unwrap(), &input).unwrap()).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos/rgb.bmp");
+        let sample = Sample { path, class: 0, part: Part::Train, group: None };
+        let (folder, threads) = (tempfile::tempdir().unwrap(), Threads::new(Some(1)).unwrap());
+        let extract = || {
+            let mut cache = extractor.cache(folder.path());
+            extractor.extract(&[&sample], 3, Some(&mut cache), &threads, &Quiet).unwrap()
+        };
+        let (first, cached) = (extract(), extract());
+        assert_eq!([first.computed, cached.computed], [3, 0]);
+        assert!(first.rows == cached.rows, "features differ by what was in the cache");
+        let views: Vec<&[f32]> = first.rows.chunks(extractor.width()).collect();
+        assert!(views[0] != views[1] && views[0] != views[2], "every view shows the same");
+    }
+
+    #[test]
+    fn views_are_plain_mirrored_and_parts() {
+        assert_eq!(recipe(0, &[1; 32], 640, 480), View::PLAIN);
+        assert_eq!(recipe(1, &[1; 32], 640, 480), View { flip: true, region: None });
+        for view in 2..50 {
+            let View { flip, region: Some(region) } = recipe(view, &[1; 32], 640, 480) else {
+                panic!("{view}")
+            };
+            assert_eq!(flip, view % 2 == 1);
+            assert!(region.x + region.width <= 640 && region.y + region.height <= 480, "{region:?}");
+            // A side may have been cut to the photo's, never drawn out.
+            assert!(
+                region.width * region.height <= 640 * 480 && region.width * region.height > 640 * 480 / 4
+            );
+        }
+    }
+}

@@ -287,3 +287,54 @@ fn fingerprint(data: &Dataset, kept: &[&Sample], hashes: &[[u8; 32]]) -> String 
     }
     hasher.finalize().to_hex().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model, progress::Quiet};
+
+    fn dataset(samples: Vec<Sample>) -> Dataset {
+        let classes = ["a", "b"].map(String::from).to_vec();
+        Dataset { root: PathBuf::from("photos"), classes, samples, notices: Vec::new() }
+    }
+
+    #[test]
+    fn a_group_is_on_one_side_of_every_split() {
+        for photos in [80, FEWEST_FOR_HOLDOUT] {
+            let sample = |i: usize| {
+                let group = Some((i / 4).to_string());
+                Sample { path: format!("{i}.png").into(), class: i / 4 % 2, part: Part::Train, group }
+            };
+            let data = dataset((0..photos).map(sample).collect());
+            let hashes: Vec<[u8; 32]> =
+                (0..photos).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
+            let kept: Vec<&Sample> = data.samples.iter().collect();
+            let (fold, held_out) = folds(&data, &kept, &hashes, 0, &Quiet).unwrap();
+            assert_eq!(held_out, if photos == 80 { vec![0, 1, 2, 3, 4] } else { vec![1] });
+            assert!(fold.chunks(4).all(|group| group.iter().all(|f| *f == group[0])), "{photos} photos");
+        }
+    }
+
+    #[test]
+    fn photos_of_the_test_part_teach_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let sample = |i: usize| {
+            let path = folder.path().join(format!("{i}.png"));
+            let shade = |x: u32, y: u32| image::Rgb([(x * 6) as u8, (i * 8) as u8, (y * i as u32) as u8]);
+            image::RgbImage::from_fn(40, 40, shade).save(&path).unwrap();
+            let part = if i.is_multiple_of(3) { Part::Test } else { Part::Train };
+            Sample { path, class: i % 2, part, group: None }
+        };
+        let with_test = dataset((0..24).map(sample).collect());
+        let mut without = with_test.clone();
+        without.samples.retain(|sample| sample.part == Part::Train);
+
+        let input = Input { size: Some(32), ..Input::default() };
+        let options = Options { input, views: Some(1), cache: None, ..Options::default() };
+        let (backbone, threads) = (model::bundled().unwrap(), Threads::new(Some(1)).unwrap());
+        let fit = |data: &Dataset| fit_head(data, &backbone, &options, &threads, &Quiet).unwrap();
+        let (with_test, without) = (fit(&with_test), fit(&without));
+        assert_eq!([with_test.photos, without.photos], [16; 2]);
+        assert!(with_test.model == without.model, "the model depends on photos of the test part");
+    }
+}

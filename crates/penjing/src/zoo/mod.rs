@@ -140,3 +140,40 @@ pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
     };
     graph.parameters().into_iter().map(|(name, shape)| (name.clone(), tensor(&name, &shape))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contracts_are_those_the_weights_were_trained_on() {
+        // torchvision's `MobileNet_V2_Weights.IMAGENET1K_V1` in units of 0..=255, and the authors' Lite0: (x − 127) / 128.
+        let mobilenet = [[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]];
+        for (name, filter, [mean, std]) in [
+            ("efficientnet_lite0", Filter::Bicubic, [[127.0; 3], [128.0; 3]]),
+            ("mobilenet_v2", Filter::Bilinear, mobilenet),
+        ] {
+            let arch = Arch::named(name).unwrap().0;
+            let pixels = arch.pixels(&arch.config(2));
+            for (ours, theirs) in pixels.mean.into_iter().chain(pixels.std).zip(mean.into_iter().chain(std)) {
+                assert!((ours - theirs).abs() < 1e-4f32, "{name}: {ours}, expected {theirs}");
+            }
+            let (crop, rgb) = (Fit::Crop { short: 256 }, Color::Rgb);
+            assert_eq!((pixels.filter, pixels.fit, pixels.color), (filter, crop, rgb), "{name}");
+            assert_eq!([pixels.height, pixels.width], [224; 2], "{name}");
+        }
+    }
+
+    #[test]
+    fn the_table_gives_the_bundled_network() {
+        // The file's logits are PyTorch's (`tests/networks.rs`), so a table that gives its graph is right too.
+        let model = crate::model::bundled().unwrap();
+        let arch = Arch::named("efficientnet_lite0").unwrap().0;
+        let graph = arch.graph(&arch.config(1000)).unwrap();
+        for (ours, file) in graph.nodes().iter().zip(model.graph.nodes()) {
+            assert_eq!(ours, file);
+        }
+        assert_eq!(graph.nodes().len(), model.graph.nodes().len());
+        assert_eq!(arch.pixels(&arch.config(1000)), model.pixels);
+    }
+}
