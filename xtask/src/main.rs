@@ -8,6 +8,7 @@ mod demo;
 mod docs;
 mod floors;
 mod fuzz;
+mod mutate;
 mod process;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Verb {
     Docs,
     /// Run every fuzz target for a while
     Fuzz(fuzz::Args),
+    /// Break the code in one place after the other; name the test that notices each
+    Mutate(mutate::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,5 +63,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Docs => docs::run(),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Mutate(args) => mutate::run(&args),
     }
 }

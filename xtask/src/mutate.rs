@@ -1,0 +1,256 @@
+//! `cargo xtask mutate`: breaks the code in one place after the other and names the test that notices each.
+//! Prints the table of docs/mutations.md. Works in a copy, target/mutate/tree.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only mutations whose name holds this text (all by default)
+    only: Option<String>,
+}
+
+/// A file, the quickest run of tests that should notice when it is broken, and the ways to break it.
+struct Target {
+    file: &'static str,
+    /// Arguments of `cargo test`.
+    test: &'static str,
+    /// Name, text that occurs exactly once in the file, text in its place.
+    mutations: &'static [[&'static str; 3]],
+}
+
+#[rustfmt::skip]
+const TARGETS: &[Target] = &[
+    Target { file: "crates/penjing/src/zoo/blocks.rs", test: "-p penjing --lib zoo::", mutations: &[
+        ["padding side: the odd zero at the top left",
+            "[total / 2, total - total / 2]", "[total - total / 2, total / 2]"],
+    ]},
+    Target { file: "crates/penjing/src/zoo/efficientnet_lite.rs",
+        test: "-p penjing --lib zoo::", mutations: &[
+        ["BatchNorm epsilon of EfficientNet-Lite 1e-5", "Padding::Same, 1e-3,", "Padding::Same, 1e-5,"],
+        ["mean of EfficientNet-Lite 127.5", "[127.0; 3]", "[127.5; 3]"],
+        ["deviation of EfficientNet-Lite 127.5", "[128.0; 3]", "[127.5; 3]"],
+    ]},
+    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "-p penjing --lib zoo::", mutations: &[
+        ["mean of MobileNetV2 in reverse", "[0.485, 0.456, 0.406]", "[0.406, 0.456, 0.485]"],
+        ["deviation of MobileNetV2 in reverse", "[0.229, 0.224, 0.225]", "[0.225, 0.224, 0.229]"],
+    ]},
+    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs",
+        test: "-p penjing --test networks mobilenet", mutations: &[
+        ["BatchNorm epsilon of MobileNetV2 1e-3", "Padding::Symmetric, 1e-5,", "Padding::Symmetric, 1e-3,"],
+    ]},
+    Target { file: "crates/penjing/src/data/decode.rs", test: "-p penjing --test decode", mutations: &[
+        ["channel order: photos decoded as BGR", "let upright = upright.into_rgb8();",
+            "let mut upright = upright.into_rgb8(); upright.pixels_mut().for_each(|p| p.0.reverse());"],
+        ["orientation tag ignored", "upright.apply_orientation(orientation);", ""],
+    ]},
+    Target { file: "crates/penjing/src/data/split.rs", test: "-p penjing --lib data::split", mutations: &[
+        ["grouping: folds deal single photos", "assert!(k > 0, \"at least one fold\");",
+            "let groups = &(0..groups.len()).collect::<Vec<_>>()[..];"],
+        ["grouping: the hold-out takes single photos", "fraction: f64, seed: u64) -> Vec<bool> {",
+            "fraction: f64, seed: u64) -> Vec<bool> { let groups = &(0..groups.len()).collect::<Vec<_>>()[..];"],
+        ["grouping: names of groups ignored",
+            "if let Some(name) = &sample.group {", "if let Some(name) = sample.group.as_ref().filter(|_| false) {"],
+        ["grouping: copies of a photo not joined", "sets.join(first, i);", ""],
+    ]},
+    Target { file: "crates/penjing/src/transfer/mod.rs",
+        test: "-p penjing --lib transfer::tests", mutations: &[
+        ["grouping: training asks for folds of single photos",
+            "folds(&classes, &groups.ids,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
+        ["grouping: training holds out single photos",
+            "holdout(&classes, &groups.ids,", "holdout(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
+        ["photos of the test part are learnt from",
+            "filter(|sample| sample.part != Part::Test)", "filter(|_| true)"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/features.rs",
+        test: "-p penjing --lib transfer::features", mutations: &[
+        ["second view plain", "let flip = view % 2 == 1;", "let flip = view > 2 && view % 2 == 1;"],
+        ["fresh features not rounded as cached ones", "round_to_stored(&mut row);", ""],
+    ]},
+    Target { file: "crates/penjing/src/transfer/cache.rs",
+        test: "-p penjing --lib transfer::cache", mutations: &[
+        ["cache: check bytes ignored", "(check(body) == *stored).then_some(body)", "Some(body)"],
+    ]},
+    Target { file: "crates/penjing/src/import/assemble.rs",
+        test: "-p penjing --lib import::assemble", mutations: &[
+        ["import: OIHW taken for OHWI",
+            "values[(o * channels + c) * taps + tap]", "values[(o * taps + tap) * channels + c]"],
+    ]},
+    Target { file: "crates/penjing/src/classifier.rs", test: "-p penjing --lib classifier::", mutations: &[
+        ["temperature ignored", "z / self.temperature", "z / 1.0"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/lower.rs",
+        test: "-p penjing-runtime --all-features --test ops", mutations: &[
+        ["BatchNorm epsilon left out of folding", "f64::from(var[c]) + f64::from(eps)", "f64::from(var[c])"],
+        ["activation dropped when fused", "fused.act = act;", ""],
+        ["average pool always counts padding",
+            "let include_pad = pool.count_include_pad;", "let include_pad = true;"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/lower.rs",
+        test: "-p penjing-runtime --all-features --test lowering random", mutations: &[
+        ["residual added before it is computed", "if self.value[other.index()].is_some() {", "if other != id {"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/pixels/mod.rs",
+        test: "-p penjing-runtime --all-features --test pixels", mutations: &[
+        ["channel order: red and blue swapped in normalization",
+            "[red[usize::from(v[0])], green[usize::from(v[1])], blue[usize::from(v[2])]]",
+            "[red[usize::from(v[2])], green[usize::from(v[1])], blue[usize::from(v[0])]]"],
+        ["mean added in normalization", "(v as f32 - self.mean[c])", "(v as f32 + self.mean[c])"],
+        ["crop off by one where the surplus is odd",
+            "Some(surplus) => (half_even(surplus),", "Some(surplus) => (surplus / 2,"],
+        ["mirrored view not mirrored", "if view.flip {", "if false {"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/pixels/resize.rs",
+        test: "-p penjing-runtime --all-features --test pixels", mutations: &[
+        ["resizing with one bit less", "32 - 8 - 2;", "32 - 8 - 3;"],
+        ["bicubic kernel of -3/4", "const A: f64 = -0.5;", "const A: f64 = -0.75;"],
+        ["gray: weights of red and blue swapped",
+            "u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471",
+            "u32::from(b) * 19595 + u32::from(g) * 38470 + u32::from(r) * 7471"],
+        ["gray: cut, not rounded", " + 0x8000) >> 16", ") >> 16"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/file.rs",
+        test: "-p penjing-runtime --all-features --test model_file", mutations: &[
+        ["model file: hash not checked", "check_hash(bytes, &version.hash)?;", ""],
+    ]},
+];
+
+pub fn run(args: &Args) -> Result<()> {
+    let tree = process::root().join("target/mutate/tree");
+    copy_tracked_files(&tree)?;
+    let is_chosen = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only));
+    let mut chosen = Vec::new();
+    for target in TARGETS {
+        for mutation in target.mutations.iter().filter(|mutation| is_chosen(mutation[0])) {
+            chosen.push((target, mutation[0], mutated(&tree, target.file, mutation)?));
+        }
+    }
+    for test in chosen.iter().map(|(target, ..)| target.test).collect::<BTreeSet<_>>() {
+        eprintln!("unbroken: cargo test {test}");
+        let failed = failing_tests(&tree, test)?;
+        if !failed.is_empty() {
+            bail!("`cargo test {test}` fails before anything is broken: {}", failed.join(", "));
+        }
+    }
+
+    println!("| mutation | caught by | seconds |\n|---|---|---:|");
+    let mut survivors = Vec::new();
+    for (Target { file, test, .. }, name, mutated) in chosen {
+        let path = tree.join(file);
+        let original = fs::read(&path)?;
+        let start = Instant::now();
+        fs::write(&path, mutated)?;
+        let failed = failing_tests(&tree, test);
+        fs::write(&path, original)?;
+        let failed = failed.with_context(|| format!("mutation “{name}” of {file}"))?;
+        if failed.is_empty() {
+            survivors.push(name);
+        }
+        let caught =
+            if failed.is_empty() { "**nothing**".into() } else { format!("`{}`", failed.join("`, `")) };
+        println!("| {name} | {caught} | {:.0} |", start.elapsed().as_secs_f64());
+    }
+    if !survivors.is_empty() {
+        bail!("{} mutations survive: {}", survivors.len(), survivors.join("; "));
+    }
+    Ok(())
+}
+
+/// The file's text with the mutation in it.
+fn mutated(root: &Path, file: &str, [name, from, to]: &[&str; 3]) -> Result<String> {
+    let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+    let count = text.matches(from).count();
+    if count != 1 {
+        bail!(
+            "mutation “{name}” is stale: {file} has {count} times, not once: {from} (see xtask/src/mutate.rs)"
+        );
+    }
+    Ok(text.replace(from, to))
+}
+
+/// Makes `tree` hold the tracked files as they stand, and no others. Files that are right already keep their times, so
+/// that cargo builds again only what is different from the last build in the tree.
+fn copy_tracked_files(tree: &Path) -> Result<()> {
+    let mut list = Command::new("git");
+    list.args(["ls-files", "-z"]).current_dir(process::root());
+    let mut files = BTreeMap::new();
+    for name in process::output(&mut list)?.split_terminator('\0') {
+        // A tracked file may have been removed.
+        if let Ok(bytes) = fs::read(process::root().join(name)) {
+            files.insert(tree.join(name), bytes);
+        }
+    }
+    fs::create_dir_all(tree)?;
+    remove_others(tree, &files)?;
+    for (path, bytes) in files {
+        if fs::read(&path).ok().as_ref() != Some(&bytes) {
+            fs::create_dir_all(path.parent().unwrap_or(tree))?;
+            fs::write(path, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_others(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_others(&path, files)?;
+        } else if !files.contains_key(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of the tests that fail; data outside the repository is hidden from them.
+fn failing_tests(tree: &Path, test: &str) -> Result<Vec<String>> {
+    let mut command = process::cargo(["test", "--quiet"].into_iter().chain(test.split(' ')));
+    command.current_dir(tree).env("CARGO_TARGET_DIR", tree.with_file_name("target"));
+    // Broken code may well leave something unused, which is no reason to refuse it.
+    command.env_remove("RUSTFLAGS").env_remove("PENJING_SHARED");
+    let output = command.output().with_context(|| format!("cannot start `{}`", process::shown(&command)))?;
+    let failed = failed_names(&String::from_utf8_lossy(&output.stdout));
+    if output.status.success() != failed.is_empty() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` does not compile, or ends before its tests do:\n{error}", process::shown(&command));
+    }
+    Ok(failed)
+}
+
+/// What the test harness lists under its last `failures:`.
+fn failed_names(output: &str) -> Vec<String> {
+    let list = output.rsplit_once("\nfailures:\n").map_or("", |(_, list)| list);
+    list.lines().map_while(|line| line.strip_prefix("    ")).map(String::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mutation_is_stale() {
+        for target in TARGETS {
+            for mutation in target.mutations {
+                assert_ne!(mutated(&process::root(), target.file, mutation).unwrap(), "");
+            }
+        }
+    }
+
+    #[test]
+    fn failed_tests_are_read_from_the_harness() {
+        let output = "\nfailures:\n\n---- a::b stdout ----\nfailures:\nx\n\n\nfailures:\n    a::b\n    c\n\n\
+                      test result: FAILED. 1 passed; 2 failed";
+        assert_eq!(failed_names(output), ["a::b", "c"]);
+        assert!(failed_names("running 1 test\n.\ntest result: ok. 1 passed").is_empty());
+    }
+}
