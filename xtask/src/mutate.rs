@@ -22,7 +22,7 @@ pub struct Args {
 /// A file, the quickest run of tests that should notice when it is broken, and the ways to break it.
 struct Target {
     file: &'static str,
-    /// Arguments of `cargo test`.
+    /// Arguments of `cargo test -p PACKAGE --all-features`.
     test: &'static str,
     /// Name, text that occurs exactly once in the file, text in its place.
     mutations: &'static [[&'static str; 3]],
@@ -30,30 +30,27 @@ struct Target {
 
 #[rustfmt::skip]
 const TARGETS: &[Target] = &[
-    Target { file: "crates/penjing/src/zoo/blocks.rs", test: "-p penjing --lib zoo::", mutations: &[
-        ["padding side: the odd zero at the top left",
-            "[total / 2, total - total / 2]", "[total - total / 2, total / 2]"],
+    Target { file: "crates/penjing/src/zoo/blocks.rs", test: "--lib zoo::", mutations: &[
+        ["padding side: odd zero top left", "[total / 2, total - total / 2]", "[total - total / 2, total / 2]"],
     ]},
-    Target { file: "crates/penjing/src/zoo/efficientnet_lite.rs",
-        test: "-p penjing --lib zoo::", mutations: &[
+    Target { file: "crates/penjing/src/zoo/efficientnet_lite.rs", test: "--lib zoo::", mutations: &[
         ["BatchNorm epsilon of EfficientNet-Lite 1e-5", "Padding::Same, 1e-3,", "Padding::Same, 1e-5,"],
         ["mean of EfficientNet-Lite 127.5", "[127.0; 3]", "[127.5; 3]"],
         ["deviation of EfficientNet-Lite 127.5", "[128.0; 3]", "[127.5; 3]"],
     ]},
-    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "-p penjing --lib zoo::", mutations: &[
+    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "--lib zoo::", mutations: &[
         ["mean of MobileNetV2 in reverse", "[0.485, 0.456, 0.406]", "[0.406, 0.456, 0.485]"],
         ["deviation of MobileNetV2 in reverse", "[0.229, 0.224, 0.225]", "[0.225, 0.224, 0.229]"],
     ]},
-    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs",
-        test: "-p penjing --test networks mobilenet", mutations: &[
+    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "--test networks mobilenet", mutations: &[
         ["BatchNorm epsilon of MobileNetV2 1e-3", "Padding::Symmetric, 1e-5,", "Padding::Symmetric, 1e-3,"],
     ]},
-    Target { file: "crates/penjing/src/data/decode.rs", test: "-p penjing --test decode", mutations: &[
+    Target { file: "crates/penjing/src/data/decode.rs", test: "--test decode", mutations: &[
         ["channel order: photos decoded as BGR", "let upright = upright.into_rgb8();",
             "let mut upright = upright.into_rgb8(); upright.pixels_mut().for_each(|p| p.0.reverse());"],
         ["orientation tag ignored", "upright.apply_orientation(orientation);", ""],
     ]},
-    Target { file: "crates/penjing/src/data/split.rs", test: "-p penjing --lib data::split", mutations: &[
+    Target { file: "crates/penjing/src/data/split.rs", test: "--lib data::split", mutations: &[
         ["grouping: folds deal single photos", "assert!(k > 0, \"at least one fold\");",
             "let groups = &(0..groups.len()).collect::<Vec<_>>()[..];"],
         ["grouping: the hold-out takes single photos", "fraction: f64, seed: u64) -> Vec<bool> {",
@@ -62,8 +59,7 @@ const TARGETS: &[Target] = &[
             "if let Some(name) = &sample.group {", "if let Some(name) = sample.group.as_ref().filter(|_| false) {"],
         ["grouping: copies of a photo not joined", "sets.join(first, i);", ""],
     ]},
-    Target { file: "crates/penjing/src/transfer/mod.rs",
-        test: "-p penjing --lib transfer::tests", mutations: &[
+    Target { file: "crates/penjing/src/transfer/mod.rs", test: "--lib transfer::tests", mutations: &[
         ["grouping: training asks for folds of single photos",
             "folds(&classes, &groups.ids,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
         ["grouping: training holds out single photos",
@@ -71,36 +67,30 @@ const TARGETS: &[Target] = &[
         ["photos of the test part are learnt from",
             "filter(|sample| sample.part != Part::Test)", "filter(|_| true)"],
     ]},
-    Target { file: "crates/penjing/src/transfer/features.rs",
-        test: "-p penjing --lib transfer::features", mutations: &[
+    Target { file: "crates/penjing/src/transfer/features.rs", test: "--lib transfer::features", mutations: &[
         ["second view plain", "let flip = view % 2 == 1;", "let flip = view > 2 && view % 2 == 1;"],
         ["fresh features not rounded as cached ones", "round_to_stored(&mut row);", ""],
     ]},
-    Target { file: "crates/penjing/src/transfer/cache.rs",
-        test: "-p penjing --lib transfer::cache", mutations: &[
+    Target { file: "crates/penjing/src/transfer/cache.rs", test: "--lib transfer::cache", mutations: &[
         ["cache: check bytes ignored", "(check(body) == *stored).then_some(body)", "Some(body)"],
     ]},
-    Target { file: "crates/penjing/src/import/assemble.rs",
-        test: "-p penjing --lib import::assemble", mutations: &[
+    Target { file: "crates/penjing/src/import/assemble.rs", test: "--lib import::assemble", mutations: &[
         ["import: OIHW taken for OHWI",
             "values[(o * channels + c) * taps + tap]", "values[(o * taps + tap) * channels + c]"],
     ]},
-    Target { file: "crates/penjing/src/classifier.rs", test: "-p penjing --lib classifier::", mutations: &[
+    Target { file: "crates/penjing/src/classifier.rs", test: "--lib classifier::", mutations: &[
         ["temperature ignored", "z / self.temperature", "z / 1.0"],
     ]},
-    Target { file: "crates/penjing-runtime/src/lower.rs",
-        test: "-p penjing-runtime --all-features --test ops", mutations: &[
+    Target { file: "crates/penjing-runtime/src/lower.rs", test: "--test ops", mutations: &[
         ["BatchNorm epsilon left out of folding", "f64::from(var[c]) + f64::from(eps)", "f64::from(var[c])"],
         ["activation dropped when fused", "fused.act = act;", ""],
         ["average pool always counts padding",
             "let include_pad = pool.count_include_pad;", "let include_pad = true;"],
     ]},
-    Target { file: "crates/penjing-runtime/src/lower.rs",
-        test: "-p penjing-runtime --all-features --test lowering random", mutations: &[
+    Target { file: "crates/penjing-runtime/src/lower.rs", test: "--test lowering random", mutations: &[
         ["residual added before it is computed", "if self.value[other.index()].is_some() {", "if other != id {"],
     ]},
-    Target { file: "crates/penjing-runtime/src/pixels/mod.rs",
-        test: "-p penjing-runtime --all-features --test pixels", mutations: &[
+    Target { file: "crates/penjing-runtime/src/pixels/mod.rs", test: "--test pixels", mutations: &[
         ["channel order: red and blue swapped in normalization",
             "[red[usize::from(v[0])], green[usize::from(v[1])], blue[usize::from(v[2])]]",
             "[red[usize::from(v[2])], green[usize::from(v[1])], blue[usize::from(v[0])]]"],
@@ -109,8 +99,7 @@ const TARGETS: &[Target] = &[
             "Some(surplus) => (half_even(surplus),", "Some(surplus) => (surplus / 2,"],
         ["mirrored view not mirrored", "if view.flip {", "if false {"],
     ]},
-    Target { file: "crates/penjing-runtime/src/pixels/resize.rs",
-        test: "-p penjing-runtime --all-features --test pixels", mutations: &[
+    Target { file: "crates/penjing-runtime/src/pixels/resize.rs", test: "--test pixels", mutations: &[
         ["resizing with one bit less", "32 - 8 - 2;", "32 - 8 - 3;"],
         ["bicubic kernel of -3/4", "const A: f64 = -0.5;", "const A: f64 = -0.75;"],
         ["gray: weights of red and blue swapped",
@@ -118,8 +107,7 @@ const TARGETS: &[Target] = &[
             "u32::from(b) * 19595 + u32::from(g) * 38470 + u32::from(r) * 7471"],
         ["gray: cut, not rounded", " + 0x8000) >> 16", ") >> 16"],
     ]},
-    Target { file: "crates/penjing-runtime/src/file.rs",
-        test: "-p penjing-runtime --all-features --test model_file", mutations: &[
+    Target { file: "crates/penjing-runtime/src/file.rs", test: "--test model_file", mutations: &[
         ["model file: hash not checked", "check_hash(bytes, &version.hash)?;", ""],
     ]},
 ];
@@ -134,29 +122,28 @@ pub fn run(args: &Args) -> Result<()> {
             chosen.push((target, mutation[0], mutated(&tree, target.file, mutation)?));
         }
     }
-    for test in chosen.iter().map(|(target, ..)| target.test).collect::<BTreeSet<_>>() {
-        eprintln!("unbroken: cargo test {test}");
-        let failed = failing_tests(&tree, test)?;
+    for test in chosen.iter().map(|(target, ..)| target.arguments()).collect::<BTreeSet<_>>() {
+        eprintln!("unbroken: cargo {test}");
+        let failed = failing_tests(&tree, &test)?;
         if !failed.is_empty() {
-            bail!("`cargo test {test}` fails before anything is broken: {}", failed.join(", "));
+            bail!("`cargo {test}` fails before anything is broken: {}", failed.join(", "));
         }
     }
 
     println!("| mutation | caught by | seconds |\n|---|---|---:|");
     let mut survivors = Vec::new();
-    for (Target { file, test, .. }, name, mutated) in chosen {
-        let path = tree.join(file);
+    for (target, name, mutated) in chosen {
+        let path = tree.join(target.file);
         let original = fs::read(&path)?;
         let start = Instant::now();
         fs::write(&path, mutated)?;
-        let failed = failing_tests(&tree, test);
+        let failed = failing_tests(&tree, &target.arguments());
         fs::write(&path, original)?;
-        let failed = failed.with_context(|| format!("mutation “{name}” of {file}"))?;
+        let failed = failed.with_context(|| format!("mutation “{name}” of {}", target.file))?;
         if failed.is_empty() {
             survivors.push(name);
         }
-        let caught =
-            if failed.is_empty() { "**nothing**".into() } else { format!("`{}`", failed.join("`, `")) };
+        let caught = if failed.is_empty() { "**nothing**" } else { &format!("`{}`", failed.join("`, `")) };
         println!("| {name} | {caught} | {:.0} |", start.elapsed().as_secs_f64());
     }
     if !survivors.is_empty() {
@@ -165,14 +152,19 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+impl Target {
+    fn arguments(&self) -> String {
+        let package = self.file.split('/').nth(1).unwrap_or_default();
+        format!("test -p {package} --all-features {}", self.test)
+    }
+}
+
 /// The file's text with the mutation in it.
 fn mutated(root: &Path, file: &str, [name, from, to]: &[&str; 3]) -> Result<String> {
     let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
     let count = text.matches(from).count();
     if count != 1 {
-        bail!(
-            "mutation “{name}” is stale: {file} has {count} times, not once: {from} (see xtask/src/mutate.rs)"
-        );
+        bail!("mutation “{name}” is stale: {file} has this {count} times, not once: {from}");
     }
     Ok(text.replace(from, to))
 }
@@ -214,7 +206,7 @@ fn remove_others(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<()
 
 /// Names of the tests that fail; data outside the repository is hidden from them.
 fn failing_tests(tree: &Path, test: &str) -> Result<Vec<String>> {
-    let mut command = process::cargo(["test", "--quiet"].into_iter().chain(test.split(' ')));
+    let mut command = process::cargo(test.split(' ').chain(["--quiet"]));
     command.current_dir(tree).env("CARGO_TARGET_DIR", tree.with_file_name("target"));
     // Broken code may well leave something unused, which is no reason to refuse it.
     command.env_remove("RUSTFLAGS").env_remove("PENJING_SHARED");
