@@ -17,7 +17,11 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 /// # Errors
 /// [`Error::Io`] when the file cannot be read, [`Error::Model`] when it is not a whole, unchanged model.
 pub fn load(path: &Path) -> Result<Model> {
-    let size = std::fs::metadata(path).map_err(|error| Error::io(path, "read", error))?.len();
+    let there = std::fs::metadata(path).map_err(|error| Error::io(path, "read", error))?;
+    if there.is_dir() {
+        return Err(Error::model(path, "is a folder; expected a model file"));
+    }
+    let size = there.len();
     if size > MAX_FILE_BYTES {
         return Err(Error::model(path, format!("{size} bytes; a model has at most {MAX_FILE_BYTES}")));
     }
