@@ -15,5 +15,6 @@ fn main() -> Result<()> {
     let unseen = Dataset::open(&test, None)?;
     let judged = eval::evaluate(&Classifier::new(&trained.model)?, &unseen, unseen.samples.iter(), &threads, &Quiet)?;
     println!("validation {:.1} %, test {:.1} %", 100.0 * trained.val_top1, 100.0 * judged.top1);
-    output.write(&trained.model)
+    output.save(&trained.model)?;
+    Ok(())
 }

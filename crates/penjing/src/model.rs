@@ -83,6 +83,16 @@ impl Output {
         kept.map(drop).map_err(|error| failed(error.error))
     }
 
+    /// Writes a model; gives the file's size in bytes.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and [`Error::Model`] for a model whose parts do not fit.
+    pub fn save(&self, model: &Model) -> Result<usize> {
+        let bytes = model.to_bytes().map_err(|error| Error::model(&self.path, error.to_string()))?;
+        self.write(&bytes)?;
+        Ok(bytes.len())
+    }
+
     fn temporary(&self) -> Result<tempfile::NamedTempFile> {
         let folder = match self.path.parent() {
             Some(parent) if parent != Path::new("") => parent,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use penjing_runtime::{
     file::Model,
-    pixels::{Pixels, Region, View},
+    pixels::{Region, View},
 };
 use rayon::prelude::*;
 
@@ -50,11 +50,11 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// The part of `model` below its classifier, for photos seen through `pixels`.
+    /// The part of `model` below its classifier.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a model that does not end with a linear layer.
-    pub fn new(model: &Model, pixels: &Pixels) -> Result<Self> {
+    pub fn new(model: &Model) -> Result<Self> {
         let (_, features) = model.graph.classifier().ok_or_else(|| {
             Error::Unsupported(format!(
                 "{} does not end with a linear layer, so it has no features",
@@ -72,13 +72,13 @@ impl Extractor {
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
         let mut hasher = blake3::Hasher::new();
-        let described = serde_json::to_vec(&(FEATURES_VERSION, graph.nodes(), pixels));
+        let described = serde_json::to_vec(&(FEATURES_VERSION, graph.nodes(), &model.pixels));
         hasher.update(&described.map_err(|error| Error::Unsupported(error.to_string()))?);
         for (name, tensor) in &weights {
             hasher.update(name.as_bytes());
             hasher.update(&tensor.to_le_bytes());
         }
-        let runner = Runner::new(&graph, &weights, pixels, 1)?;
+        let runner = Runner::new(&graph, &weights, &model.pixels, 1)?;
         Ok(Extractor { runner, key: *hasher.finalize().as_bytes(), width })
     }
 

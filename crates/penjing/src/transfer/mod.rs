@@ -1,5 +1,6 @@
 //! A pretrained network's knowledge carried over to new classes.
 
+pub mod adapt;
 pub mod cache;
 pub mod features;
 pub mod head;
@@ -10,11 +11,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 use penjing_runtime::{
     file::{Calibration, Model, Provenance},
     op::Op,
-    pixels::Pixels,
     tensor::Tensor,
 };
 
 use self::{
+    adapt::Input,
     features::{Extracted, Extractor},
     head::{Features, Fit, Tried},
 };
@@ -24,16 +25,15 @@ use crate::{
     eval::Skipped,
     progress::Progress,
     threads::Threads,
-    zoo::{Arch, Config},
 };
 
 /// How a head is fitted.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Input size in pixels; the backbone's own when `None`.
-    pub size: Option<usize>,
-    /// Views of each training photo: 1 plain, 2 also mirrored, more also cropped.
-    pub views: usize,
+    /// How photos become the input.
+    pub input: Input,
+    /// Views of each training photo: 1 plain, 2 also mirrored, more also cropped; by the number of photos when `None`.
+    pub views: Option<usize>,
     /// Seed of the split.
     pub seed: u64,
     /// Folder of the feature cache; `None` for no cache.
@@ -42,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { size: None, views: 2, seed: 0, cache: cache::default_dir() }
+        Options { input: Input::default(), views: None, seed: 0, cache: cache::default_dir() }
     }
 }
 
@@ -81,31 +81,21 @@ pub fn fit_head(
     progress: &dyn Progress,
 ) -> Result<Trained> {
     data.require_two_classes()?;
-    let (arch, pixels) = at_size(backbone, options.size)?;
+    let backbone = adapt::adapt(backbone, &options.input)?;
     let samples: Vec<&Sample> = data.samples.iter().filter(|sample| sample.part != Part::Test).collect();
-    let extractor = Extractor::new(&arch, &pixels)?;
+    let extractor = Extractor::new(&backbone)?;
     let mut cache = options.cache.as_deref().map(|folder| extractor.cache(folder));
-    let extracted = extractor.extract(&samples, options.views.max(1), cache.as_mut(), threads, progress)?;
+    let views = options.views.unwrap_or(if samples.len() < ENOUGH_FOR_ONE_VIEW { 2 } else { 1 }).max(1);
+    let extracted = extractor.extract(&samples, views, cache.as_mut(), threads, progress)?;
     if let Some(notice) = cache.as_mut().and_then(cache::FeatureCache::take_notice) {
         progress.notice(&notice);
     }
     let kept: Vec<&Sample> = extracted.kept.iter().map(|&index| samples[index]).collect();
     let labels: Vec<u32> = kept.iter().map(|sample| sample.class as u32).collect();
-    for (class, label) in data.classes.iter().enumerate() {
-        if !kept.iter().any(|sample| sample.class == class) {
-            let first = extracted.skipped.iter().find(|skipped| {
-                samples.iter().any(|sample| sample.class == class && sample.path == skipped.path)
-            });
-            let why =
-                first.map_or(String::new(), |first| format!(" ({}: {})", first.path.display(), first.why));
-            let what =
-                format!("no photo of class “{label}” can be read{why}; repair them or remove the class");
-            return Err(Error::data(&data.root, what));
-        }
-    }
+    every_class_has_a_photo(data, &samples, &extracted)?;
     let (folds, held_out) = folds(data, &kept, &extracted.hashes, options.seed, progress);
     let fit = solve(&extracted, &labels, data.classes.len(), &folds, &held_out, threads, progress)?;
-    let model = graft(&arch, pixels, data, &kept, &extracted, &fit, options)?;
+    let model = graft(&backbone, data, &kept, &extracted, &fit, options)?;
     Ok(Trained {
         photos: kept.len(),
         val_top1: fit.val_top1,
@@ -117,17 +107,28 @@ pub fn fit_head(
     })
 }
 
-/// The backbone and its pixels for another input size.
-fn at_size(backbone: &Model, size: Option<usize>) -> Result<(Model, Pixels)> {
-    let Some(size) = size.filter(|&size| [size; 2] != [backbone.pixels.height, backbone.pixels.width]) else {
-        return Ok((backbone.clone(), backbone.pixels.clone()));
+/// From so many photos on a mirrored view adds nothing that is worth its time and memory.
+const ENOUGH_FOR_ONE_VIEW: usize = 10_000;
+
+fn every_class_has_a_photo(data: &Dataset, samples: &[&Sample], extracted: &Extracted) -> Result<()> {
+    let mut has_photo = vec![false; data.classes.len()];
+    for &index in &extracted.kept {
+        has_photo[samples[index].class] = true;
+    }
+    let Some(class) = has_photo.iter().position(|has| !has) else { return Ok(()) };
+    let label = &data.classes[class];
+    let unreadable = extracted
+        .skipped
+        .iter()
+        .find(|skipped| samples.iter().any(|sample| sample.class == class && sample.path == skipped.path));
+    let what = match unreadable {
+        Some(Skipped { path, why }) => format!(
+            "no photo of class “{label}” can be read ({}: {why}); repair them or remove the class",
+            path.display()
+        ),
+        None => format!("class “{label}” has no training photo; add some or remove the class"),
     };
-    let (arch, width) = Arch::named(&backbone.arch)?;
-    let config = Config { width, size, ..arch.config(backbone.labels.len()) };
-    let model = Model { graph: arch.graph(&config)?, pixels: arch.pixels(&config), ..backbone.clone() };
-    model.check().map_err(|error| Error::Unsupported(format!("{} at {size} px: {error}", backbone.arch)))?;
-    let pixels = model.pixels.clone();
-    Ok((model, pixels))
+    Err(Error::data(&data.root, what))
 }
 
 /// Which photos judge which heads: a fold for each photo, and the folds that are held out in turn.
@@ -210,7 +211,6 @@ fn solve(
 /// The backbone with the new head in the place of the old one.
 fn graft(
     backbone: &Model,
-    pixels: Pixels,
     data: &Dataset,
     kept: &[&Sample],
     extracted: &Extracted,
@@ -250,7 +250,7 @@ fn graft(
         arch: backbone.arch.clone(),
         graph,
         weights,
-        pixels,
+        pixels: backbone.pixels.clone(),
         labels: data.classes.clone(),
         calibration: Calibration { temperature: fit.temperature as f32 },
         provenance,
