@@ -30,6 +30,10 @@ impl Console {
         // Without a handler Ctrl-C still ends the process, and no file is left half written.
         let _ = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "who asks twice does not want to wait for cleaning up"
+                )]
                 std::process::exit(130);
             }
         });

@@ -42,7 +42,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         params: layers.iter().map(|layer| layer.params).sum(),
         macs: layers.iter().map(|layer| layer.macs).sum(),
         peak_ram_bytes: plan.plan().peak_ram_bytes(),
-        weights_bytes: plan.plan().weights.len() * size_of::<f32>(),
+        weights_bytes: size_of_val(plan.plan().weights),
         file_bytes: std::fs::metadata(&args.model)?.len(),
         input: &model.pixels,
         labels: &model.labels,
