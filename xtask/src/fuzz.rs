@@ -24,8 +24,16 @@ pub fn run(args: &Args) -> Result<()> {
     };
     for target in targets.split_whitespace() {
         println!("== {target}: {} s", args.seconds);
+        // What is found is added to the first folder, seeds are only read.
+        let [corpus, seeds] = ["corpus", "seeds"].map(|kind| format!("fuzz/{kind}/{target}"));
+        std::fs::create_dir_all(process::root().join(&corpus))?;
+        let mut words = vec!["run", target, &corpus];
+        if process::root().join(&seeds).exists() {
+            words.push(&seeds);
+        }
         let limit = format!("-max_total_time={}", args.seconds);
-        process::run(&mut cargo_fuzz(&["run", target, "--", &limit]))?;
+        words.extend(["--", &limit, "-rss_limit_mb=2048"]);
+        process::run(&mut cargo_fuzz(&words))?;
     }
     Ok(())
 }

@@ -189,3 +189,105 @@ impl Graph {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::{vec, vec::Vec};
+
+    use super::*;
+    use crate::{
+        op::{Act, Conv},
+        tensor::Tensor,
+    };
+
+    fn small() -> (Graph, NodeId) {
+        let mut graph = Graph::default();
+        let image = graph.push("image", Op::Input { shape: [1, 4, 4, 3] }, &[]).unwrap();
+        let conv = graph.push("conv", Op::Conv(Conv { bias: true, ..Conv::new(8, 3, 1) }), &[image]).unwrap();
+        (graph, conv)
+    }
+
+    #[test]
+    fn what_is_refused_leaves_the_graph_as_it_was() {
+        let (mut graph, conv) = small();
+        let before = graph.clone();
+        let input = Op::Input { shape: [1, 4, 4, 3] };
+        let relu = Op::Act(Act::Relu);
+        for (name, op, inputs, message) in [
+            ("second", input, vec![], "layer `second`: a graph has exactly one input, and it comes first"),
+            ("conv", relu.clone(), vec![conv], "layer `conv`: there are two layers of this name"),
+            (
+                "self",
+                relu,
+                vec![NodeId(2)],
+                "layer `self`: takes the result of layer 2, which is not before it",
+            ),
+            ("head", Op::Linear { out_features: 2, bias: false }, vec![conv], "layer `head`: takes a vector"),
+        ] {
+            let error = graph.push(name, op, &inputs).unwrap_err();
+            assert!(alloc::string::ToString::to_string(&error).starts_with(message), "{error}");
+            assert!(graph == before, "{name}");
+        }
+        let error = Graph::default().push("act", Op::Softmax, &[]).unwrap_err();
+        assert!(matches!(error, Error::Layer { layer, .. } if layer == "act"));
+    }
+
+    #[test]
+    fn graphs_have_a_largest_length() {
+        let mut graph = Graph::default();
+        let mut last = graph.push("0", Op::Input { shape: [1, 1, 1, 1] }, &[]).unwrap();
+        for index in 1..MAX_NODES {
+            last = graph.push(&index.to_string(), Op::Act(Act::Relu), &[last]).unwrap();
+        }
+        let error = graph.push("more", Op::Act(Act::Relu), &[last]).unwrap_err();
+        assert_eq!(error, Error::layer("more", "a graph has at most 16384 layers"));
+    }
+
+    #[test]
+    fn weights_are_just_those_that_are_needed() {
+        let (graph, _) = small();
+        let parameters = graph.parameters();
+        assert_eq!(parameters, [("conv.weight".into(), vec![8, 3, 3, 3]), ("conv.bias".into(), vec![8])]);
+        let whole: Weights = parameters
+            .into_iter()
+            .map(|(name, s)| (name, Tensor::f32(&s, vec![0.0; s.iter().product()])))
+            .collect();
+        assert_eq!(graph.check(&whole), Ok(()));
+        let spoilt = |spoil: &dyn Fn(&mut Weights)| {
+            let mut weights = whole.clone();
+            spoil(&mut weights);
+            graph.check(&weights).unwrap_err()
+        };
+        let flat = |w: &mut Weights| w.get_mut("conv.weight").unwrap().shape = vec![216];
+        assert_eq!(
+            spoilt(&flat),
+            Error::layer("conv.weight", "the weight has shape [216], expected [8, 3, 3, 3]")
+        );
+        assert_eq!(
+            spoilt(&|w| drop(w.remove("conv.bias"))),
+            Error::layer("conv.bias", "this weight is missing")
+        );
+        let more = |w: &mut Weights| drop(w.insert("conv.mean".into(), Tensor::f32(&[1], vec![0.0])));
+        assert_eq!(spoilt(&more), Error::layer("conv.mean", "no layer uses this weight"));
+    }
+
+    #[test]
+    fn graphs_are_cut_and_resized() {
+        let (mut graph, conv) = small();
+        let pool = graph.push("pool", Op::GlobalAvgPool, &[conv]).unwrap();
+        let head = graph.push("head", Op::Linear { out_features: 2, bias: false }, &[pool]).unwrap();
+        assert_eq!(graph.classifier(), Some((head, pool)));
+        let body = graph.up_to(pool);
+        assert_eq!((body.output(), body.classifier()), (Some(pool), None));
+        // The name of a layer that was cut off is free again.
+        assert!(body.clone().push("head", Op::Softmax, &[pool]).is_ok());
+        assert!(body.clone().push("conv", Op::Softmax, &[pool]).is_err());
+        let large = graph.with_input([2, 9, 7, 3]).unwrap();
+        let shapes: Vec<Shape> = large.nodes().iter().map(|node| node.shape).collect();
+        assert_eq!(shapes, [[2, 9, 7, 3], [2, 7, 5, 8], [2, 1, 1, 8], [2, 1, 1, 2]]);
+        let error = graph.with_input([1, 2, 2, 3]).unwrap_err();
+        assert!(matches!(error, Error::Layer { layer, .. } if layer == "conv"));
+        assert_eq!(Graph::default().output(), None);
+        assert_eq!(Graph::default().input_shape(), None);
+    }
+}

@@ -431,3 +431,140 @@ fn window(
         pad_right: padding[3],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: Shape = [2, 8, 6, 12];
+    const VECTOR: Shape = [2, 1, 1, 12];
+    const HUGE: usize = usize::MAX;
+
+    fn conv(change: impl FnOnce(&mut Conv)) -> Op {
+        let mut conv = Conv::new(24, 3, 1);
+        change(&mut conv);
+        Op::Conv(conv)
+    }
+
+    fn pool(change: impl FnOnce(&mut Pool)) -> Op {
+        let mut pool = Pool { kernel: [3, 2], stride: [2, 2], padding: [1, 1, 1, 1], ceil_mode: false };
+        change(&mut pool);
+        Op::MaxPool(pool)
+    }
+
+    #[test]
+    fn shapes_follow_the_rules() {
+        let dilated = |c: &mut Conv| (c.dilation, c.padding) = ([3, 2], [0, 1, 2, 3]);
+        for (op, inputs, shape) in [
+            (Op::Input { shape: MAP }, &[][..], MAP),
+            (conv(|_| ()), &[MAP], [2, 6, 4, 24]),
+            (conv(|c| c.stride = [2, 3]), &[MAP], [2, 3, 2, 24]),
+            (conv(dilated), &[MAP], [2, 3, 7, 24]),
+            (conv(|c| (c.groups, c.kernel) = (12, [8, 6])), &[MAP], [2, 1, 1, 24]),
+            (pool(|_| ()), &[MAP], [2, 4, 4, 12]),
+            (pool(|p| p.ceil_mode = true), &[MAP], [2, 5, 4, 12]),
+            (Op::Add, &[MAP, MAP], MAP),
+            (Op::Mul, &[MAP, VECTOR], MAP),
+            (Op::Concat, &[MAP, MAP, [2, 8, 6, 1]], [2, 8, 6, 25]),
+            (Op::Slice { start: 3, len: 9 }, &[MAP], [2, 8, 6, 9]),
+            (Op::ChannelShuffle { groups: 4 }, &[MAP], MAP),
+            (Op::Pad { padding: [1, 2, 3, 4] }, &[MAP], [2, 11, 13, 12]),
+            (Op::GlobalAvgPool, &[MAP], VECTOR),
+            (Op::Flatten, &[MAP], [2, 1, 1, 576]),
+            (Op::Linear { out_features: 5, bias: true }, &[VECTOR], [2, 1, 1, 5]),
+            (Op::Dropout { rate: 1.0 }, &[MAP], MAP),
+        ] {
+            assert_eq!(op.output(inputs), Ok(shape), "{op:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        let one = |op: Op, part: &'static str| (op, vec![MAP], part);
+        for (op, inputs, part) in [
+            (Op::Add, vec![MAP], "takes 2 inputs, got 1"),
+            (Op::Input { shape: MAP }, vec![MAP], "takes 0 inputs, got 1"),
+            (Op::Softmax, vec![], "takes 1 inputs, got 0"),
+            (Op::Concat, vec![], "takes at least one input"),
+            (Op::Add, vec![MAP, VECTOR], "cannot add [2, 8, 6, 12] and [2, 1, 1, 12]"),
+            (Op::Mul, vec![VECTOR, MAP], "cannot multiply [2, 1, 1, 12] by [2, 8, 6, 12]"),
+            (Op::Mul, vec![MAP, [1, 1, 1, 12]], "cannot multiply"),
+            (Op::Concat, vec![MAP, [2, 8, 5, 12]], "cannot join [2, 8, 6, 12] and [2, 8, 5, 12]"),
+            (Op::Concat, vec![[1, 1, 1, MAX_VALUES]; 2], "outside 1..="),
+            one(conv(|c| c.groups = 0), "0 groups must divide 12 input and 24 output channels"),
+            one(conv(|c| c.groups = 5), "5 groups must divide 12 input"),
+            one(conv(|c| c.groups = 8), "8 groups must divide 12 input"),
+            one(
+                conv(|c| (c.groups, c.out_channels) = (12, 30)),
+                "12 groups must divide 12 input and 30 output",
+            ),
+            one(conv(|c| c.kernel = [0, 3]), "each must be 1..=4096"),
+            one(conv(|c| c.stride = [1, 0]), "each must be 1..=4096"),
+            one(conv(|c| c.dilation = [4097, 1]), "each must be 1..=4096"),
+            one(conv(|c| c.kernel = [HUGE, HUGE]), "each must be 1..=4096"),
+            one(conv(|c| c.kernel = [9, 3]), "a kernel reaching over 9 does not fit into 8"),
+            one(conv(|c| c.dilation = [1, 3]), "a kernel reaching over 7 does not fit into 6"),
+            one(conv(|c| c.padding = [HUGE, 1, 0, 0]), "padding is out of range"),
+            one(conv(|c| c.padding = [MAX_VALUES; 4]), "padding is out of range"),
+            one(conv(|c| c.padding = [100_000; 4]), "outside 1..="),
+            one(conv(|c| c.out_channels = 0), "outside 1..="),
+            one(conv(|c| c.out_channels = HUGE), "outside 1..="),
+            one(
+                pool(|p| p.padding = [2, 0, 0, 0]),
+                "padding [2, 0, 0, 0] is more than half the window [3, 2]",
+            ),
+            one(pool(|p| p.padding = [0, 0, 0, 2]), "is more than half the window"),
+            one(pool(|p| p.kernel = [12, 2]), "a kernel reaching over 12 does not fit into 10"),
+            one(pool(|p| p.stride = [0, 1]), "each must be 1..=4096"),
+            one(Op::BatchNorm { eps: f32::NAN }, "eps is NaN, expected a small positive number"),
+            one(Op::BatchNorm { eps: -1e-3 }, "eps is -0.001"),
+            one(Op::Act(Act::LeakyRelu(f32::INFINITY)), "the slope is inf, expected a finite number"),
+            one(Op::Dropout { rate: f32::NAN }, "the rate is NaN, expected 0 to 1"),
+            one(Op::Slice { start: 12, len: 1 }, "channels 12..12+1 of 12"),
+            one(Op::Slice { start: HUGE, len: 2 }, "of 12"),
+            one(Op::Slice { start: 3, len: 0 }, "outside 1..="),
+            one(Op::ChannelShuffle { groups: 0 }, "0 groups do not divide 12 channels"),
+            one(Op::ChannelShuffle { groups: 5 }, "5 groups do not divide 12 channels"),
+            one(Op::Pad { padding: [0, HUGE, 0, 0] }, "padding is out of range"),
+            one(Op::Pad { padding: [1 << 20; 4] }, "outside 1..="),
+            one(Op::Linear { out_features: 3, bias: false }, "takes a vector [N,1,1,C], got [2, 8, 6, 12]"),
+            (Op::Linear { out_features: 0, bias: false }, vec![VECTOR], "outside 1..="),
+            (Op::Linear { out_features: HUGE, bias: false }, vec![VECTOR], "outside 1..="),
+            (Op::Input { shape: [1, 0, 8, 3] }, vec![], "outside 1..="),
+            (Op::Input { shape: [HUGE, 2, 1, 1] }, vec![], "outside 1..="),
+            (Op::Input { shape: [1, 1, 2, 1 << 28] }, vec![], "outside 1..="),
+        ] {
+            let message = op.output(&inputs).expect_err(&format!("{op:?} fits {inputs:?}"));
+            assert!(message.contains(part), "{op:?}: `{message}` does not say `{part}`");
+        }
+    }
+
+    #[test]
+    fn every_ceiling_window_holds_a_value() {
+        // Each digit of the number, in a base of its own, is one of the settings.
+        for number in 0..5 * 4 * 5 * 3 * 3 {
+            let (extent, kernel, stride) = (1 + number % 5, 1 + number / 5 % 4, 1 + number / 20 % 5);
+            let (before, after) = (number / 100 % 3, number / 300);
+            let padding = [before, after, 0, 0];
+            let pool = Pool { kernel: [kernel, 1], stride: [stride, 1], padding, ceil_mode: true };
+            let Ok(window) = pool.window([1, extent, 1, 1]) else { continue };
+            for row in 0..window.out_h {
+                let from = (row * stride) as isize - before as isize;
+                assert!(
+                    from < extent as isize && from + kernel as isize > 0,
+                    "{pool:?} over {extent}, row {row}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn costs_stop_at_the_greatest_number() {
+        let op = conv(|c| (c.kernel, c.groups) = ([HUGE, HUGE], 0));
+        assert_eq!(op.macs(MAP, [HUGE; 4]), u64::MAX);
+        assert_eq!(Op::Linear { out_features: HUGE, bias: true }.macs([HUGE; 4], [HUGE; 4]), u64::MAX);
+        assert_eq!(conv(|c| c.groups = 4).macs(MAP, [2, 6, 4, 24]), 2 * 6 * 4 * 24 * 9 * 3);
+        assert_eq!(count(&[HUGE, HUGE, 0]), 0);
+        assert_eq!(count(&[]), 1);
+    }
+}

@@ -357,7 +357,7 @@ impl<'a> Rest<'a> {
 
     /// Takes a second buffer out for writing.
     fn split(&mut self, buffer: Buffer) -> (&'a mut [f32], Rest<'a>) {
-        let [a, b, _] = core::mem::replace(&mut self.parts, [(0, &mut []), (0, &mut []), (0, &mut [])]);
+        let [a, b, _] = core::mem::take(&mut self.parts);
         let (holder, other) = if buffer.start < b.0 { (a, b) } else { (b, a) };
         let (before, rest) = holder.1.split_at_mut(buffer.start - holder.0);
         let (taken, after) = rest.split_at_mut(buffer.len);

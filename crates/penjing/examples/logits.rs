@@ -14,7 +14,9 @@ use penjing_runtime::{Serial, pixels::View};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [path, out, photos @ ..] = &args[..] else { return Err("usage: logits MODEL|bundled OUT PHOTO...".into()) };
+    let [path, out, photos @ ..] = &args[..] else {
+        return Err("usage: logits MODEL|bundled OUT PHOTO...".into());
+    };
     let model = match path.as_str() {
         "bundled" => model::bundled().ok_or("built without the backbone")?,
         path => model::load(Path::new(path))?,

@@ -15,7 +15,10 @@ fn main() -> Result<(), Error> {
     net.separable("layer", image, 16, 3, 1)?;
     let graph = net.finish();
     for layer in cost::layers(&graph) {
-        println!("{:16} {:?} {} parameters, {} multiply-adds", layer.name, layer.shape, layer.params, layer.macs);
+        println!(
+            "{:16} {:?} {} parameters, {} multiply-adds",
+            layer.name, layer.shape, layer.params, layer.macs
+        );
     }
     let plan = PlanBuf::lower(&graph, &random_weights(&graph, 0), 1)?;
     println!("working memory: {} bytes", plan.plan().peak_ram_bytes());

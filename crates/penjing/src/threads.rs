@@ -5,6 +5,9 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
+/// Most threads of one run: what the kernels take.
+const MAX_THREADS: usize = 256;
+
 /// A pool of threads: photos are shared out among them, or the pieces of one inference.
 #[derive(Debug)]
 pub struct Threads {
@@ -12,18 +15,21 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// So many threads; one for each core when `None`.
+    /// So many threads, at most 256; one for each core when `None`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for zero or for more than the system gives.
     pub fn new(count: Option<usize>) -> Result<Self> {
         let count = match count {
-            Some(count @ 1..=1024) => count,
-            Some(other) => return Err(Error::Unsupported(format!("{other} threads; expected 1 to 1024"))),
-            None => std::thread::available_parallelism().map_or(1, usize::from),
+            Some(count @ 1..=MAX_THREADS) => count,
+            Some(other) => {
+                return Err(Error::Unsupported(format!("{other} threads; expected 1 to {MAX_THREADS}")));
+            }
+            None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
-        let pool = pool.map_err(|error| Error::Unsupported(format!("cannot start {count} threads: {error}")))?;
+        let pool =
+            pool.map_err(|error| Error::Unsupported(format!("cannot start {count} threads: {error}")))?;
         Ok(Threads { pool })
     }
 
@@ -53,7 +59,41 @@ impl Workers for Threads {
             return task(0, 0);
         }
         self.pool.install(|| {
-            (0..pieces).into_par_iter().for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
+            (0..pieces)
+                .into_par_iter()
+                .for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_threads_as_the_kernels_take() {
+        for count in [0, MAX_THREADS + 1, usize::MAX] {
+            assert!(Threads::new(Some(count)).is_err(), "{count}");
+        }
+        let threads = Threads::new(Some(MAX_THREADS)).unwrap();
+        let input = vec![1.0; 64 * 64 * 8];
+        let weight = vec![1.0; 8 * 8];
+        let mut packed = vec![0.0; penjing_kernels::pointwise::packed_len(8, 8)];
+        penjing_kernels::pointwise::pack(8, 8, &weight, None, &mut packed);
+        let mut y = vec![0.0; 64 * 64 * 8];
+        let (isa, act) = (penjing_kernels::Isa::detect(), penjing_kernels::Act::None);
+        penjing_kernels::pointwise::run(
+            isa,
+            threads.workers(),
+            64 * 64,
+            8,
+            8,
+            act,
+            &input,
+            &packed,
+            None,
+            &mut y,
+        );
+        assert!(y.iter().all(|v| *v == 8.0));
     }
 }

@@ -46,9 +46,11 @@ fn close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
 
 #[test]
 fn mobilenet_v2_of_any_width_and_size() {
-    for (width, size, name) in
-        [(1.0, 224, "mobilenet_v2_x1.0_224"), (0.35, 96, "mobilenet_v2_x0.35_96"), (1.4, 75, "mobilenet_v2_x1.4_75")]
-    {
+    for (width, size, name) in [
+        (1.0, 224, "mobilenet_v2_x1.0_224"),
+        (0.35, 96, "mobilenet_v2_x0.35_96"),
+        (1.4, 75, "mobilenet_v2_x1.4_75"),
+    ] {
         let arch = Arch::named("mobilenet_v2").unwrap().0;
         let graph = arch.graph(&zoo::Config { width, size, ..arch.config(1000) }).unwrap();
         let weights = zoo::random_weights(&graph, 3);
@@ -58,10 +60,8 @@ fn mobilenet_v2_of_any_width_and_size() {
 }
 
 fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PENJING_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("PENJING_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
     let path = root.join(path);
     if !path.exists() {
         println!("skipped: {} is not there", path.display());

@@ -80,7 +80,7 @@ pub fn run(cli: Cli, console: &Console) -> anyhow::Result<Outcome> {
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct ThreadsArg {
     /// Threads [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
 }
 

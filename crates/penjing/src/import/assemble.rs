@@ -42,7 +42,9 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
     let head = key("classifier.weight")?;
     let classes = match tensors.get(&head).map(|tensor| tensor.shape.as_slice()) {
         Some([classes, _]) => *classes,
-        Some(other) => return Err(fault(format!("`{head}` has shape {other:?}, expected [classes, features]"))),
+        Some(other) => {
+            return Err(fault(format!("`{head}` has shape {other:?}, expected [classes, features]")));
+        }
         None => {
             let some: Vec<&str> = tensors.keys().take(3).map(String::as_str).collect();
             return Err(fault(format!(
@@ -53,7 +55,8 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
             )));
         }
     };
-    let config = Config { width: details.width, size: details.size.unwrap_or(arch.size), ..arch.config(classes) };
+    let config =
+        Config { width: details.width, size: details.size.unwrap_or(arch.size), ..arch.config(classes) };
     let graph = arch.graph(&config)?;
 
     let mut weights = Weights::new();
@@ -69,7 +72,9 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
                     Some(tensor) if tensor.shape == shape => {
                         weights.insert(name, tensor);
                     }
-                    _ => faults.push(format!("`{key}` has shape {theirs:?}, which does not fit {shape:?} of `{name}`")),
+                    _ => faults.push(format!(
+                        "`{key}` has shape {theirs:?}, which does not fit {shape:?} of `{name}`"
+                    )),
                 }
             }
         }

@@ -76,14 +76,17 @@ fn resize(model: &mut Model, size: usize) -> Result<()> {
 }
 
 fn to_gray(model: &mut Model) -> Result<()> {
-    let unknown = || Error::Unsupported(format!("{}: a gray input needs a convolution and BatchNorm first", model.arch));
+    let unknown = || {
+        Error::Unsupported(format!("{}: a gray input needs a convolution and BatchNorm first", model.arch))
+    };
     let [image, stem, normal, ..] = model.graph.nodes() else { return Err(unknown()) };
     let (Op::Conv(conv), Op::BatchNorm { .. }) = (&stem.op, &normal.op) else { return Err(unknown()) };
     if conv.groups != 1 || image.shape[3] != 3 {
         return Err(unknown());
     }
     let (weight_name, mean_name) = (format!("{}.weight", stem.name), format!("{}.mean", normal.name));
-    let (Some(weight), Some(bn_mean)) = (model.weights.get(&weight_name), model.weights.get(&mean_name)) else {
+    let (Some(weight), Some(bn_mean)) = (model.weights.get(&weight_name), model.weights.get(&mean_name))
+    else {
         return Err(unknown());
     };
     let average = |values: [f32; 3]| values.iter().sum::<f32>() / 3.0;
@@ -134,7 +137,10 @@ mod tests {
         let photo = Rgb { width: 90, height: 70, data: &data };
         let gray = adapt(&backbone, &Input { gray: true, ..Input::default() }).unwrap();
         assert_eq!(gray.graph.input_shape(), Some([1, 224, 224, 1]));
-        let worst = logits(&backbone, photo).iter().zip(logits(&gray, photo)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        let worst = logits(&backbone, photo)
+            .iter()
+            .zip(logits(&gray, photo))
+            .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(worst < 1e-3, "{worst}");
 
         // Other means and deviations for each channel: equal but for the border.

@@ -1,7 +1,7 @@
 //! Features kept on disk, so that a second run on the same photos does not compute them again.
 
-use half::f16;
 use etcetera::BaseStrategy as _;
+use half::f16;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};

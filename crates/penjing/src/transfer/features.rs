@@ -113,6 +113,8 @@ impl Extractor {
             skipped: Vec::new(),
             computed: 0,
         };
+        // Growing by doubling would hold the largest part of all memory twice.
+        all.rows.reserve_exact(samples.len() * views * self.width);
         progress.begin("features", samples.len());
         let chunk = 32 * threads.count();
         for (start, chunk) in (0..).step_by(chunk).zip(samples.chunks(chunk)) {

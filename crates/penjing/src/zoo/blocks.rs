@@ -113,7 +113,13 @@ impl Builder {
     ///
     /// # Errors
     /// When the kernel does not fit the map.
-    pub fn conv_bn(&mut self, name: &str, x: NodeId, out_channels: usize, kernel: usize) -> Result<NodeId, Error> {
+    pub fn conv_bn(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        out_channels: usize,
+        kernel: usize,
+    ) -> Result<NodeId, Error> {
         let x = self.conv(name, x, out_channels, kernel, 1, 1, false)?;
         self.batch_norm(name, x)
     }
