@@ -8,7 +8,9 @@ use penjing::data::decode::{Limits, decode};
 
 fn main() -> std::io::Result<()> {
     let Some(dump) = std::env::args_os().nth(1) else {
-        return Err(std::io::Error::other("usage: decode_parity DUMP, written by scripts/goldens/decode_dump.py"));
+        return Err(std::io::Error::other(
+            "usage: decode_parity DUMP, written by scripts/goldens/decode_dump.py",
+        ));
     };
     let mut dump = BufReader::new(File::open(dump)?);
     let (mut photos, mut refused, mut seconds) = (0u32, 0u32, 0.0);

@@ -2,9 +2,11 @@
 
 pub mod adapt;
 pub mod cache;
+pub mod calibration;
 pub mod features;
 pub mod head;
 mod lbfgs;
+mod softmax_loss;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -93,7 +95,7 @@ pub fn fit_head(
     let kept: Vec<&Sample> = extracted.kept.iter().map(|&index| samples[index]).collect();
     let labels: Vec<u32> = kept.iter().map(|sample| sample.class as u32).collect();
     every_class_has_a_photo(data, &samples, &extracted)?;
-    let (folds, held_out) = folds(data, &kept, &extracted.hashes, options.seed, progress);
+    let (folds, held_out) = folds(data, &kept, &extracted.hashes, options.seed, progress)?;
     let fit = solve(&extracted, &labels, data.classes.len(), &folds, &held_out, threads, progress)?;
     let model = graft(&backbone, data, &kept, &extracted, &fit, options)?;
     Ok(Trained {
@@ -138,22 +140,33 @@ fn folds(
     hashes: &[[u8; 32]],
     seed: u64,
     progress: &dyn Progress,
-) -> (Vec<u32>, Vec<u32>) {
+) -> Result<(Vec<u32>, Vec<u32>)> {
     let groups = split::groups(kept, hashes);
     report(data, kept, &groups, progress);
-    if kept.iter().any(|sample| sample.part == Part::Val) {
-        return (kept.iter().map(|sample| u32::from(sample.part == Part::Val)).collect(), vec![1]);
-    }
     let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
     let count = data.classes.len();
-    if kept.len() < FEWEST_FOR_HOLDOUT {
-        let folds = split::folds(&classes, &groups.ids, count, FOLDS, seed);
-        (folds.into_iter().map(|fold| fold as u32).collect(), (0..FOLDS as u32).collect())
+    // The folds, and the first of them that is held out.
+    let (folds, first): (Vec<usize>, _) = if kept.iter().any(|sample| sample.part == Part::Val) {
+        (kept.iter().map(|sample| usize::from(sample.part == Part::Val)).collect(), 1)
+    } else if kept.len() < FEWEST_FOR_HOLDOUT {
+        (split::folds(&classes, &groups.ids, count, FOLDS, seed), 0)
     } else {
         let fraction = split::validation_fraction(kept.len());
         let held = split::holdout(&classes, &groups.ids, count, fraction, seed);
-        (held.into_iter().map(u32::from).collect(), vec![1])
+        (held.into_iter().map(usize::from).collect(), 1)
+    };
+    let mut sizes = [0; FOLDS];
+    folds.iter().for_each(|&fold| sizes[fold] += 1);
+    // With few groups some folds are empty.
+    let held_out: Vec<u32> = (first..FOLDS).filter(|&fold| sizes[fold] > 0).map(|fold| fold as u32).collect();
+    if held_out.is_empty() || sizes.contains(&kept.len()) {
+        return Err(Error::data(
+            &data.root,
+            "no photo can be held out to check what is learnt from the others: all are copies of one, or of one \
+             group; add photos, or group them otherwise",
+        ));
     }
+    Ok((folds.into_iter().map(|fold| fold as u32).collect(), held_out))
 }
 
 const FOLDS: usize = 5;
