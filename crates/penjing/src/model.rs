@@ -1,7 +1,7 @@
 //! Models on disk: read whole, written so that nothing is ever lost.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -17,11 +17,18 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 /// # Errors
 /// [`Error::Io`] when the file cannot be read, [`Error::Model`] when it is not a whole, unchanged model.
 pub fn load(path: &Path) -> Result<Model> {
-    let size = std::fs::metadata(path).map_err(|error| Error::io(path, "read", error))?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(Error::model(path, format!("{size} bytes; a model has at most {MAX_FILE_BYTES}")));
+    let failed = |error| Error::io(path, "read", error);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let there = file.metadata().map_err(failed)?;
+    if there.is_dir() {
+        return Err(Error::model(path, "is a folder; expected a model file"));
     }
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, "read", error))?;
+    let mut bytes = Vec::with_capacity(there.len().min(MAX_FILE_BYTES) as usize);
+    // A device or a pipe does not tell its length, so that alone bounds nothing.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::model(path, format!("longer than {MAX_FILE_BYTES} bytes; expected a model file")));
+    }
     Model::from_bytes(&bytes).map_err(|error| Error::model(path, error.to_string()))
 }
 

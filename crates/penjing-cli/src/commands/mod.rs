@@ -32,10 +32,10 @@ use crate::console::Console;
 )]
 pub struct Cli {
     /// One JSON document on stdout, nothing else
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     pub json: bool,
     /// Nothing on stderr but errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 101)]
     pub quiet: bool,
     #[command(subcommand)]
     verb: Verb,

@@ -25,7 +25,7 @@ use crate::console::{Console, bytes, peak_rss_bytes, round};
 /// Turn labelled photos into a classifier
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder with one sub-folder per class, train/val/test of those, or a CSV (path,label[,split][,group])
+    /// A folder with one sub-folder per class, train/val/test of those, or a CSV with the columns path and label, and if wanted split and group
     #[arg(value_name = "DATA")]
     data: PathBuf,
     /// The model file to write

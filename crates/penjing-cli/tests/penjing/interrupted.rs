@@ -25,12 +25,12 @@ fn ctrl_c_stops_soon_leaves_nothing_and_loses_nothing() {
     let args = ["train", "photos", "-o", "models/m.penjing", "--threads", "1", "--json"];
     let child = place.command(&args).spawn().unwrap();
     wait_until("the cache", || place.at("cache/features").exists());
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(800));
     let asked = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("features so far are kept"), "{output:?}");
     assert!(place.names("models").is_empty());

@@ -14,6 +14,7 @@ fn nonsense_is_refused_before_any_work_and_named() {
         (train(&["--size", "7"]), ["'7'", "--size"]),
         (train(&["--size", "1000000"]), ["'1000000'", "--size"]),
         (train(&["--size", "abc"]), ["'abc'", "--size"]),
+        (train(&["--fit", "oval"]), ["'oval'", "--fit"]),
         (train(&["--seed", "-1"]), ["'-1'", "unexpected"]),
         (train(&["--backbone", "nonsense"]), ["'nonsense'", "--backbone"]),
         (

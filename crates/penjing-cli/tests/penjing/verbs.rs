@@ -77,6 +77,17 @@ fn a_network_without_weights_can_be_measured() {
 }
 
 #[test]
+fn the_model_carries_how_it_wants_its_pixels() {
+    let place = Place::new();
+    place.photos("photos", &["a", "b"], 4);
+    place.train("photos", "m.penjing", &["--gray", "--fit", "pad"]).json();
+    let input = &place.run(&["inspect", "m.penjing", "--json"]).json()["input"];
+    assert_eq!((&input["height"], &input["color"]), (&64.into(), &"gray".into()));
+    assert!(input["fit"].to_string().contains("pad"), "{input}");
+    assert_eq!(place.run(&["eval", "m.penjing", "photos", "--json"]).json()["n"], 8);
+}
+
+#[test]
 fn a_photo_may_come_on_stdin() {
     let place = Place::new();
     let mut command = place.command(&["classify", trained().to_str().unwrap(), "-", "--json"]);
