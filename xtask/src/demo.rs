@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (train, test) = (dir.join("train"), dir.join("test"));
     let penjing = |args: &[&Path]| {
         let mut command = Command::new(&binary);
-        command.args(args).stdin(Stdio::null());
+        command.args(args).env("PENJING_CACHE", dir.join("cache")).stdin(Stdio::null());
         println!("\n$ {}", process::shown(&command));
         process::run(&mut command)
     };

@@ -33,7 +33,12 @@ pub fn run() -> Result<()> {
         for (line, typed) in commands {
             println!("{}:{line}: $ {typed}", page.file_name().unwrap_or_default().to_string_lossy());
             let mut shell = Command::new("sh");
-            shell.args(["-c", &typed]).current_dir(&dir).env("PATH", &path).stdin(Stdio::null());
+            shell
+                .args(["-c", &typed])
+                .current_dir(&dir)
+                .env("PATH", &path)
+                .env("PENJING_CACHE", dir.join("cache"))
+                .stdin(Stdio::null());
             let status = shell.status().context("cannot start sh")?;
             if !status.success() {
                 bail!("{}:{line}: `{typed}` ended with {status} (in {})", page.display(), dir.display());

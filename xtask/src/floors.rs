@@ -45,8 +45,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ("classifier", &["error", "runner"]),
     ("eval", &["error", "data", "classifier", "progress", "threads"]),
     ("train", &["error", "data", "zoo", "progress", "random", "runner", "threads"]),
-    ("transfer", &["error", "data", "zoo", "train", "eval", "progress", "random", "runner", "threads"]),
-    ("compress", &["error", "data", "zoo", "train", "eval", "progress", "random", "runner", "threads"]),
+    (
+        "transfer",
+        &["error", "data", "zoo", "train", "eval", "classifier", "progress", "random", "runner", "threads"],
+    ),
+    (
+        "compress",
+        &["error", "data", "zoo", "train", "eval", "classifier", "progress", "random", "runner", "threads"],
+    ),
     ("report", &["error", "eval"]),
 ];
 

@@ -20,28 +20,32 @@ pub struct Console {
     quiet: bool,
     bar: Mutex<Option<ProgressBar>>,
     cancelled: Arc<AtomicBool>,
+    /// Whether a phase is under way, which asks for `cancelled` again and again.
+    working: Arc<AtomicBool>,
 }
 
 impl Console {
-    /// From now on Ctrl-C (and SIGTERM, SIGHUP) asks the work to stop; a second one ends the process at once.
+    /// From now on Ctrl-C (and SIGTERM, SIGHUP) asks a phase of work to stop; between phases, or asked again, the
+    /// process ends at once.
     pub fn new(json: bool, quiet: bool) -> Self {
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&cancelled);
-        // Without a handler Ctrl-C still ends the process, and no file is left half written.
-        let _ = ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
-                // Asked twice: at once is what is wanted, even if a temporary file stays behind.
+        let (cancelled, working) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stop, busy) = (Arc::clone(&cancelled), Arc::clone(&working));
+        // Where signals are ignored on purpose, as under `nohup`, they stay ignored. Without a handler Ctrl-C still
+        // ends the process, and no file is left half written.
+        let _ = ctrlc::try_set_handler(move || {
+            if stop.swap(true, Ordering::SeqCst) || !busy.load(Ordering::SeqCst) {
+                // Nobody would look at the flag, or not soon enough.
                 #[allow(clippy::disallowed_methods)]
                 std::process::exit(130);
             }
         });
-        Console { json, quiet, bar: Mutex::new(None), cancelled }
+        Console { json, quiet, bar: Mutex::new(None), cancelled, working }
     }
 
     /// The result: one JSON document, or the text for people.
     pub fn result(&self, json: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         // Whole before a byte is written: half a document is none.
-        let text = if self.json { serde_json::to_string(json)? + "\n" } else { text() };
+        let text = if self.json { serde_json::to_string(json)? + "\n" } else { printable(&text()) };
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
     }
@@ -60,7 +64,7 @@ impl Console {
 
     fn line(&self, line: &str) {
         let print = || {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            let _ = writeln!(std::io::stderr(), "{}", printable(line));
         };
         match &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(bar) => bar.suspend(print),
@@ -71,6 +75,7 @@ impl Console {
 
 impl Progress for Console {
     fn begin(&self, phase: &str, items: usize) {
+        self.working.store(true, Ordering::SeqCst);
         let shown = !self.quiet && std::io::stderr().is_terminal();
         let target =
             if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
@@ -90,6 +95,7 @@ impl Progress for Console {
     }
 
     fn end(&self) {
+        self.working.store(false, Ordering::SeqCst);
         if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }
@@ -102,6 +108,12 @@ impl Progress for Console {
     fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
+}
+
+/// The text without what could steer a terminal: names of files and classes come from outside.
+fn printable(text: &str) -> String {
+    let steers = |c: char| c.is_control() && c != '\n';
+    text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// Most memory the process has held so far, where the system tells (Linux).

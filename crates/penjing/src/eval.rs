@@ -1,7 +1,5 @@
 //! How good a model is, on photos that it has not seen.
 
-use std::path::PathBuf;
-
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -9,7 +7,7 @@ use crate::{
     Error, Result,
     classifier::{Classifier, ranked},
     data::{
-        Dataset, Sample,
+        Dataset, Sample, Skipped,
         decode::{self, Limits},
     },
     progress::Progress,
@@ -46,16 +44,6 @@ pub struct ClassScore {
     pub recall: Option<f64>,
     /// Share of the photos called this that are this; `None` if none was.
     pub precision: Option<f64>,
-}
-
-/// A photo that could not be used.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Skipped {
-    /// The file.
-    #[serde(serialize_with = "displayed")]
-    pub path: PathBuf,
-    /// Why.
-    pub why: String,
 }
 
 /// Classifies the samples and compares with their labels.
@@ -120,7 +108,7 @@ pub fn evaluate<'a>(
                 among_five += usize::from(order.iter().take(5).any(|&guess| guess == class));
                 confusion[class][order[0]] += 1;
             }
-            Err(error) => skipped.push(Skipped { path: sample.path.clone(), why: bare(&error) }),
+            Err(error) => skipped.push(Skipped::new(&sample.path, &error)),
         }
     }
     if n == 0 {
@@ -143,20 +131,6 @@ pub fn evaluate<'a>(
     let top1 = right as f64 / n as f64;
     let top1_se = (top1 * (1.0 - top1) / n as f64).sqrt();
     Ok(Evaluation { n, top1, top5: among_five as f64 / n as f64, top1_se, per_class, confusion, skipped })
-}
-
-/// A path as it is shown: one that is not Unicode is no reason to write nothing.
-fn displayed<S: serde::Serializer>(path: &std::path::Path, to: S) -> std::result::Result<S::Ok, S::Error> {
-    to.collect_str(&path.display())
-}
-
-/// An error's message without the path in front, which stands beside it.
-pub(crate) fn bare(error: &Error) -> String {
-    match error {
-        Error::Data { what, .. } | Error::Model { what, .. } => what.clone(),
-        Error::Io { doing, source, .. } => format!("cannot {doing}: {source}"),
-        Error::Unsupported(_) | Error::Interrupted => error.to_string(),
-    }
 }
 
 fn shortened(names: &[&str]) -> String {

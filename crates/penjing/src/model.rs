@@ -55,11 +55,16 @@ impl Output {
     /// # Errors
     /// [`Error::Data`] when something is there already, [`Error::Io`] when the folder is missing or not writable.
     pub fn new(path: &Path, replace: bool) -> Result<Self> {
-        let output = Output { path: path.to_owned(), replace };
+        // A link stays a link: what it points at is replaced.
+        let linked = if replace && path.is_symlink() { path.canonicalize().ok() } else { None };
+        let output = Output { path: linked.unwrap_or_else(|| path.to_owned()), replace };
         // "models/" means a folder even before there is one.
         if path.is_dir() || path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
         {
             return Err(Error::data(path, "is a folder; name a file to write"));
+        }
+        if path.exists() && !path.is_file() {
+            return Err(Error::data(path, "is no regular file; name a file to write"));
         }
         if !replace && path.symlink_metadata().is_ok() {
             return Err(Error::data(path, "is there already; give another name, or --force to overwrite it"));

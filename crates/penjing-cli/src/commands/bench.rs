@@ -84,7 +84,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     // The whole measurement runs on a thread of the pool, so that a run does not pay for waking it.
     let interrupted = threads.install(|| {
         let start = Instant::now();
-        while start.elapsed() < budget / 10 {
+        while start.elapsed() < budget / 10 && !console.cancelled() {
             runner.run_tensor(&input, workers);
         }
         let start = Instant::now();

@@ -9,13 +9,16 @@ use std::{
 use penjing::{
     Error,
     classifier::{Classifier, Guess},
-    data::decode::{self, Limits},
+    data::{
+        decode::{self, Limits},
+        displayed, photos_below,
+    },
     model,
     progress::Progress as _,
 };
 use rayon::prelude::*;
 
-use super::{Outcome, ThreadsArg, displayed, photos_below};
+use super::{Outcome, ThreadsArg};
 use crate::console::Console;
 
 /// Name what photos show
@@ -50,13 +53,13 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     for path in &args.photos {
         // Photos that were named are tried whatever their name; in a folder the extension decides.
         if path.is_dir() {
-            let below = photos_below(path);
-            let error = match &below {
-                Ok(below) => below.is_empty().then(|| "no photo in this folder".to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            answers.extend(error.map(|error| Answer { path: path.clone(), top: None, error: Some(error) }));
-            photos.extend(below.unwrap_or_default());
+            let (below, unreadable) = photos_below(path);
+            let failed = |path: PathBuf, error: String| Answer { path, top: None, error: Some(error) };
+            if below.is_empty() && unreadable.is_empty() {
+                answers.push(failed(path.clone(), "no photo in this folder".to_string()));
+            }
+            answers.extend(unreadable.into_iter().map(|notice| failed(notice.path, notice.what)));
+            photos.extend(below);
         } else {
             photos.push(path.clone());
         }

@@ -4,9 +4,10 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use penjing::{
     classifier::Classifier,
-    data::{Dataset, Part},
+    data::{Dataset, Part, Sample, split::content_hash},
     eval::{Evaluation, evaluate},
     model,
+    transfer::fingerprint,
 };
 
 use super::{Outcome, ThreadsArg, say_skipped};
@@ -18,7 +19,7 @@ pub struct Args {
     /// A model file
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// A folder with one sub-folder per class, train/val/test of those (test is used), or a CSV
+    /// A folder with one sub-folder per class, train/val/test of those (test is used, else val), or a CSV
     #[arg(value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]
@@ -32,13 +33,36 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     for notice in &data.notices {
         console.say(&notice.to_string());
     }
-    // Of data in parts the test part is judged; data without parts is all one part.
-    let part = if data.part(Part::Test).next().is_some() { Part::Test } else { Part::Train };
-    let samples = data.part(part).map(|(_, sample)| sample);
-    let evaluation = evaluate(&Classifier::new(&model)?, &data, samples, &threads, console)?;
+    // Data without parts is all one part; else what was held back most is what tells most.
+    let parts = [(Part::Test, "test"), (Part::Val, "val"), (Part::Train, "train")];
+    let there = parts.into_iter().find(|(part, _)| data.part(*part).next().is_some());
+    let (part, name) = there.unwrap_or((Part::Train, "train"));
+    let samples: Vec<&Sample> = data.part(part).map(|(_, sample)| sample).collect();
+    let evaluation = evaluate(&Classifier::new(&model)?, &data, samples.iter().copied(), &threads, console)?;
     say_skipped(&evaluation.skipped, console);
-    console.result(&evaluation, || describe(&evaluation))?;
+    if part == Part::Train && learnt(&model, &data, &samples) {
+        console.say("these are the photos that the model has learnt from: on others it will do worse");
+    }
+    let report = Report { part: name, evaluation: &evaluation };
+    console.result(&report, || describe(&evaluation))?;
     Ok(Outcome::Done)
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    /// The part of the data that was judged; data without parts is called train.
+    part: &'static str,
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+}
+
+/// Whether the model learnt from just these photos.
+fn learnt(model: &model::Model, data: &Dataset, samples: &[&Sample]) -> bool {
+    let hash = |sample: &&'_ Sample| content_hash(&sample.path).ok();
+    let hashes: Option<Vec<[u8; 32]>> = samples.iter().map(hash).collect();
+    let Some(hashes) = hashes else { return false };
+    let found = fingerprint(data, samples.iter().copied().zip(&hashes));
+    model.provenance.data_hash.as_ref() == Some(&found)
 }
 
 /// Overall figures, then a line a class, the weakest first, with what it is taken for.

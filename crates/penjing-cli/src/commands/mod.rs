@@ -15,7 +15,7 @@ use clap::{
     builder::{PathBufValueParser, TypedValueParser},
 };
 use penjing::{
-    eval::Skipped,
+    data::Skipped,
     model::Model,
     threads::Threads,
     zoo::{Arch, Config},
@@ -142,14 +142,4 @@ fn say_skipped(skipped: &[Skipped], console: &Console) {
     if skipped.len() > MOST {
         console.say(&format!("skipped {} more; --json names all", skipped.len() - MOST));
     }
-}
-
-/// A path as it is shown: one that is not Unicode is no reason to write nothing.
-fn displayed<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&path.display())
-}
-
-/// A photo, or every photo below a folder, in a fixed order.
-fn photos_below(path: &Path) -> penjing::Result<Vec<PathBuf>> {
-    penjing::data::photos_below(path)
 }

@@ -7,12 +7,13 @@ use std::{
 
 use penjing::{
     Error,
+    data::displayed,
     import::{self, Details},
     model::Output,
     zoo::{ARCHS, Arch},
 };
 
-use super::{Outcome, arch_parser, displayed, size_parser};
+use super::{Outcome, arch_parser, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are

@@ -106,7 +106,8 @@ fn a_class_of_one_photo_is_learnt_with_a_word_of_warning() {
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     assert_eq!(ran.json()["classes"], 3);
     let ran = place.run(&["eval", "m.penjing", "photos", "--json"]);
-    assert_eq!(ran.err, "");
+    assert_eq!(ran.err.lines().count(), 1);
+    ran.says(&["the photos that the model has learnt from"]);
     assert_eq!(ran.json()["n"], 11);
 }
 

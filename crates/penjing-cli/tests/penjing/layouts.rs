@@ -10,7 +10,9 @@ fn test_photos_judge_the_model_and_never_make_it() {
     for (part, count) in [("train", 6), ("val", 3), ("test", 4)] {
         place.photos(&format!("photos/{part}"), &["a", "b"], count);
     }
-    let report = place.train("photos", "m.penjing", &[]).json();
+    let ran = place.train("photos", "m.penjing", &[]);
+    ran.says(&["6 validation photos are copies of training photos"]);
+    let report = ran.json();
     assert_eq!((&report["photos"], &report["test_top1"]), (&18.into(), &1.0.into()));
 
     for name in ["a/0", "a/1", "a/2", "a/3", "b/0", "b/1", "b/2"] {

@@ -2,11 +2,10 @@
 
 pub mod decode;
 mod manifest;
-mod photos;
 mod scan;
 pub mod split;
 
-pub use photos::photos_below;
+pub use scan::photos_below;
 
 use crate::{Error, Result};
 pub use regex::Regex;
@@ -87,6 +86,34 @@ pub fn group_pattern(pattern: &str) -> Result<Regex> {
         let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
         Error::Unsupported(format!("not a regular expression: {reason}"))
     })
+}
+
+/// A photo that could not be used.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Skipped {
+    /// The file.
+    #[serde(serialize_with = "displayed")]
+    pub path: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+impl Skipped {
+    /// The photo at `path`, which failed with `error`.
+    pub fn new(path: &Path, error: &Error) -> Self {
+        // The path stands beside it.
+        let why = match error {
+            Error::Data { what, .. } | Error::Model { what, .. } => what.clone(),
+            Error::Io { doing, source, .. } => format!("cannot {doing}: {source}"),
+            Error::Unsupported(_) | Error::Interrupted => error.to_string(),
+        };
+        Skipped { path: path.to_owned(), why }
+    }
+}
+
+/// Serializes a path as it is shown: one that is not Unicode is no reason to write nothing.
+pub fn displayed<S: serde::Serializer>(path: &Path, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// Something in the data set that was skipped or should be looked at.

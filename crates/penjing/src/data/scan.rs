@@ -1,7 +1,7 @@
 //! Finding the photos of a folder by their names alone.
 
 use super::decode::is_photo_name;
-use super::{EXPECTED, Found, Notices, Part, Row, with_slashes};
+use super::{EXPECTED, Found, Notice, Notices, Part, Row, with_slashes};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -91,6 +91,25 @@ pub(super) fn scan(root: &Path) -> Result<Found> {
         notices.add(&folder, "holds no photos, left out");
     }
     Ok(Found { rows, notices })
+}
+
+/// Every photo below a folder, by the endings of their names, in the order of their paths, and the folders that could
+/// not be read. Links are followed; hidden files and folders are left out.
+pub fn photos_below(folder: &Path) -> (Vec<PathBuf>, Vec<Notice>) {
+    let (mut photos, mut unreadable) = (Vec::new(), Vec::new());
+    let walk = WalkDir::new(folder).follow_links(true).into_iter();
+    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.file_name())) {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() && is_photo_name(entry.path()) => {
+                photos.push(entry.into_path());
+            }
+            Ok(_) => {}
+            Err(error) => unreadable
+                .push(Notice { path: error.path().unwrap_or(folder).to_owned(), what: walk_problem(&error) }),
+        }
+    }
+    photos.sort();
+    (photos, unreadable)
 }
 
 /// Whether the folders right under `root` are train, val and test.

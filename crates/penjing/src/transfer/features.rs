@@ -12,10 +12,9 @@ use super::cache::{FeatureCache, Row, round_to_stored};
 use crate::{
     Error, Result,
     data::{
-        Sample,
+        Sample, Skipped,
         decode::{self, Limits},
     },
-    eval::{Skipped, bare},
     progress::Progress,
     random::SplitMix64,
     runner::Runner,
@@ -72,7 +71,8 @@ impl Extractor {
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
         let mut hasher = blake3::Hasher::new();
-        let described = serde_json::to_vec(&(FEATURES_VERSION, graph.nodes(), &model.pixels));
+        let described =
+            serde_json::to_vec(&(env!("CARGO_PKG_VERSION"), FEATURES_VERSION, graph.nodes(), &model.pixels));
         hasher.update(&described.map_err(|error| Error::Unsupported(error.to_string()))?);
         for (name, tensor) in &weights {
             hasher.update(name.as_bytes());
@@ -114,7 +114,13 @@ impl Extractor {
             computed: 0,
         };
         // Growing by doubling would hold the largest part of all memory twice.
-        all.rows.reserve_exact(samples.len() * views * self.width);
+        let values = samples.len().saturating_mul(views).saturating_mul(self.width);
+        all.rows.try_reserve_exact(values).map_err(|_| {
+            Error::Unsupported(format!(
+                "{} photos in {views} views give {values} features, more than memory holds; use fewer views",
+                samples.len()
+            ))
+        })?;
         progress.begin("features", samples.len());
         let chunk = 32 * threads.count();
         for (start, chunk) in (0..).step_by(chunk).zip(samples.chunks(chunk)) {
@@ -144,7 +150,7 @@ impl Extractor {
                     // What the others have computed is stored before the work ends.
                     Err(Error::Interrupted) => {}
                     Err(error) => {
-                        all.skipped.push(Skipped { path: samples[index].path.clone(), why: bare(&error) });
+                        all.skipped.push(Skipped::new(&samples[index].path, &error));
                     }
                 }
             }
@@ -191,7 +197,8 @@ impl Extractor {
     }
 }
 
-/// Raised when features or views are made in another way, so that old cache files are not used.
+/// Raised when features or views are made in another way, so that old cache files are not used; each release of penjing
+/// starts anew anyway.
 const FEATURES_VERSION: u32 = 1;
 
 struct PhotoFeatures {

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::calibration::{surprise, temperature};
 use super::lbfgs::{Ended, Lbfgs};
 use super::softmax_loss::{Packed, SoftmaxLoss};
-use crate::{Error, Result};
+use crate::{Error, Result, classifier::ranked};
 
 /// The strengths on offer, strong to weak. Photos in plenty never want the first ones, a few per class do.
 const LAMBDAS: [f64; 13] =
@@ -88,6 +88,24 @@ pub struct Fit {
     pub val_top1: f64,
     /// The temperature that makes `out_of_fold` most likely: probabilities are softmax(logits / temperature).
     pub temperature: f64,
+}
+
+impl Fit {
+    /// Whether held-out photos are likelier here than there by more than one standard error of the paired differences.
+    /// Both must have been fitted with the same folds; `labels` are those of all photos.
+    pub fn beats(&self, other: &Fit, labels: &[u32]) -> bool {
+        let surprises = |fit: &Fit| -> Vec<f64> {
+            let logits = fit.out_of_fold.chunks_exact(fit.head.classes).zip(&fit.validated);
+            logits.map(|(logits, &photo)| surprise(logits, labels[photo as usize], 1.0)).collect()
+        };
+        let gains: Vec<f64> =
+            surprises(other).iter().zip(surprises(self)).map(|(theirs, ours)| theirs - ours).collect();
+        let count = gains.len() as f64;
+        let mean = gains.iter().sum::<f64>() / count;
+        let variance =
+            gains.iter().map(|gain| (gain - mean) * (gain - mean)).sum::<f64>() / (count - 1.0).max(1.0);
+        mean > (variance / count).sqrt()
+    }
 }
 
 impl Head {
@@ -371,9 +389,8 @@ impl Judged {
         let mut judged = Judged::default();
         for (photo, logits) in each {
             let label = labels[photo as usize];
-            let own = logits[label as usize];
             judged.nll += surprise(&logits, label, 1.0);
-            judged.top1 += f64::from(u8::from(logits.iter().all(|z| *z <= own)));
+            judged.top1 += f64::from(u8::from(ranked(&logits)[0] == label as usize));
             judged.photos.push(photo);
             judged.logits.extend(logits);
         }

@@ -8,7 +8,12 @@ pub mod head;
 mod lbfgs;
 mod softmax_loss;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use penjing_runtime::{
     file::{Calibration, Model, Provenance},
@@ -23,8 +28,7 @@ use self::{
 };
 use crate::{
     Error, Result,
-    data::{Dataset, Part, Sample, split},
-    eval::Skipped,
+    data::{Dataset, Part, Sample, Skipped, split},
     progress::Progress,
     threads::Threads,
 };
@@ -34,7 +38,8 @@ use crate::{
 pub struct Options {
     /// How photos become the input.
     pub input: Input,
-    /// Views of each training photo: 1 plain, 2 also mirrored, more also cropped; by the number of photos when `None`.
+    /// Views of each training photo: 1 plain, 2 also mirrored, more also cropped. When `None`, mirrored views are made
+    /// up to 10,000 photos, and left out again if they led astray on held-out photos: a mirrored arrow is another arrow.
     pub views: Option<usize>,
     /// Seed of the split.
     pub seed: u64,
@@ -61,6 +66,8 @@ pub struct Trained {
     pub tried: Vec<Tried>,
     /// The chosen one.
     pub lambda: f64,
+    /// Views of each photo that the head was fitted to.
+    pub views: usize,
     /// Photos that could not be read.
     pub skipped: Vec<Skipped>,
     /// Feature rows computed now, and all of them.
@@ -70,7 +77,8 @@ pub struct Trained {
 /// Fits a regularized linear head on a frozen backbone's features.
 ///
 /// Photos of the test part are not touched. Where the data has a validation part, the strength of regularization is
-/// chosen on it; else by grouped, stratified cross-validation. The head that is returned is then fitted on all of the
+/// chosen on it (on those of its photos that are no copies of training photos, nor of a group with them); else by
+/// grouped, stratified cross-validation. The head that is returned is then fitted on all of the
 /// training and validation photos; `val_top1` is what heads that had not seen the judged photos reached.
 ///
 /// # Errors
@@ -96,12 +104,24 @@ pub fn fit_head(
     let labels: Vec<u32> = kept.iter().map(|sample| sample.class as u32).collect();
     every_class_has_a_photo(data, &samples, &extracted)?;
     let (folds, held_out) = folds(data, &kept, &extracted.hashes, options.seed, progress)?;
-    let fit = solve(&extracted, &labels, data.classes.len(), &folds, &held_out, threads, progress)?;
-    let model = graft(&backbone, data, &kept, &extracted, &fit, options)?;
+    let problem =
+        Problem { labels: &labels, classes: data.classes.len(), folds: &folds, held_out: &held_out };
+    let mut views = extracted.views;
+    let mut fit = problem.solve(&extracted, views, threads, progress)?;
+    if options.views.is_none() && views > 1 {
+        let plain = problem.solve(&extracted, 1, threads, progress)?;
+        if plain.beats(&fit, &labels) {
+            progress
+                .notice("mirrored photos led astray on held-out ones, so the head has not learnt from them");
+            (views, fit) = (1, plain);
+        }
+    }
+    let model = graft(&backbone, data, &kept, &extracted, &fit, views, options)?;
     Ok(Trained {
         photos: kept.len(),
         val_top1: fit.val_top1,
         lambda: fit.lambda,
+        views,
         computed: [extracted.computed, extracted.rows.len() / extracted.width],
         skipped: extracted.skipped,
         tried: fit.tried,
@@ -141,13 +161,20 @@ fn folds(
     seed: u64,
     progress: &dyn Progress,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
+    if kept.iter().all(|sample| sample.part != Part::Train) {
+        return Err(Error::data(
+            &data.root,
+            "has validation photos but none to learn from; add some to train",
+        ));
+    }
     let groups = split::groups(kept, hashes);
     report(data, kept, &groups, progress);
     let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
     let count = data.classes.len();
     // The folds, and the first of them that is held out.
-    let (folds, first): (Vec<usize>, _) = if kept.iter().any(|sample| sample.part == Part::Val) {
-        (kept.iter().map(|sample| usize::from(sample.part == Part::Val)).collect(), 1)
+    let judges = apart(kept, &groups.ids, progress);
+    let (folds, first): (Vec<usize>, _) = if judges.contains(&1) {
+        (judges, 1)
     } else if kept.len() < FEWEST_FOR_HOLDOUT {
         (split::folds(&classes, &groups.ids, count, FOLDS, seed), 0)
     } else {
@@ -169,6 +196,29 @@ fn folds(
     Ok((folds.into_iter().map(|fold| fold as u32).collect(), held_out))
 }
 
+/// 1 for each photo of the validation part that has nothing in common with a training photo.
+fn apart(kept: &[&Sample], groups: &[usize], progress: &dyn Progress) -> Vec<usize> {
+    let learnt: HashSet<usize> = kept
+        .iter()
+        .zip(groups)
+        .filter(|(sample, _)| sample.part == Part::Train)
+        .map(|(_, &group)| group)
+        .collect();
+    let (mut folds, mut shared) = (Vec::with_capacity(kept.len()), 0);
+    for (sample, group) in kept.iter().zip(groups) {
+        let judges = sample.part == Part::Val && !learnt.contains(group);
+        shared += usize::from(sample.part == Part::Val && !judges);
+        folds.push(usize::from(judges));
+    }
+    if shared > 0 {
+        progress.notice(&format!(
+            "{shared} validation photos are copies of training photos, or of a group with them; they do not count in \
+             the validation"
+        ));
+    }
+    folds
+}
+
 const FOLDS: usize = 5;
 /// From so many photos on one held-out part says enough, and folds would cost too much.
 const FEWEST_FOR_HOLDOUT: usize = 2000;
@@ -177,7 +227,7 @@ fn report(data: &Dataset, kept: &[&Sample], groups: &split::Groups, progress: &d
     if !groups.duplicates.is_empty() {
         let (a, b) = groups.duplicates[0];
         progress.notice(&format!(
-            "{} photos are copies of others, such as {} and {}; copies stay on one side of every split",
+            "{} photos are copies of others, such as {} and {}; no copy judges what was learnt from another",
             groups.duplicates.len(),
             kept[a].path.display(),
             kept[b].path.display()
@@ -194,31 +244,47 @@ fn report(data: &Dataset, kept: &[&Sample], groups: &split::Groups, progress: &d
     }
 }
 
-fn solve(
-    extracted: &Extracted,
-    labels: &[u32],
+/// What a head is fitted to, beside the features.
+struct Problem<'a> {
+    labels: &'a [u32],
     classes: usize,
-    folds: &[u32],
-    held_out: &[u32],
-    threads: &Threads,
-    progress: &dyn Progress,
-) -> Result<Fit> {
-    let views = extracted.views;
-    let photo: Vec<u32> =
-        (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
-    let weight = vec![1.0; photo.len()];
-    let features = Features { width: extracted.width, rows: &extracted.rows, photo: &photo, weight: &weight };
-    progress.begin("head", 100);
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let watch = |share: f32| {
-        let percent = (share * 100.0) as usize;
-        let before = done.fetch_max(percent, std::sync::atomic::Ordering::Relaxed);
-        progress.advance(percent.saturating_sub(before));
-        !progress.cancelled()
-    };
-    let fit = threads.install(|| head::fit(&features, labels, classes, folds, held_out, &watch));
-    progress.end();
-    fit
+    folds: &'a [u32],
+    held_out: &'a [u32],
+}
+
+impl Problem<'_> {
+    /// The head for the first `views` views of each photo.
+    fn solve(
+        &self,
+        extracted: &Extracted,
+        views: usize,
+        threads: &Threads,
+        progress: &dyn Progress,
+    ) -> Result<Fit> {
+        let width = extracted.width;
+        let rows = if views == extracted.views {
+            Cow::Borrowed(&extracted.rows)
+        } else {
+            let photos = extracted.rows.chunks_exact(extracted.views * width);
+            Cow::Owned(photos.flat_map(|photo| &photo[..views * width]).copied().collect())
+        };
+        let photo: Vec<u32> =
+            (0..self.labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
+        let weight = vec![1.0; photo.len()];
+        let features = Features { width, rows: &rows, photo: &photo, weight: &weight };
+        progress.begin("head", 100);
+        let done = AtomicUsize::new(0);
+        let watch = |share: f32| {
+            let percent = (share * 100.0) as usize;
+            let before = done.fetch_max(percent, Ordering::Relaxed);
+            progress.advance(percent.saturating_sub(before));
+            !progress.cancelled()
+        };
+        let fit = threads
+            .install(|| head::fit(&features, self.labels, self.classes, self.folds, self.held_out, &watch));
+        progress.end();
+        fit
+    }
 }
 
 /// The backbone with the new head in the place of the old one.
@@ -228,6 +294,7 @@ fn graft(
     kept: &[&Sample],
     extracted: &Extracted,
     fit: &Fit,
+    views: usize,
     options: &Options,
 ) -> Result<Model> {
     let unsupported = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
@@ -246,15 +313,14 @@ fn graft(
     weights.insert(format!("{name}.bias"), Tensor::f32(&[classes], fit.head.bias.clone()));
     debug_assert!(stored.is_some(), "the old head had a weight");
 
-    let copies = extracted.views;
     let recipe = format!(
-        "head: multinomial logistic regression on frozen features, {copies} views a photo, lambda {}",
+        "head: multinomial logistic regression on frozen features, {views} views a photo, lambda {}",
         fit.lambda
     );
     let provenance = Provenance {
         penjing: env!("CARGO_PKG_VERSION").to_string(),
         recipe: backbone.provenance.recipe.iter().cloned().chain([recipe]).collect(),
-        data_hash: Some(fingerprint(data, kept, &extracted.hashes)),
+        data_hash: Some(fingerprint(data, kept.iter().copied().zip(&extracted.hashes))),
         seed: Some(options.seed),
         val_top1: Some(fit.val_top1),
         ..backbone.provenance.clone()
@@ -272,10 +338,10 @@ fn graft(
     Ok(model)
 }
 
-/// Hash over the photos' bytes and labels, whatever their names and order.
-fn fingerprint(data: &Dataset, kept: &[&Sample], hashes: &[[u8; 32]]) -> String {
+/// Hash over the photos' bytes and labels, whatever their names and order: what a model keeps of its data.
+pub fn fingerprint<'a>(data: &Dataset, photos: impl Iterator<Item = (&'a Sample, &'a [u8; 32])>) -> String {
     let mut by_content: BTreeMap<(&str, &[u8; 32]), u64> = BTreeMap::new();
-    for (sample, hash) in kept.iter().zip(hashes) {
+    for (sample, hash) in photos {
         *by_content.entry((&data.classes[sample.class], hash)).or_default() += 1;
     }
     let mut hasher = blake3::Hasher::new();
