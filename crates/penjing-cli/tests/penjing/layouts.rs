@@ -74,3 +74,70 @@ fn groups_come_from_names() {
     assert_eq!(by("^(./[0-9])").json()["photos"], 24);
     by("frame[0-9]+").refused(1, &["photos", "matches no photo", "a/0.png"]);
 }
+
+/// An arrow to the left or to the right, of another size, height and brightness each time.
+fn arrow(right: bool, number: u32) -> Vec<u8> {
+    let (reach, top, level) = (14 + number % 7, 6 + number * 5 % 9, 120 + (number * 37 % 130) as u8);
+    let image = image::RgbImage::from_fn(40, 32, |x, y| {
+        let x = if right { 39 - x } else { x };
+        let off = y.abs_diff(top + 8);
+        let head = x >= 4 && off <= 7 && x - 4 >= off && x < 12;
+        let shaft = (8..8 + reach).contains(&x) && off <= 2;
+        image::Rgb([if head || shaft { level } else { 20 + (x * 31 + y * 17 + number * 7) as u8 % 16 }; 3])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn a_mirrored_arrow_is_another_arrow() {
+    let place = Place::new();
+    for number in 0..24 {
+        place.write(&format!("photos/left/{number}.png"), arrow(false, number));
+        place.write(&format!("photos/right/{number}.png"), arrow(true, number));
+    }
+    let ran = place.train("photos", "m.penjing", &[]);
+    ran.says(&["mirrored photos led astray"]);
+    let report = ran.json();
+    assert_eq!(report["views"], 1);
+    let forced = place.train("photos", "two.penjing", &["--views", "2"]).json();
+    assert_eq!(forced["views"], 2);
+    assert!(report["val_top1"].as_f64() > forced["val_top1"].as_f64());
+}
+
+#[test]
+fn what_was_held_back_most_is_judged() {
+    let place = Place::new();
+    for (part, count) in [("train", 2), ("val", 3), ("test", 4)] {
+        place.photos(&format!("photos/{part}"), &["a", "b"], count);
+    }
+    place.train("photos", "m.penjing", &[]).json();
+    let judged = |data: &str| {
+        let report = place.run(&["eval", "m.penjing", data, "--json"]).json();
+        (report["part"].as_str().unwrap().to_string(), report["n"].as_u64())
+    };
+    assert_eq!(judged("photos"), ("test".to_string(), Some(8)));
+    std::fs::remove_dir_all(place.at("photos/test")).unwrap();
+    assert_eq!(judged("photos"), ("val".to_string(), Some(6)));
+    assert_eq!(judged("photos/val"), ("train".to_string(), Some(6)));
+
+    place.write("only_val.csv", "path,label,split\nphotos/val/a/0.png,a,val\nphotos/val/b/0.png,b,val\n");
+    assert_eq!(judged("only_val.csv"), ("val".to_string(), Some(2)));
+    place.train("only_val.csv", "none.penjing", &[]).refused(1, &["none to learn from", "train"]);
+}
+
+#[test]
+fn equal_scores_are_no_knowledge() {
+    let place = Place::new();
+    // The same picture under two labels; the bytes differ, so that they are no copies.
+    for class in ["a", "b"] {
+        for number in 0..6 {
+            let mut bytes = crate::support::encoded(0, 0, image::ImageFormat::Bmp);
+            bytes.extend([class.as_bytes()[0], number]);
+            place.write(&format!("photos/{class}/{number}.bmp"), bytes);
+        }
+    }
+    let report = place.train("photos", "m.penjing", &[]).json();
+    assert!(report["val_top1"].as_f64().unwrap() <= 0.5);
+}

@@ -75,3 +75,36 @@ fn a_folder_without_permission_is_named() {
     }
     place.train("photos", "shut/m.penjing", &[]).refused(1, &["shut", "permission denied"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_a_link_and_a_pipe_is_no_output() {
+    let place = Place::new();
+    place.photos("photos", &["a", "b"], 2);
+    place.write("real.penjing", "old");
+    std::os::unix::fs::symlink("real.penjing", place.at("link.penjing")).unwrap();
+    place.train("photos", "link.penjing", &["--force"]).json();
+    assert!(place.at("link.penjing").is_symlink());
+    assert!(std::fs::metadata(place.at("real.penjing")).unwrap().len() > 1000);
+
+    let pipe = std::process::Command::new("mkfifo").arg(place.at("pipe.jpg")).status();
+    if !pipe.is_ok_and(|status| status.success()) {
+        println!("skipped: no mkfifo to make a pipe with");
+        return;
+    }
+    place.train("photos", "pipe.jpg", &["--force"]).refused(1, &["pipe.jpg", "no regular file"]);
+    // In a folder of photos it is left out, not waited for.
+    std::fs::rename(place.at("pipe.jpg"), place.at("photos/a/pipe.jpg")).unwrap();
+    let report = place.run(&["classify", "link.penjing", "photos", "--json"]).json();
+    assert_eq!(report.as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn names_cannot_steer_the_terminal() {
+    let place = Place::new();
+    place.photos("photos", &["a\u{1b}[31m", "b"], 2);
+    let ran = place.run(&["train", "photos", "-o", "m.penjing", "--size", "64"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = place.run(&["inspect", "m.penjing"]);
+    assert!(ran.out.contains(r"\u{1b}[31m") && !ran.out.contains('\u{1b}'), "{ran:?}");
+}
