@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// How much a cache folder may hold unless told otherwise: 4 GiB.
-pub const DEFAULT_LIMIT_BYTES: u64 = 4 << 30;
+/// How much the file in use may hold unless told otherwise, and how much all others together: 2 GiB each.
+pub const DEFAULT_LIMIT_BYTES: u64 = 2 << 30;
 
 const MAGIC: [u8; 8] = *b"pjfeatur";
 const VERSION: u32 = 1;
