@@ -31,6 +31,21 @@ impl Padding {
     }
 }
 
+/// A row of a MobileNetV2-like table: blocks of one width.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    expand: usize,
+    channels: usize,
+    repeats: usize,
+    stride: usize,
+    kernel: usize,
+}
+
+/// Expansion factor, output channels, repeats, stride of the first block, kernel size.
+pub const fn stage(expand: usize, channels: usize, repeats: usize, stride: usize, kernel: usize) -> Stage {
+    Stage { expand, channels, repeats, stride, kernel }
+}
+
 /// A graph under construction, with what its family of layers shares.
 #[derive(Debug)]
 pub struct Builder {
@@ -168,6 +183,23 @@ impl Builder {
             y = self.graph.push(&format!("{name}.add"), Op::Add, &[x, y])?;
         }
         Ok(y)
+    }
+
+    /// The inverted residuals of a table, its channels times `width`: blocks `blocks.0`, `blocks.1` and so on.
+    ///
+    /// # Errors
+    /// When a kernel does not fit its map.
+    pub fn stages(&mut self, mut x: NodeId, stages: &[Stage], width: f64) -> Result<NodeId, Error> {
+        let mut block = 0;
+        for stage in stages {
+            for repeat in 0..stage.repeats {
+                let stride = if repeat == 0 { stage.stride } else { 1 };
+                let (name, channels) = (format!("blocks.{block}"), scaled(stage.channels, width));
+                x = self.inverted_residual(&name, x, channels, stage.kernel, stride, stage.expand)?;
+                block += 1;
+            }
+        }
+        Ok(x)
     }
 
     /// Global mean, dropout, linear layer: from a map to logits.

@@ -8,21 +8,9 @@ use penjing_runtime::{
 
 use super::{
     Arch, Config,
-    blocks::{Builder, Padding, scaled},
+    blocks::{Builder, Padding, Stage, stage},
     contract, keys,
 };
-
-struct Stage {
-    expand: usize,
-    channels: usize,
-    repeats: usize,
-    stride: usize,
-    kernel: usize,
-}
-
-const fn stage(expand: usize, channels: usize, repeats: usize, stride: usize, kernel: usize) -> Stage {
-    Stage { expand, channels, repeats, stride, kernel }
-}
 
 const LITE0: [Stage; 7] = [
     stage(1, 16, 1, 1, 3),
@@ -47,16 +35,7 @@ pub(super) const ARCH: Arch = Arch {
 fn graph(config: &Config) -> Result<Graph, Error> {
     let (mut net, image) = Builder::new(config.input(), Padding::Same, 1e-3, Act::Relu6)?;
     let mut x = net.conv_bn_act("stem", image, 32, 3, 2, 1)?;
-    let mut block = 0;
-    for stage in &LITE0 {
-        for repeat in 0..stage.repeats {
-            let stride = if repeat == 0 { stage.stride } else { 1 };
-            let channels = scaled(stage.channels, config.width);
-            let name = format!("blocks.{block}");
-            x = net.inverted_residual(&name, x, channels, stage.kernel, stride, stage.expand)?;
-            block += 1;
-        }
-    }
+    x = net.stages(x, &LITE0, config.width)?;
     x = net.conv_bn_act("head", x, 1280, 1, 1, 1)?;
     net.classifier(x, 0.2, config.classes)
 }

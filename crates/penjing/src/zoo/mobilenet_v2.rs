@@ -8,30 +8,19 @@ use penjing_runtime::{
 
 use super::{
     Arch, Config,
-    blocks::{Builder, Padding, scaled},
+    blocks::{Builder, Padding, Stage, scaled, stage},
     contract, keys,
 };
 
-struct Stage {
-    expand: usize,
-    channels: usize,
-    repeats: usize,
-    stride: usize,
-}
-
-const fn stage(expand: usize, channels: usize, repeats: usize, stride: usize) -> Stage {
-    Stage { expand, channels, repeats, stride }
-}
-
 /// Table 2 of the paper.
 const STAGES: [Stage; 7] = [
-    stage(1, 16, 1, 1),
-    stage(6, 24, 2, 2),
-    stage(6, 32, 3, 2),
-    stage(6, 64, 4, 2),
-    stage(6, 96, 3, 1),
-    stage(6, 160, 3, 2),
-    stage(6, 320, 1, 1),
+    stage(1, 16, 1, 1, 3),
+    stage(6, 24, 2, 2, 3),
+    stage(6, 32, 3, 2, 3),
+    stage(6, 64, 4, 2, 3),
+    stage(6, 96, 3, 1, 3),
+    stage(6, 160, 3, 2, 3),
+    stage(6, 320, 1, 1, 3),
 ];
 
 pub(super) const ARCH: Arch = Arch {
@@ -47,15 +36,7 @@ pub(super) const ARCH: Arch = Arch {
 fn graph(config: &Config) -> Result<Graph, Error> {
     let (mut net, image) = Builder::new(config.input(), Padding::Symmetric, 1e-5, Act::Relu6)?;
     let mut x = net.conv_bn_act("stem", image, scaled(32, config.width), 3, 2, 1)?;
-    let mut block = 0;
-    for stage in &STAGES {
-        for repeat in 0..stage.repeats {
-            let stride = if repeat == 0 { stage.stride } else { 1 };
-            let channels = scaled(stage.channels, config.width);
-            x = net.inverted_residual(&format!("blocks.{block}"), x, channels, 3, stride, stage.expand)?;
-            block += 1;
-        }
-    }
+    x = net.stages(x, &STAGES, config.width)?;
     x = net.conv_bn_act("head", x, scaled(1280, config.width.max(1.0)), 1, 1, 1)?;
     net.classifier(x, 0.2, config.classes)
 }
