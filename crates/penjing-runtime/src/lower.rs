@@ -388,9 +388,12 @@ impl<'a> Lowering<'a> {
 
     /// The activation that alone follows a node, and the node whose result the pair makes.
     fn following_act(&self, id: NodeId) -> (Act, NodeId) {
-        match self.only_user(id) {
-            Some(user) if let Op::Act(act) = self.graph.node(user).op => (act, user),
-            _ => (Act::None, id),
+        if let Some(user) = self.only_user(id)
+            && let Op::Act(act) = self.graph.node(user).op
+        {
+            (act, user)
+        } else {
+            (Act::None, id)
         }
     }
 
