@@ -15,6 +15,7 @@ pub mod progress;
 mod random;
 pub mod runner;
 pub mod threads;
+pub mod train;
 pub mod transfer;
 pub mod zoo;
 

@@ -1,0 +1,3 @@
+//! Training of whole networks: gradients by a tape over the graph, optimizers, schedules, augmentation and state.
+
+pub mod parameters;
