@@ -14,6 +14,7 @@ extern crate std;
 
 mod act;
 mod arch;
+pub mod batch_norm;
 pub mod conv;
 pub mod depthwise;
 pub mod elementwise;
