@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn slopes_are_those_of_pytorch() {
-        // torch.nn.functional's gradients at these points, kinks included.
+        // From scripts/goldens/updates.py, kinks included.
         const AT: [f32; 9] = [-4.0, -3.0, -1.5, 0.0, 0.5, 2.0, 3.0, 6.0, 7.0];
         for (act, slopes) in [
             (Act::None, [1.0; 9]),

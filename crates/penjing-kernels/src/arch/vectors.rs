@@ -162,13 +162,13 @@ pub(crate) unsafe fn pool<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f32])
         let taps = w.rows(oy);
         for (ox, y) in y.chunks_exact_mut(c).enumerate() {
             let columns = w.columns(ox);
-            let positions = job.positions(oy, ox);
+            let positions = kind.positions(w, oy, ox);
             let mut channel = 0;
             while channel < c {
                 let n = S::LANES.min(c - channel);
                 // SAFETY: the taps exist, and channel + n ≤ c.
                 unsafe {
-                    let mut v = S::splat(job.start());
+                    let mut v = S::splat(kind.start());
                     for ky in taps.clone() {
                         for kx in columns.clone() {
                             let pixel = (image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx);
