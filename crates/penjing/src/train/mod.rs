@@ -1,3 +1,8 @@
 //! Training of whole networks: gradients by a tape over the graph, optimizers, schedules, augmentation and state.
 
+pub mod checkpoint;
+pub mod ema;
+pub mod log;
+pub mod optimizer;
 pub mod parameters;
+pub mod schedule;
