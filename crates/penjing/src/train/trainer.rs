@@ -1,18 +1,18 @@
 //! One run of training: steps, validation, the best so far, and a state from which it goes on.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use penjing_kernels::Serial;
 use penjing_runtime::{
     graph::Graph,
     pixels::Pixels,
-    tensor::Weights,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
     augment::Augment,
+    checkpoint::{self, Tensors},
     ema::Ema,
     feed::{Draw, Feed, Photo},
     log::{Event, Log},
@@ -137,9 +137,6 @@ pub struct Standing {
     pub best: Option<Best>,
 }
 
-/// Tensors of a state by name.
-pub type Tensors = BTreeMap<String, Vec<f32>>;
-
 /// What a run gave.
 #[derive(Clone, Debug)]
 pub struct Trained {
@@ -166,7 +163,7 @@ pub struct Watch<'a> {
     /// A file of events.
     pub log: Option<&'a mut Log>,
     /// Keeps a state; called now and then.
-    pub keep: &'a mut dyn FnMut(&Standing, Tensors) -> Result<()>,
+    pub keep: &'a mut dyn FnMut(&Standing, Tensors<'_>) -> Result<()>,
 }
 
 impl std::fmt::Debug for Watch<'_> {
@@ -239,7 +236,7 @@ fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
 pub fn train(
     job: &Job,
     start: Parameters,
-    resume: Option<(Standing, Tensors)>,
+    resume: Option<(Standing, Tensors<'_>)>,
     threads: &Threads,
     watch: &mut Watch,
 ) -> Result<Trained> {
@@ -266,7 +263,7 @@ impl<'a> Run<'a> {
     fn new(
         job: &'a Job<'a>,
         start: Parameters,
-        resume: Option<(Standing, Tensors)>,
+        resume: Option<(Standing, Tensors<'_>)>,
         threads: &Threads,
     ) -> Result<Self> {
         let recipe = job.recipe;
@@ -363,7 +360,7 @@ impl<'a> Run<'a> {
                     step: done,
                     steps,
                     loss,
-                    lr: f64::from(rate * self.job.recipe.rates.head),
+                    lr: rate * self.job.recipe.rates.head,
                     images_per_s: speed,
                 });
             }
@@ -430,19 +427,17 @@ impl<'a> Run<'a> {
         }
         let left = (self.schedule.steps - self.standing.step) as f64 * self.batch as f64 / images_per_s;
         let epochs = recipe.epochs.ceil() as u64;
-        let lr = self.schedule.factor(self.standing.step) * f64::from(recipe.rates.head);
+        let lr = self.schedule.factor(self.standing.step - 1) as f32 * recipe.rates.head;
         watch.progress.notice(&describe(self.job.name, &record, epochs, images_per_s, left));
         if let Some(log) = &mut watch.log {
-            let top1 = |score: &Option<Score>| score.map(|score| score.top1);
-            let nll = |score: &Option<Score>| score.map(|score| score.nll);
             log.write(&Event::Epoch {
                 epoch,
                 epochs,
                 loss: record.loss,
-                val_top1: top1(&record.raw),
-                val_nll: nll(&record.raw),
-                ema_val_top1: top1(&record.average),
-                ema_val_nll: nll(&record.average),
+                val_top1: record.raw.map_or(f64::NAN, |score| score.top1),
+                val_nll: record.raw.map_or(f64::NAN, |score| score.nll),
+                ema_val_top1: record.average.map(|score| score.top1),
+                ema_val_nll: record.average.map(|score| score.nll),
                 lr,
                 images_per_s,
                 seconds_left: left,
@@ -462,48 +457,28 @@ impl<'a> Run<'a> {
         Ok(judged.map(|logits| score(&logits, &self.job.judge, self.job.classes)))
     }
 
-    fn tensors(&self) -> Tensors {
+    fn tensors(&self) -> Tensors<'_> {
         let mut tensors = Tensors::new();
-        let mut put = |kind: &str, parameters: &Parameters| {
-            for parameter in &parameters.list {
-                tensors.insert(format!("{kind}/{}", parameter.name), parameter.values.clone());
-            }
-        };
-        put("weights", &self.parameters);
-        put("average", self.ema.parameters());
+        checkpoint::keep(&mut tensors, "weights", &self.parameters);
+        checkpoint::keep(&mut tensors, "average", self.ema.parameters());
         if let Some(best) = &self.best {
-            put("best", best);
+            checkpoint::keep(&mut tensors, "best", best);
         }
-        for (parameter, moments) in self.parameters.list.iter().zip(self.optimizer.state()) {
-            for (order, moment) in moments.iter().enumerate() {
-                tensors.insert(format!("moment{order}/{}", parameter.name), moment.clone());
-            }
-        }
+        self.optimizer.keep(&self.parameters, &mut tensors);
         tensors
     }
 
-    fn restore(&mut self, standing: Standing, mut tensors: Tensors, half_life: f64) -> Result<()> {
-        let mut take = |kind: &str, name: &str, len: usize| {
-            tensors.remove(&format!("{kind}/{name}")).filter(|values| values.len() == len).ok_or_else(|| {
-                Error::Unsupported(format!("the kept state has no {kind} of {name}; begin anew with --force"))
-            })
-        };
+    fn restore(&mut self, standing: Standing, mut tensors: Tensors<'_>, half_life: f64) -> Result<()> {
         let mut average = self.parameters.clone();
-        let mut best = standing.best.is_some().then(|| self.parameters.clone());
-        for (index, parameter) in self.parameters.list.iter_mut().enumerate() {
-            let len = parameter.values.len();
-            parameter.values = take("weights", &parameter.name, len)?;
-            average.list[index].values = take("average", &parameter.name, len)?;
-            if let Some(best) = &mut best {
-                best.list[index].values = take("best", &parameter.name, len)?;
-            }
-            for (order, moment) in self.optimizer.state_mut()[index].iter_mut().enumerate() {
-                *moment = take(&format!("moment{order}"), &parameter.name, moment.len())?;
-            }
+        checkpoint::restore(&mut tensors, "average", &mut average)?;
+        if standing.best.is_some() {
+            let mut best = self.parameters.clone();
+            checkpoint::restore(&mut tensors, "best", &mut best)?;
+            self.best = Some(best);
         }
-        self.optimizer.resume(standing.step);
+        checkpoint::restore(&mut tensors, "weights", &mut self.parameters)?;
+        self.optimizer.restore(standing.step, &self.parameters, &mut tensors)?;
         self.ema = Ema::resume(average, half_life, standing.averaged);
-        self.best = best;
         self.standing = standing;
         Ok(())
     }
@@ -612,9 +587,4 @@ fn describe(name: &str, record: &EpochRecord, epochs: u64, images_per_s: f64, le
         score("validation", &record.raw),
         score("average", &record.average),
     )
-}
-
-/// The weights for another head, or the same weights under a graph that shares their names.
-pub fn with_weights(graph: &Graph, weights: &Weights) -> Result<Parameters> {
-    Parameters::new(graph, weights)
 }

@@ -276,7 +276,7 @@ impl Run<'_> {
         lazy: Option<OwnedLazy>,
         y: &mut [f32],
     ) -> Vec<Moments> {
-        let (channels, batch) = (layer.channels(), layer.is_batch());
+        let batch = layer.is_batch();
         let (in_len, in_c) = (self.input(0).image(), self.input(0).channels());
         let own = match layer.form {
             Form::Dense { window, in_c, groups, .. } => conv::scratch_len(&window, in_c, groups, 1),
@@ -313,7 +313,6 @@ impl Run<'_> {
         arena: &mut [f32],
         gradients: &mut Gradients,
     ) {
-        let channels = layer.channels();
         let lazy = self.lazy(0);
         let onward = self.onward(0);
         let reads_raw = layer.is_batch() || layer.act != Act::None;
@@ -362,7 +361,6 @@ impl Run<'_> {
                 }
             });
         }
-        debug_assert_eq!(state.bias_gradient.len(), channels);
     }
 
     fn rows_backward(

@@ -341,3 +341,116 @@ impl Scratch {
 fn parts<const N: usize>(arena: &mut [f32], ranges: [Range<usize>; N]) -> [&mut [f32]; N] {
     arena.get_disjoint_mut(ranges).expect("the plan places what lives together apart")
 }
+
+#[cfg(test)]
+mod tests {
+    use penjing_kernels::Serial;
+    use penjing_runtime::{
+        PlanBuf, Session,
+        op::{Conv, Op},
+    };
+
+    use super::*;
+    use crate::{
+        model,
+        train::{loss, parameters::Kind},
+        transfer::adapt::{self, Input},
+        zoo::random_weights,
+    };
+
+    fn noise(len: usize, seed: u64) -> Vec<f32> {
+        let mut random = crate::random::SplitMix64::new(seed);
+        (0..len).map(|_| random.uniform() as f32 * 2.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn frozen_statistics_compute_what_the_plan_computes() {
+        let input = Input { size: Some(64), ..Input::default() };
+        let model = adapt::adapt(&model::bundled().unwrap(), &input).unwrap();
+        let graph = model.graph.with_input([2, 64, 64, 3]).unwrap();
+        let parameters = Parameters::new(&graph, &model.weights).unwrap();
+        let mut tape = Tape::new(&graph, &Policy::whole(Statistics::Frozen)).unwrap();
+        let input = noise(2 * 64 * 64 * 3, 1);
+        tape.prepare(&parameters);
+        tape.input().copy_from_slice(&input);
+        let logits = tape.forward(None).to_vec();
+        let plan = PlanBuf::lower(&graph, &model.weights, 1).unwrap();
+        let mut session = Session::new(plan.into(), Isa::detect());
+        session.input().copy_from_slice(&input);
+        let expected = session.run(&Serial);
+        let worst = expected.iter().zip(&logits).fold(0f32, |w, (a, b)| w.max((a - b).abs()));
+        assert!(worst < 1e-4, "{worst}");
+    }
+
+    fn small() -> Graph {
+        let mut graph = Graph::default();
+        let image = graph.push("image", Op::Input { shape: [3, 9, 9, 3] }, &[]).unwrap();
+        let norm = |graph: &mut Graph, name: &str, from| {
+            let id = graph.push(&format!("{name}.bn"), Op::BatchNorm { eps: 1e-3 }, &[from]).unwrap();
+            graph.push(&format!("{name}.act"), Op::Act(Act::Relu6), &[id]).unwrap()
+        };
+        let conv = |conv: Conv| Op::Conv(conv);
+        let stem = conv(Conv { padding: [0, 1, 0, 1], ..Conv::new(8, 3, 2) });
+        let stem = graph.push("stem", stem, &[image]).unwrap();
+        let stem = norm(&mut graph, "stem", stem);
+        let wide = graph.push("wide", conv(Conv::new(24, 1, 1)), &[stem]).unwrap();
+        let wide = norm(&mut graph, "wide", wide);
+        let depth = conv(Conv { padding: [1; 4], groups: 24, ..Conv::new(24, 3, 1) });
+        let depth = graph.push("depth", depth, &[wide]).unwrap();
+        let depth = norm(&mut graph, "depth", depth);
+        let narrow = graph.push("narrow", conv(Conv::new(8, 1, 1)), &[depth]).unwrap();
+        let narrow = graph.push("narrow.bn", Op::BatchNorm { eps: 1e-3 }, &[narrow]).unwrap();
+        let sum = graph.push("sum", Op::Add, &[narrow, stem]).unwrap();
+        let silu = graph.push("silu", conv(Conv { bias: true, ..Conv::new(12, 1, 1) }), &[sum]).unwrap();
+        let silu = graph.push("silu.act", Op::Act(Act::Silu), &[silu]).unwrap();
+        let pool = graph.push("pool", Op::GlobalAvgPool, &[silu]).unwrap();
+        graph.push("head", Op::Linear { out_features: 4, bias: true }, &[pool]).unwrap();
+        graph
+    }
+
+    #[test]
+    fn gradients_are_differences() {
+        for statistics in [Statistics::Frozen, Statistics::Batch] {
+            let graph = small();
+            let mut parameters = Parameters::new(&graph, &random_weights(&graph, 3)).unwrap();
+            let mut tape = Tape::new(&graph, &Policy::whole(statistics)).unwrap();
+            let input = noise(3 * 9 * 9 * 3, 5);
+            let targets = [1.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0];
+            let mut slope = vec![0.0; 12];
+            let mut loss_at = |tape: &mut Tape, parameters: &Parameters| {
+                tape.prepare(parameters);
+                tape.input().copy_from_slice(&input);
+                let logits = tape.forward(None).to_vec();
+                (loss::cross_entropy(4, &logits, &targets, &mut slope), slope.clone())
+            };
+            let (_, slope) = loss_at(&mut tape, &parameters);
+            let mut gradients = tape.gradients(&parameters);
+            tape.backward(&slope, None, &mut gradients);
+            tape.finish(&parameters, &mut gradients);
+            for index in 0..parameters.list.len() {
+                if !parameters.list[index].kind.is_learnt() {
+                    continue;
+                }
+                let direction = noise(parameters.list[index].values.len(), 7);
+                let before = parameters.list[index].values.clone();
+                let mut at = |step: f32| {
+                    let moved = before.iter().zip(&direction).map(|(w, d)| w + step * d);
+                    parameters.list[index].values = moved.collect();
+                    loss_at(&mut tape, &parameters).0
+                };
+                let step = 2e-3;
+                let slope = (at(step) - at(-step)) / f64::from(2.0 * step);
+                parameters.list[index].values = before;
+                let products = gradients[index].iter().zip(&direction);
+                let along: f64 = products.map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+                let norm = gradients[index].iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+                let name = &parameters.list[index].name;
+                assert!(
+                    (slope - along).abs() < 0.02 * norm + 2e-4,
+                    "{statistics:?} {name}: {slope} {along} {norm}"
+                );
+                assert!(norm > 0.0 || parameters.list[index].kind == Kind::Bias, "{name}");
+            }
+        }
+    }
+}

@@ -37,8 +37,6 @@ impl Value {
 /// What is computed in one go, forward and backward.
 #[derive(Debug)]
 pub(super) struct Unit {
-    /// Name of its first layer.
-    pub name: String,
     pub work: Work,
     /// The values that are read.
     pub inputs: Vec<usize>,
@@ -287,7 +285,7 @@ impl Builder<'_> {
         self.shapes.push(self.graph.shape(last));
         self.maker.push(self.units.len());
         let adds = vec![false; inputs.len()];
-        self.units.push(Unit { name: node.name.clone(), work, inputs, adds, output, backward: false });
+        self.units.push(Unit { work, inputs, adds, output, backward: false });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use penjing_kernels::{Act, Serial, batch_norm, elementwise, layout, pool, softmax};
+use penjing_kernels::{Serial, batch_norm, elementwise, layout, pool, softmax};
 use rayon::prelude::*;
 
 use super::{
@@ -192,14 +192,9 @@ impl Run<'_> {
             Work::ChannelShuffle { groups } => {
                 self.send(arena, 0, |_, de, dx| layout::shuffle(h * w, c, c / groups, de, dx));
             }
-            Work::Pad { padding: [top, _, left, _] } => {
+            Work::Pad { padding } => {
                 let [_, in_h, in_w, _] = self.input(0).shape;
-                self.send(arena, 0, |_, de, dx| {
-                    for row in 0..in_h {
-                        let from = ((row + top) * w + left) * c;
-                        dx[row * in_w * c..(row + 1) * in_w * c].copy_from_slice(&de[from..from + in_w * c]);
-                    }
-                });
+                self.send(arena, 0, |_, de, dx| layout::crop(1, in_h, in_w, c, *padding, de, dx));
             }
             Work::Act(act) => {
                 self.send_with_input(arena, |_, x, de, dx| {
