@@ -5,7 +5,7 @@ use std::time::Instant;
 use penjing_kernels::Serial;
 use penjing_runtime::{
     graph::Graph,
-    pixels::Pixels,
+    pixels::{Fit, Pixels},
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -163,7 +163,7 @@ pub struct Watch<'a> {
     /// A file of events.
     pub log: Option<&'a mut Log>,
     /// Keeps a state; called now and then.
-    pub keep: &'a mut dyn FnMut(&Standing, Tensors<'_>) -> Result<()>,
+    pub keep: &'a mut (dyn FnMut(&Standing, Tensors<'_>) -> Result<()> + Send),
 }
 
 impl std::fmt::Debug for Watch<'_> {
@@ -229,6 +229,15 @@ fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
     graph.with_input([batch, size, size, channels]).map_err(|error| Error::Unsupported(error.to_string()))
 }
 
+/// The contract for another size of the input.
+fn contract(pixels: &Pixels, size: usize) -> Pixels {
+    let fit = match pixels.fit {
+        Fit::Crop { short } => Fit::Crop { short: (short * size).div_ceil(pixels.height.min(pixels.width)) },
+        other => other,
+    };
+    Pixels { height: size, width: size, fit, ..pixels.clone() }
+}
+
 /// Trains from `start`, or goes on from a state that was kept.
 ///
 /// # Errors
@@ -274,8 +283,7 @@ impl<'a> Run<'a> {
             Statistics::Batch => micro,
             Statistics::Frozen => recipe.batch_for(photos).next_multiple_of(micro),
         };
-        let pixels = Pixels { height: recipe.size, width: recipe.size, ..job.pixels.clone() };
-        let pixels = Pixels { fit: super::feed::fit_for(job.pixels, recipe.size), ..pixels };
+        let pixels = contract(job.pixels, recipe.size);
         let memory = job.memory / 4;
         let feed = |photos: &[Photo], pixels: Pixels, augment| {
             Feed::new(photos.to_vec(), job.classes, pixels, augment, recipe.balance, job.seed, memory as usize)
@@ -335,8 +343,8 @@ impl<'a> Run<'a> {
             let mut targets = self.targets(&draws);
             self.blend(step, &mut inputs, &mut targets);
             // Photos for the next step are made ready while this one is computed.
-            let Run { job, feed, tape, parameters, gradients, optimizer, .. } = &mut self;
             let rate = self.schedule.factor(step) as f32;
+            let Run { job, feed, tape, parameters, gradients, optimizer, .. } = &mut self;
             let (loss, filled) = rayon::join(
                 || learn(job, tape, parameters, gradients, optimizer, &inputs, &targets, step, rate),
                 || ahead.map_or(Ok(()), |draws| feed.fill(epoch_ahead, &draws, &mut next)),

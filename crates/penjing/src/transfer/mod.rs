@@ -29,7 +29,6 @@ use serde::Serialize;
 use self::{
     adapt::Input,
     features::{Extracted, Extractor},
-    finetune::Tuned,
     head::{Features, Fit, Head, Tried},
     plan::RecipeKind,
     survey::Survey,
