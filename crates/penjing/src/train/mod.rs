@@ -4,6 +4,7 @@ pub mod augment;
 pub mod checkpoint;
 pub mod ema;
 pub mod feed;
+pub mod learner;
 pub mod log;
 pub mod loss;
 pub mod memory;

@@ -16,10 +16,11 @@ use super::{
     ema::Ema,
     feed::{Draw, Feed, Photo},
     log::{Event, Log},
+    learner::{Learner, Method},
     loss,
     mix::Mix,
-    optimizer::{Optimizer, Rates, Rule, layer_rates},
-    parameters::{Gradients, Parameters},
+    optimizer::{Rates, Rule},
+    parameters::Parameters,
     schedule::Schedule,
     tape::{Policy, Statistics, Tape},
 };
@@ -172,10 +173,21 @@ impl std::fmt::Debug for Watch<'_> {
     }
 }
 
+/// Set apart what is drawn from one seed.
+const DROPOUT: u64 = 0x6472_6f70;
+const BLENDING: u64 = 0x626c_656e;
+
 /// Seconds between states that are kept.
 const KEEP_EVERY: f64 = 30.0;
 
 impl Recipe {
+    /// What a step depends on.
+    pub fn method(&self) -> Method {
+        let policy = Policy { statistics: self.statistics, first: self.first };
+        let Recipe { rule, decay, clip, rates, momentum, .. } = *self;
+        Method { rule, decay, clip, rates, policy, momentum }
+    }
+
     /// Photos of a step for so many photos in all.
     pub fn batch_for(&self, photos: usize) -> usize {
         self.batch.min(photos).max(1)
@@ -199,7 +211,7 @@ impl Recipe {
 /// [`Error::Unsupported`] when not even the smallest batch fits into `memory` bytes.
 pub fn micro_batch(graph: &Graph, recipe: &Recipe, photos: usize, memory: u64, threads: &Threads) -> Result<usize> {
     let batch = recipe.batch_for(photos);
-    let policy = Policy { statistics: recipe.statistics, first: recipe.first };
+    let policy = recipe.method().policy;
     let mut size = match recipe.statistics {
         Statistics::Batch => batch,
         Statistics::Frozen => batch.min(MICRO_BATCH),
@@ -222,7 +234,7 @@ pub fn micro_batch(graph: &Graph, recipe: &Recipe, photos: usize, memory: u64, t
 }
 
 /// Images whose maps stay near the cores.
-const MICRO_BATCH: usize = 8;
+pub const MICRO_BATCH: usize = 8;
 
 fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
     let [_, _, _, channels] = graph.input_shape().unwrap_or_default();
@@ -256,10 +268,7 @@ struct Run<'a> {
     job: &'a Job<'a>,
     feed: Feed,
     judge: Feed,
-    tape: Tape,
-    parameters: Parameters,
-    gradients: Gradients,
-    optimizer: Optimizer,
+    learner: Learner,
     ema: Ema,
     schedule: Schedule,
     standing: Standing,
@@ -288,30 +297,19 @@ impl<'a> Run<'a> {
         let feed = |photos: &[Photo], pixels: Pixels, augment| {
             Feed::new(photos.to_vec(), job.classes, pixels, augment, recipe.balance, job.seed, memory as usize)
         };
-        let policy = Policy { statistics: recipe.statistics, first: recipe.first };
-        let tape = Tape::new(&sized(job.graph, micro, recipe.size)?, &policy)?;
         let steps = recipe.steps(photos);
-        let mut rates = layer_rates(job.graph, &start, &recipe.rates);
-        for (rate, gradient) in rates.iter_mut().zip(tape.gradients(&start)) {
-            if gradient.is_empty() {
-                *rate = 0.0;
-            }
-        }
-        let optimizer = Optimizer::new(recipe.rule, recipe.decay, recipe.clip, rates, &start);
+        let learner = Learner::new(&sized(job.graph, micro, recipe.size)?, start, &recipe.method())?;
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
             feed: feed(&job.learn, pixels, recipe.augment),
             judge: feed(&job.judge, job.pixels.clone(), Augment::NONE),
-            gradients: tape.gradients(&start),
-            ema: Ema::new(&start, half_life),
-            tape,
-            optimizer,
+            ema: Ema::new(&learner.parameters, half_life),
+            learner,
             schedule: Schedule { steps, warmup: recipe.warmup, floor: recipe.floor },
             standing: Standing::default(),
             best: None,
             batch,
             per_epoch: recipe.steps_per_epoch(photos),
-            parameters: start,
             job,
         };
         if let Some((standing, tensors)) = resume {
@@ -344,9 +342,10 @@ impl<'a> Run<'a> {
             self.blend(step, &mut inputs, &mut targets);
             // Photos for the next step are made ready while this one is computed.
             let rate = self.schedule.factor(step) as f32;
-            let Run { job, feed, tape, parameters, gradients, optimizer, .. } = &mut self;
+            let seed = SplitMix64::new(self.job.seed ^ DROPOUT).next_u64() ^ step;
+            let Run { feed, learner, .. } = &mut self;
             let (loss, filled) = rayon::join(
-                || learn(job, tape, parameters, gradients, optimizer, &inputs, &targets, step, rate),
+                || learner.step(&inputs, &targets, seed, rate),
                 || ahead.map_or(Ok(()), |draws| feed.fill(epoch_ahead, &draws, &mut next)),
             );
             if !loss.is_finite() {
@@ -355,7 +354,7 @@ impl<'a> Run<'a> {
             }
             filled?;
             std::mem::swap(&mut inputs, &mut next);
-            self.ema.update(&self.parameters);
+            self.ema.update(&self.learner.parameters);
             self.standing.step += 1;
             self.standing.averaged = self.ema.updates();
             self.standing.loss = (self.standing.loss.0 + loss, self.standing.loss.1 + 1);
@@ -414,7 +413,7 @@ impl<'a> Run<'a> {
     fn blend(&self, step: u64, inputs: &mut [f32], targets: &mut [f32]) {
         let Pixels { height, width, .. } = *self.feed.pixels();
         let shape = [self.batch, height, width, self.feed.pixels().channels()];
-        let mut random = SplitMix64::new(SplitMix64::new(self.job.seed ^ 0x6d69_7800).next_u64() ^ step);
+        let mut random = SplitMix64::new(SplitMix64::new(self.job.seed ^ BLENDING).next_u64() ^ step);
         self.job.recipe.mix.apply(&mut random, shape, inputs, targets, self.job.classes);
     }
 
@@ -429,7 +428,7 @@ impl<'a> Run<'a> {
                 *(if average { &mut record.average } else { &mut record.raw }) = Some(score);
                 if score.nll.is_finite() && self.standing.best.as_ref().is_none_or(|best| score.nll < best.score.nll) {
                     self.standing.best = Some(Best { epoch, average, score });
-                    self.best = Some(if average { self.ema.parameters().clone() } else { self.parameters.clone() });
+                    self.best = Some(if average { self.ema.parameters().clone() } else { self.learner.parameters.clone() });
                 }
             }
         }
@@ -457,7 +456,7 @@ impl<'a> Run<'a> {
 
     /// The weights and their moving average on the photos to choose by.
     fn scores(&self) -> Result<[Score; 2]> {
-        let runners = [&self.parameters, self.ema.parameters()]
+        let runners = [&self.learner.parameters, self.ema.parameters()]
             .map(|parameters| Runner::new(self.job.graph, &parameters.to_weights(), self.job.pixels, 1));
         let [raw, average] = runners;
         let runners = [raw?, average?];
@@ -467,37 +466,38 @@ impl<'a> Run<'a> {
 
     fn tensors(&self) -> Tensors<'_> {
         let mut tensors = Tensors::new();
-        checkpoint::keep(&mut tensors, "weights", &self.parameters);
+        checkpoint::keep(&mut tensors, "weights", &self.learner.parameters);
         checkpoint::keep(&mut tensors, "average", self.ema.parameters());
         if let Some(best) = &self.best {
             checkpoint::keep(&mut tensors, "best", best);
         }
-        self.optimizer.keep(&self.parameters, &mut tensors);
+        self.learner.optimizer.keep(&self.learner.parameters, &mut tensors);
         tensors
     }
 
     fn restore(&mut self, standing: Standing, mut tensors: Tensors<'_>, half_life: f64) -> Result<()> {
-        let mut average = self.parameters.clone();
+        let mut average = self.learner.parameters.clone();
         checkpoint::restore(&mut tensors, "average", &mut average)?;
         if standing.best.is_some() {
-            let mut best = self.parameters.clone();
+            let mut best = self.learner.parameters.clone();
             checkpoint::restore(&mut tensors, "best", &mut best)?;
             self.best = Some(best);
         }
-        checkpoint::restore(&mut tensors, "weights", &mut self.parameters)?;
-        self.optimizer.restore(standing.step, &self.parameters, &mut tensors)?;
+        checkpoint::restore(&mut tensors, "weights", &mut self.learner.parameters)?;
+        let Learner { optimizer, parameters, .. } = &mut self.learner;
+        optimizer.restore(standing.step, parameters, &mut tensors)?;
         self.ema = Ema::resume(average, half_life, standing.averaged);
         self.standing = standing;
         Ok(())
     }
 
     fn finish(self, stopped: Option<String>, images_per_s: f64) -> Result<Trained> {
-        let Run { job, judge: feed, parameters, ema, standing, best, .. } = self;
+        let Run { job, judge: feed, learner, ema, standing, best, .. } = self;
         let (parameters, average) = match (&standing.best, best) {
             (Some(record), Some(best)) => (best, record.average),
             // What is not a number is no model.
             _ if stopped.is_some() => (ema.parameters().clone(), true),
-            _ => (parameters, false),
+            _ => (learner.parameters, false),
         };
         let mut logits = Vec::new();
         if !job.judge.is_empty() {
@@ -506,48 +506,6 @@ impl<'a> Run<'a> {
         }
         Ok(Trained { parameters, average, logits, history: standing.history, best: standing.best, images_per_s, stopped })
     }
-}
-
-/// One step: gradients of all micro-batches, then the update. Gives the loss.
-fn learn(
-    job: &Job,
-    tape: &mut Tape,
-    parameters: &mut Parameters,
-    gradients: &mut Gradients,
-    optimizer: &mut Optimizer,
-    inputs: &[f32],
-    targets: &[f32],
-    step: u64,
-    rate: f32,
-) -> f64 {
-    let recipe = job.recipe;
-    let micro = tape.batch();
-    let micros = targets.len() / job.classes / micro;
-    tape.prepare(parameters);
-    gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
-    let mut slope = vec![0.0; micro * job.classes];
-    let mut total = 0.0;
-    let parts = inputs.chunks_exact(inputs.len() / micros).zip(targets.chunks_exact(micro * job.classes));
-    for (index, (inputs, targets)) in parts.enumerate() {
-        let dropout = SplitMix64::new(job.seed ^ 0x6472_6f70).next_u64() ^ (step * micros as u64 + index as u64);
-        tape.input().copy_from_slice(inputs);
-        let logits = tape.forward(Some(dropout));
-        total += loss::cross_entropy(job.classes, logits, targets, &mut slope);
-        slope.iter_mut().for_each(|slope| *slope /= micros as f32);
-        tape.backward(&slope, Some(dropout), gradients);
-        if recipe.statistics == Statistics::Batch {
-            tape.follow_statistics(parameters, recipe.momentum);
-        }
-    }
-    let loss = total / micros as f64;
-    if loss.is_finite() {
-        tape.finish(parameters, gradients);
-        let norm = optimizer.update(parameters, gradients, rate);
-        if !norm.is_finite() {
-            return norm;
-        }
-    }
-    loss
 }
 
 /// Logits of plain photos under several networks.
