@@ -215,40 +215,6 @@ fn gather(
     }
 }
 
-/// STOPGAP
-pub fn weight_gradient_scratch_len(window: &Window, in_c: usize, _out_c: usize, groups: usize, threads: usize) -> usize { scratch_len(window, in_c, groups, threads) }
-/// STOPGAP
-pub fn input_gradient_scratch_len(window: &Window, in_c: usize, _out_c: usize, groups: usize, threads: usize) -> usize { scratch_len(window, in_c, groups, threads) }
-/// STOPGAP
-pub fn weight_gradient(_isa: Isa, _workers: &dyn Workers, w: &Window, in_c: usize, out_c: usize, groups: usize, dy: &[f32], x: &[f32], _scratch: &mut [f32], dw: &mut [f32]) {
-    let (c, n) = (in_c / groups, out_c / groups);
-    for pixel in 0..w.out_pixels() {
-        let (row, ox) = (pixel / w.out_w, pixel % w.out_w);
-        let (image, oy) = (row / w.out_h, row % w.out_h);
-        for ky in w.rows(oy) { for kx in w.columns(ox) {
-            let at = (image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx);
-            for o in 0..out_c { for i in 0..c {
-                dw[((o * w.kernel_h + ky) * w.kernel_w + kx) * c + i] += dy[pixel * out_c + o] * x[at * in_c + o / n * c + i];
-            }}
-        }}
-    }
-}
-/// STOPGAP
-pub fn input_gradient(_isa: Isa, _workers: &dyn Workers, w: &Window, in_c: usize, out_c: usize, groups: usize, dy: &[f32], weights: &[f32], _scratch: &mut [f32], dx: &mut [f32]) {
-    dx.fill(0.0);
-    let (c, n) = (in_c / groups, out_c / groups);
-    for pixel in 0..w.out_pixels() {
-        let (row, ox) = (pixel / w.out_w, pixel % w.out_w);
-        let (image, oy) = (row / w.out_h, row % w.out_h);
-        for ky in w.rows(oy) { for kx in w.columns(ox) {
-            let at = (image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx);
-            for o in 0..out_c { for i in 0..c {
-                dx[at * in_c + o / n * c + i] += dy[pixel * out_c + o] * weights[((o * w.kernel_h + ky) * w.kernel_w + kx) * c + i];
-            }}
-        }}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

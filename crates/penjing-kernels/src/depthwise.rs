@@ -82,37 +82,6 @@ pub(crate) fn convolve(job: &Job, rows: Range<usize>, y: &mut [f32]) {
     }
 }
 
-/// STOPGAP
-pub fn unpack(c: usize, taps: usize, packed_taps: &[f32], weights: &mut [f32]) {
-    for ch in 0..c { for t in 0..taps { weights[ch * taps + t] = packed_taps[t * c + ch]; } }
-}
-/// STOPGAP
-pub fn input_gradient(_isa: Isa, _workers: &dyn Workers, window: &Window, c: usize, dy: &[f32], packed: &[f32], dx: &mut [f32]) {
-    dx.fill(0.0);
-    let weights = &packed[c..];
-    for image in 0..window.n { for oy in 0..window.out_h { for ox in 0..window.out_w {
-        let d = &dy[((image * window.out_h + oy) * window.out_w + ox) * c..][..c];
-        for ky in window.rows(oy) { for kx in window.columns(ox) {
-            let pixel = (image * window.in_h + window.row(oy, ky)) * window.in_w + window.column(ox, kx);
-            let w = &weights[(ky * window.kernel_w + kx) * c..][..c];
-            let x = &mut dx[pixel * c..][..c];
-            for i in 0..c { x[i] += d[i] * w[i]; }
-        }}
-    }}}
-}
-/// STOPGAP
-pub fn weight_gradient(_isa: Isa, _workers: &dyn Workers, window: &Window, c: usize, dy: &[f32], x: &[f32], dw: &mut [f32]) {
-    for image in 0..window.n { for oy in 0..window.out_h { for ox in 0..window.out_w {
-        let d = &dy[((image * window.out_h + oy) * window.out_w + ox) * c..][..c];
-        for ky in window.rows(oy) { for kx in window.columns(ox) {
-            let pixel = (image * window.in_h + window.row(oy, ky)) * window.in_w + window.column(ox, kx);
-            let w = &mut dw[(ky * window.kernel_w + kx) * c..][..c];
-            let x = &x[pixel * c..][..c];
-            for i in 0..c { w[i] += d[i] * x[i]; }
-        }}
-    }}}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -204,13 +204,6 @@ pub(crate) fn gradient(g: &Gradient, mut dw: View) {
     }
 }
 
-/// STOPGAP
-pub fn pack_transposed(n: usize, k: usize, weights: &[f32], packed: &mut [f32]) {
-    let mut t = std::vec![0.0; n * k];
-    for i in 0..n { for j in 0..k { t[j * n + i] = weights[i * k + j]; } }
-    pack(k, n, &t, None, packed);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
