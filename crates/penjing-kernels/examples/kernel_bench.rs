@@ -29,6 +29,32 @@ const EFFICIENTNET_LITE0: &[Stage] = &[
     (6, 320, 1, 1, 3),
 ];
 
+/// Outputs and inputs of pointwise layers of both networks.
+const GRADIENTS: &[(usize, usize)] = &[
+    (16, 32),
+    (96, 16),
+    (24, 96),
+    (144, 24),
+    (32, 144),
+    (192, 32),
+    (64, 192),
+    (384, 64),
+    (96, 384),
+    (576, 96),
+    (160, 576),
+    (960, 160),
+    (320, 960),
+    (1280, 320),
+    (40, 144),
+    (240, 40),
+    (80, 240),
+    (480, 80),
+    (112, 480),
+    (672, 112),
+    (192, 672),
+    (1152, 192),
+];
+
 const RUNS: usize = 200;
 
 fn main() {
@@ -42,8 +68,9 @@ fn main() {
     for (name, stages) in [("MobileNetV2", MOBILENET_V2), ("EfficientNet-Lite0", EFFICIENTNET_LITE0)] {
         network(isa, peak, name, stages);
     }
-    println!("\nweight gradient of a linear head");
-    for (m, n, k) in [(256, 5, 1280), (1024, 10, 1280), (1024, 100, 1280), (4096, 2, 1280)] {
+    println!("\nweight gradient of pointwise layers and of a linear head");
+    let layers = GRADIENTS.iter().flat_map(|&(n, k)| [(64, n, k), (512, n, k)]);
+    for (m, n, k) in layers.chain([(256, 5, 1280), (1024, 10, 1280), (1024, 100, 1280), (4096, 2, 1280)]) {
         let (dy, x, mut dw) = (Buffer::noise(m * n), Buffer::noise(m * k), Buffer::noise(n * k));
         let mut best = f64::INFINITY;
         for _ in 0..RUNS / 10 {
