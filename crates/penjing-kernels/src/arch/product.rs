@@ -215,7 +215,8 @@ pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
         while column < columns {
             let left = (columns - column).div_ceil(S::LANES);
             // Two tiles of similar width rather than one vector alone.
-            let vectors = if left > widest && left < 2 * widest { left.div_ceil(2) } else { left.min(widest) };
+            let vectors =
+                if left > widest && left < 2 * widest { left.div_ceil(2) } else { left.min(widest) };
             let width = (vectors * S::LANES).min(columns - column);
             let tiles = rows.div_ceil(S::GRADIENT_ROWS[vectors - 1]);
             for t in 0..tiles {
