@@ -306,8 +306,8 @@ fn patch_len(window: &Window, in_c: usize, groups: usize) -> usize {
 
 /// Pixels gathered at once for a weight gradient: enough to hide the reading and writing of dw.
 const GRADIENT_PIXELS: usize = 64;
-/// Two of the tallest register tiles.
-const GRADIENT_GRAIN: usize = 28;
+/// Outputs that share gathered patches.
+const GRADIENT_GRAIN: usize = 64;
 
 /// Rows of the largest register tile.
 const TILE: usize = 14;
