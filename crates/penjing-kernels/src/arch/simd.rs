@@ -19,8 +19,8 @@ pub(crate) trait Simd: Copy {
     const TILE_ROWS: [usize; 3];
     /// Vectors of the register tile that has loads to spare for prefetching weights.
     const PREFETCHING: usize;
-    /// Vectors of x in the register tile of the weight gradient.
-    const GRADIENT_VECTORS: usize;
+    /// Rows of the largest register tile of the weight gradient over one, two and more vectors of x.
+    const GRADIENT_ROWS: &'static [usize];
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;

@@ -113,7 +113,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: [usize; 3] = [6, 0, 0];
     const PREFETCHING: usize = 2;
-    const GRADIENT_VECTORS: usize = 2;
+    const GRADIENT_ROWS: &'static [usize] = &[6, 6];
 
     operations! {
         splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
@@ -178,7 +178,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: [usize; 3] = [14, 14, 8];
     const PREFETCHING: usize = 3;
-    const GRADIENT_VECTORS: usize = 4;
+    const GRADIENT_ROWS: &'static [usize] = &[14, 14, 8, 6];
 
     operations! {
         splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
@@ -219,8 +219,10 @@ impl Simd for Avx512 {
             {
                 use avx512::gradient_tile;
                 match vectors {
-                    4 => table!(rows, gradient_tile::<_, 4>(tile), 1 2 3 4 5 6),
-                    _ => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6),
+                    1 => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                    2 => table!(rows, gradient_tile::<_, 2>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                    3 => table!(rows, gradient_tile::<_, 3>(tile), 1 2 3 4 5 6 7 8),
+                    _ => table!(rows, gradient_tile::<_, 4>(tile), 1 2 3 4 5 6),
                 }
             }
         }
