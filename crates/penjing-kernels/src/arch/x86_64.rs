@@ -9,7 +9,7 @@ use super::{
     vectors,
 };
 use crate::{
-    Act,
+    Act, Window,
     depthwise::Job as Depthwise,
     pointwise::{Block, Gradient},
     pool::Job as Pool,
@@ -53,6 +53,30 @@ macro_rules! compile {
                 sum(act: Act, a: &[f32], b: &[f32], y: &mut [f32]) = vectors::sum;
                 times(a: &[f32], b: &[f32], y: &mut [f32]) = vectors::times;
                 scaled(x: &[f32], scale: &[f32], y: &mut [f32]) = vectors::scaled;
+            }
+
+            #[target_feature(enable = $features)]
+            pub(crate) fn depthwise_input_gradient(
+                window: &Window,
+                c: usize,
+                dy: &[f32],
+                weights: &[f32],
+                rows: Range<usize>,
+                dx: &mut [f32],
+            ) {
+                crate::depthwise::depthwise_input_gradient(window, c, dy, weights, rows, dx)
+            }
+
+            #[target_feature(enable = $features)]
+            pub(crate) fn depthwise_weight_gradient(
+                window: &Window,
+                c: usize,
+                dy: &[f32],
+                x: &[f32],
+                taps: Range<usize>,
+                dw: &mut [f32],
+            ) {
+                crate::depthwise::depthwise_weight_gradient(window, c, dy, x, taps, dw)
             }
 
             #[target_feature(enable = $features)]
