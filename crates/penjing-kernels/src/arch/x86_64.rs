@@ -10,7 +10,7 @@ use super::{
     vectors,
 };
 use crate::{
-    Act,
+    Act, Window,
     batch_norm::Lazy,
     depthwise::Job as Depthwise,
     pointwise::{Block, Gradient},
@@ -71,6 +71,30 @@ macro_rules! compile {
                 pull_back_act(
                     act: Act, de: &[f32], y: &[f32], dy: &mut [f32], bias: &mut [f64]
                 ) = channels::pull_back_act;
+            }
+
+            #[target_feature(enable = $features)]
+            pub(crate) fn depthwise_input_gradient(
+                window: &Window,
+                c: usize,
+                dy: &[f32],
+                weights: &[f32],
+                rows: Range<usize>,
+                dx: &mut [f32],
+            ) {
+                crate::depthwise::depthwise_input_gradient(window, c, dy, weights, rows, dx)
+            }
+
+            #[target_feature(enable = $features)]
+            pub(crate) fn depthwise_weight_gradient(
+                window: &Window,
+                c: usize,
+                dy: &[f32],
+                x: &[f32],
+                taps: Range<usize>,
+                dw: &mut [f32],
+            ) {
+                crate::depthwise::depthwise_weight_gradient(window, c, dy, x, taps, dw)
             }
 
             #[target_feature(enable = $features)]
