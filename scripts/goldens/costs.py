@@ -2,15 +2,20 @@
 """Golden costs of whole networks, counted on PyTorch's: parameters, and multiply-accumulates of convolutions and linear
 layers for one photo.
 
-usage: costs.py [OUT]        (needs torch, torchvision, efficientnet-lite-pytorch)
+usage: costs.py [OUT]        (needs torch, torchvision, timm, efficientnet-lite-pytorch)
 """
 import sys
 
+import timm.models.efficientnet
 import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
 
 OUT = sys.argv[1] if len(sys.argv) > 1 else "crates/penjing/tests/goldens/costs.csv"
+
+
+def mobilenet_v1(width):
+    return timm.models.efficientnet._gen_mobilenet_v1("mobilenetv1_100", width, pad_type="same")
 
 
 def macs(net, size):
@@ -33,6 +38,9 @@ with open(OUT, "w") as out:
     print("arch,width,size,params,macs", file=out)
     for arch, width, size, net in [
         ("efficientnet_lite0", 1.0, 224, EfficientNet.from_name("efficientnet-lite0")),
+        ("mobilenet_v1", 1.0, 224, mobilenet_v1(1.0)),
+        ("mobilenet_v1", 0.25, 96, mobilenet_v1(0.25)),
+        ("mobilenet_v1", 0.75, 75, mobilenet_v1(0.75)),
         ("mobilenet_v2", 1.0, 224, torchvision.models.mobilenet_v2()),
         ("mobilenet_v2", 0.35, 96, torchvision.models.mobilenet_v2(width_mult=0.35)),
         ("mobilenet_v2", 1.4, 75, torchvision.models.mobilenet_v2(width_mult=1.4)),

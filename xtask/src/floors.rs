@@ -44,7 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("export", &["error", "zoo"]),
     ("classifier", &["error", "runner"]),
     ("eval", &["error", "data", "classifier", "progress", "threads"]),
-    ("train", &["error", "data", "zoo", "progress", "random", "runner", "threads"]),
+    ("train", &["error", "model", "data", "zoo", "progress", "random", "runner", "threads"]),
     (
         "transfer",
         &["error", "data", "zoo", "train", "eval", "classifier", "progress", "random", "runner", "threads"],

@@ -1,5 +1,5 @@
 //! Times every layer of MobileNetV2 and EfficientNet-Lite0 (224 px, batch 1, one thread) in network order and relates each
-//! to the machine's own multiply-add peak.
+//! to the machine's own multiply-add peak; then convolutions forward and backward, and weight gradients.
 //!
 //! `cargo run --release -p penjing-kernels --example kernel_bench [-- scalar|avx2|avx512]`
 
@@ -29,6 +29,32 @@ const EFFICIENTNET_LITE0: &[Stage] = &[
     (6, 320, 1, 1, 3),
 ];
 
+/// Outputs and inputs of pointwise layers of both networks.
+const GRADIENTS: &[(usize, usize)] = &[
+    (16, 32),
+    (96, 16),
+    (24, 96),
+    (144, 24),
+    (32, 144),
+    (192, 32),
+    (64, 192),
+    (384, 64),
+    (96, 384),
+    (576, 96),
+    (160, 576),
+    (960, 160),
+    (320, 960),
+    (1280, 320),
+    (40, 144),
+    (240, 40),
+    (80, 240),
+    (480, 80),
+    (112, 480),
+    (672, 112),
+    (192, 672),
+    (1152, 192),
+];
+
 const RUNS: usize = 200;
 
 fn main() {
@@ -42,8 +68,10 @@ fn main() {
     for (name, stages) in [("MobileNetV2", MOBILENET_V2), ("EfficientNet-Lite0", EFFICIENTNET_LITE0)] {
         network(isa, peak, name, stages);
     }
-    println!("\nweight gradient of a linear head");
-    for (m, n, k) in [(256, 5, 1280), (1024, 10, 1280), (1024, 100, 1280), (4096, 2, 1280)] {
+    convolutions(isa);
+    println!("\nweight gradient of pointwise layers and of a linear head");
+    let layers = GRADIENTS.iter().flat_map(|&(n, k)| [(64, n, k), (512, n, k)]);
+    for (m, n, k) in layers.chain([(256, 5, 1280), (1024, 10, 1280), (1024, 100, 1280), (4096, 2, 1280)]) {
         let (dy, x, mut dw) = (Buffer::noise(m * n), Buffer::noise(m * k), Buffer::noise(n * k));
         let mut best = f64::INFINITY;
         for _ in 0..RUNS / 10 {
@@ -54,6 +82,52 @@ fn main() {
         let speed = 2.0 * (m * n * k) as f64 / best;
         let name = format!("{m:5} x {n:4} x {k:4}");
         println!("{name:34} {:8.1} {:18.1} {:5.0}%", best * 1e6, speed / 1e9, speed / peak * 100.0);
+    }
+}
+
+/// Forward, input gradient and weight gradient of convolutions with reuse between neighbours.
+fn convolutions(isa: Isa) {
+    println!("\n{:34} {:>8} {:>8} {:>8}  GFLOP/s", "convolution", "forward", "dx", "dw");
+    for (size, in_c, out_c, stride) in [
+        (224, 3, 32, 2),
+        (56, 64, 64, 1),
+        (56, 64, 128, 2),
+        (28, 128, 128, 1),
+        (14, 256, 256, 1),
+        (7, 512, 512, 1),
+        (54, 16, 64, 1),
+        (13, 64, 256, 1),
+    ] {
+        let w = window(size, 3, stride);
+        let k = w.taps() * in_c;
+        let (x, dy) = (Buffer::noise(size * size * in_c), Buffer::noise(w.out_pixels() * out_c));
+        let (mut dx, mut y) = (Buffer::noise(x.len), Buffer::noise(dy.len));
+        let (weights, mut dw) = (Buffer::noise(out_c * k), Buffer::noise(out_c * k));
+        let packed = Buffer::noise(conv::packed_len(1, out_c, k));
+        let scratch = conv::scratch_len(&w, in_c, 1, 1)
+            .max(conv::weight_gradient_scratch_len(&w, in_c, out_c, 1, 1))
+            .max(conv::input_gradient_scratch_len(&w, in_c, out_c, 1, 1));
+        let mut scratch = Buffer::noise(scratch);
+        let mut best = [f64::INFINITY; 3];
+        for run in 0..RUNS / 10 * 3 {
+            let (x, dy, scratch) = (x.get(), dy.get(), scratch.get_mut());
+            let start = Instant::now();
+            match run % 3 {
+                0 => {
+                    let (packed, y) = (packed.get(), y.get_mut());
+                    conv::run(isa, &Serial, &w, in_c, out_c, 1, Act::None, x, packed, None, scratch, y);
+                }
+                1 => {
+                    let (weights, dx) = (weights.get(), dx.get_mut());
+                    conv::input_gradient(isa, &Serial, &w, in_c, out_c, 1, dy, weights, scratch, dx);
+                }
+                _ => conv::weight_gradient(isa, &Serial, &w, in_c, out_c, 1, dy, x, scratch, dw.get_mut()),
+            }
+            best[run % 3] = best[run % 3].min(start.elapsed().as_secs_f64());
+        }
+        let [forward, dx, dw] = best.map(|seconds| 2.0 * (dy.len * k) as f64 / seconds / 1e9);
+        let name = format!("{size:3}x{size:<3} 3x3/{stride} {in_c:3} -> {out_c:3}");
+        println!("{name:34} {forward:8.1} {dx:8.1} {dw:8.1}");
     }
 }
 

@@ -43,6 +43,47 @@ impl Act {
         }
     }
 
+    /// The derivative at the pre-activation `u`: the same bits as every SIMD path. At a kink the side PyTorch takes: 0 for
+    /// the clamps, the slope of the negative side for the leaky one, and as its hard swish and hard sigmoid do.
+    #[inline]
+    pub fn slope(self, u: f32) -> f32 {
+        let within = |low: f32, high: f32, inside: f32| if low < u && u < high { inside } else { 0.0 };
+        match self {
+            Act::None => 1.0,
+            Act::Relu => {
+                if u > 0.0 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
+            Act::Relu6 => within(0.0, 6.0, 1.0),
+            Act::LeakyRelu(slope) => {
+                if u > 0.0 {
+                    1.0
+                } else {
+                    slope
+                }
+            }
+            Act::HSwish => {
+                if u >= 3.0 {
+                    1.0
+                } else {
+                    within(-3.0, 3.0, u * THIRD + 0.5)
+                }
+            }
+            Act::HSigmoid => within(-3.0, 3.0, SIXTH),
+            Act::Sigmoid => {
+                let s = Act::Sigmoid.apply(u);
+                s * (1.0 - s)
+            }
+            Act::Silu => {
+                let s = Act::Sigmoid.apply(u);
+                s * (u * (1.0 - s) + 1.0)
+            }
+        }
+    }
+
     /// The bounds of an activation that only clamps: what a kernel can do with two instructions in registers.
     pub(crate) fn clamp(self) -> Option<(f32, f32)> {
         match self {
@@ -55,6 +96,7 @@ impl Act {
 }
 
 pub(crate) const SIXTH: f32 = 1.0 / 6.0;
+pub(crate) const THIRD: f32 = 1.0 / 3.0;
 
 /// The larger, and `b` if either is NaN: what `maxps` does.
 #[inline(always)]
@@ -135,6 +177,38 @@ mod tests {
         assert!((Act::Sigmoid.apply(2.0) - 0.880_797_1).abs() < 1e-6);
         assert!((Act::Silu.apply(-2.0) + 0.238_405_84).abs() < 1e-6);
         assert!(Act::Sigmoid.apply(-200.0) >= 0.0 && Act::Sigmoid.apply(200.0) == 1.0);
+    }
+
+    #[test]
+    fn slopes_are_those_of_pytorch() {
+        // From scripts/goldens/updates.py, kinks included.
+        const AT: [f32; 9] = [-4.0, -3.0, -1.5, 0.0, 0.5, 2.0, 3.0, 6.0, 7.0];
+        for (act, slopes) in [
+            (Act::None, [1.0; 9]),
+            (Act::Relu, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+            (Act::Relu6, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0]),
+            (Act::LeakyRelu(0.1), [0.1, 0.1, 0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0]),
+            (Act::HSwish, [0.0, 0.0, 0.0, 0.5, 0.6666667, 1.1666667, 1.0, 1.0, 1.0]),
+            (Act::HSigmoid, [0.0, 0.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 0.0, 0.0, 0.0]),
+            (
+                Act::Sigmoid,
+                [
+                    0.0176627, 0.0451767, 0.1491465, 0.25, 0.2350037, 0.1049936, 0.0451767, 0.0024665,
+                    0.0009102,
+                ],
+            ),
+            (
+                Act::Silu,
+                [
+                    -0.0526646, -0.0881041, -0.0412942, 0.5, 0.7399612, 1.0907843, 1.0881041, 1.0123262,
+                    1.0054601,
+                ],
+            ),
+        ] {
+            for (u, slope) in AT.into_iter().zip(slopes) {
+                assert!((act.slope(u) - slope).abs() < 2e-7, "{act:?}({u}) {}", act.slope(u));
+            }
+        }
     }
 
     #[test]

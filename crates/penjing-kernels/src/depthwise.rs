@@ -50,6 +50,62 @@ pub fn run(
     });
 }
 
+/// Transposes `packed_taps` `[taps][c]`, as [`weight_gradient`] leaves them, into `weights` `[c][taps]`.
+pub fn unpack(c: usize, taps: usize, packed_taps: &[f32], weights: &mut [f32]) {
+    assert_eq!(packed_taps.len(), volume(&[taps, c]), "packed taps are [taps][c]");
+    assert_eq!(weights.len(), volume(&[c, taps]), "weights are [c][taps]");
+    for channel in 0..c {
+        for tap in 0..taps {
+            weights[channel * taps + tap] = packed_taps[tap * c + channel];
+        }
+    }
+}
+
+/// dx\[n,iy,ix,c\] = Σ dy\[n,oy,ox,c\]·w\[c\]\[ky,kx\] over the outputs that saw the input, one chain per value that starts
+/// at 0 and takes (ky, kx) ascending. `packed` is from [`pack`]; its bias is not read.
+pub fn input_gradient(
+    isa: Isa,
+    workers: &dyn Workers,
+    window: &Window,
+    c: usize,
+    dy: &[f32],
+    packed: &[f32],
+    dx: &mut [f32],
+) {
+    window.check(c, dx, c, dy);
+    assert_eq!(packed.len(), packed_len(c, window.taps()), "packed_len(c, taps)");
+    if dx.is_empty() {
+        return;
+    }
+    let macs = dy.len().saturating_mul(window.taps());
+    let weights = &packed[c..];
+    split_rows(workers, dx, window.in_w * c, 1, macs, &|rows, dx, _| {
+        arch::select!(isa, depthwise_input_gradient(window, c, dy, weights, rows, dx));
+    });
+}
+
+/// dw\[ky,kx\]\[c\] += Σ dy\[n,oy,ox,c\]·x\[n,iy,ix,c\] over the outputs whose tap lies inside the input, one chain per
+/// value that starts at the given dw and takes (n, oy, ox) ascending. `dw` is `[taps][c]`, see [`unpack`].
+pub fn weight_gradient(
+    isa: Isa,
+    workers: &dyn Workers,
+    window: &Window,
+    c: usize,
+    dy: &[f32],
+    x: &[f32],
+    dw: &mut [f32],
+) {
+    window.check(c, x, c, dy);
+    assert_eq!(dw.len(), volume(&[window.taps(), c]), "dw is [taps][c]");
+    if dw.is_empty() {
+        return;
+    }
+    let macs = dy.len().saturating_mul(window.taps());
+    split_rows(workers, dw, c, 1, macs, &|taps, dw, _| {
+        arch::select!(isa, depthwise_weight_gradient(window, c, dy, x, taps, dw));
+    });
+}
+
 /// The arguments of [`run`], checked: all extents of y and the number of taps are at least 1.
 pub(crate) struct Job<'a> {
     pub window: &'a Window,
@@ -82,6 +138,70 @@ pub(crate) fn convolve(job: &Job, rows: Range<usize>, y: &mut [f32]) {
     }
 }
 
+/// Input rows `rows`, counted through the batch, into `dx`. Inlined where an instruction set is enabled, so that the loop
+/// over channels becomes its vectors.
+#[inline(always)]
+pub(crate) fn depthwise_input_gradient(
+    w: &Window,
+    c: usize,
+    dy: &[f32],
+    weights: &[f32],
+    rows: Range<usize>,
+    dx: &mut [f32],
+) {
+    dx.fill(0.0);
+    for (row, dx) in rows.zip(dx.chunks_exact_mut(w.in_w * c)) {
+        let (image, iy) = (row / w.in_h, row % w.in_h);
+        for ky in 0..w.kernel_h {
+            let Some(from) = (iy + w.pad_top).checked_sub(ky * w.dilation_h) else { break };
+            let oy = from / w.stride_h;
+            if from % w.stride_h != 0 || oy >= w.out_h {
+                continue;
+            }
+            let dy = &dy[(image * w.out_h + oy) * w.out_w * c..][..w.out_w * c];
+            for kx in 0..w.kernel_w {
+                let weights = &weights[(ky * w.kernel_w + kx) * c..][..c];
+                for (ox, dy) in dy.chunks_exact(c).enumerate() {
+                    if !w.columns(ox).contains(&kx) {
+                        continue;
+                    }
+                    let dx = &mut dx[w.column(ox, kx) * c..][..c];
+                    for ((dx, &dy), &weight) in dx.iter_mut().zip(dy).zip(weights) {
+                        *dx = fma(dy, weight, *dx);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The taps `taps` into `dw`; inlined as [`depthwise_input_gradient`].
+#[inline(always)]
+pub(crate) fn depthwise_weight_gradient(
+    w: &Window,
+    c: usize,
+    dy: &[f32],
+    x: &[f32],
+    taps: Range<usize>,
+    dw: &mut [f32],
+) {
+    for (pixel, dy) in dy.chunks_exact(c).enumerate() {
+        let (row, ox) = (pixel / w.out_w, pixel % w.out_w);
+        let (image, oy) = (row / w.out_h, row % w.out_h);
+        let (rows, columns) = (w.rows(oy), w.columns(ox));
+        for (tap, dw) in taps.clone().zip(dw.chunks_exact_mut(c)) {
+            let (ky, kx) = (tap / w.kernel_w, tap % w.kernel_w);
+            if !rows.contains(&ky) || !columns.contains(&kx) {
+                continue;
+            }
+            let x = &x[((image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx)) * c..][..c];
+            for ((dw, &dy), &x) in dw.iter_mut().zip(dy).zip(x) {
+                *dw = fma(dy, x, *dw);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +209,7 @@ mod tests {
         Serial,
         testing::{Team, noise, window},
     };
-    use std::vec;
+    use std::{vec, vec::Vec};
 
     #[test]
     fn by_hand() {
@@ -156,5 +276,83 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn gradients_equal_scalar_and_definition() {
+        let mut windows = vec![];
+        for kernel in [1, 2, 3, 5, 7] {
+            for stride in [1, 2, 3] {
+                for (h, w) in [(2, 3), (7, 8), (14, 9)] {
+                    let pad = kernel / 2;
+                    if h + 2 * pad >= kernel {
+                        windows.push(window(2, h, w, kernel, stride, 1, pad));
+                    }
+                }
+            }
+        }
+        windows.push(window(1, 12, 12, 3, 1, 2, 2));
+        windows.push(window(1, 12, 12, 5, 2, 2, 4));
+        windows.push(Window { pad_top: 0, pad_left: 0, out_h: 7, out_w: 7, ..window(1, 14, 14, 3, 2, 1, 1) });
+        windows.push(window(1, 2, 2, 5, 1, 1, 4));
+        for w in &windows {
+            for c in [1, 8, 16, 19, 40, 72] {
+                let taps = w.taps();
+                let x = noise(w.n * w.in_h * w.in_w * c, 1);
+                let dy = noise(w.out_pixels() * c, 2);
+                let (kernel, start) = (noise(c * taps, 3), noise(c * taps, 4));
+                let mut packed = vec![0.0; packed_len(c, taps)];
+                pack(c, taps, &kernel, None, &mut packed);
+                let mut exact_dx = vec![0f64; x.len()];
+                let mut exact_dw: Vec<f64> = start.iter().map(|&v| v.into()).collect();
+                for (i, &dy) in dy.iter().enumerate() {
+                    let (pixel, channel) = (i / c, i % c);
+                    let (row, ox) = (pixel / w.out_w, pixel % w.out_w);
+                    let (image, oy) = (row / w.out_h, row % w.out_h);
+                    for tap in 0..taps {
+                        let iy =
+                            (oy * w.stride_h + tap / w.kernel_w * w.dilation_h) as isize - w.pad_top as isize;
+                        let ix = (ox * w.stride_w + tap % w.kernel_w * w.dilation_w) as isize
+                            - w.pad_left as isize;
+                        if (0..w.in_h as isize).contains(&iy) && (0..w.in_w as isize).contains(&ix) {
+                            let at = ((image * w.in_h + iy as usize) * w.in_w + ix as usize) * c + channel;
+                            exact_dx[at] += f64::from(dy) * f64::from(kernel[channel * taps + tap]);
+                            exact_dw[tap * c + channel] += f64::from(dy) * f64::from(x[at]);
+                        }
+                    }
+                }
+                let (mut dx, mut dw) = (vec![f32::NAN; x.len()], start.clone());
+                input_gradient(Isa::scalar(), &Serial, w, c, &dy, &packed, &mut dx);
+                weight_gradient(Isa::scalar(), &Serial, w, c, &dy, &x, &mut dw);
+                let near =
+                    |a: &[f32], b: &[f64]| a.iter().zip(b).all(|(&a, b)| (f64::from(a) - b).abs() < 2e-4);
+                assert!(near(&dx, &exact_dx) && near(&dw, &exact_dw), "{c} {w:?}");
+                for isa in Isa::available() {
+                    for workers in [&Serial as &dyn Workers, &Team(3)] {
+                        let (mut fast_dx, mut fast_dw) = (vec![f32::NAN; x.len()], start.clone());
+                        input_gradient(isa, workers, w, c, &dy, &packed, &mut fast_dx);
+                        weight_gradient(isa, workers, w, c, &dy, &x, &mut fast_dw);
+                        assert!(fast_dx == dx && fast_dw == dw, "{isa:?} {c} {w:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_by_hand() {
+        // One row 1 2 under a kernel 10 20 30, padded by one: y sees (0 1 2) and (1 2 0).
+        let w = Window { kernel_h: 1, pad_top: 0, out_h: 1, ..window(1, 1, 2, 3, 1, 1, 1) };
+        let mut packed = [0.0; 4];
+        pack(1, 3, &[10.0, 20.0, 30.0], None, &mut packed);
+        for isa in Isa::available() {
+            let (mut dx, mut dw) = ([9.0; 2], [0.5; 3]);
+            input_gradient(isa, &Serial, &w, 1, &[1.0, 100.0], &packed, &mut dx);
+            weight_gradient(isa, &Serial, &w, 1, &[1.0, 100.0], &[1.0, 2.0], &mut dw);
+            assert_eq!((dx, dw), ([1020.0, 2030.0], [100.5, 201.5, 2.5]));
+        }
+        let mut weights = [0.0; 6];
+        unpack(2, 3, &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], &mut weights);
+        assert_eq!(weights, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Operations value by value.
 
-use crate::{Act, Isa, arch, volume};
+use crate::{Act, Isa, arch, fma, volume};
 
 /// y = act(x).
 pub fn activate(isa: Isa, act: Act, x: &[f32], y: &mut [f32]) {
@@ -34,6 +34,36 @@ pub fn scale_channels(isa: Isa, n: usize, pixels: usize, c: usize, x: &[f32], sc
     }
 }
 
+/// y += x.
+pub fn accumulate(isa: Isa, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    arch::select!(isa, accumulated(x, y));
+}
+
+/// dscale\[n,c\] = Σ over the pixels, in ascending order, of dy·x, both `[n,pixels,c]`: the gradient of [`scale_channels`] by
+/// its scale. (The one by x is `scale_channels` of dy.)
+pub fn channel_products(
+    isa: Isa,
+    n: usize,
+    pixels: usize,
+    c: usize,
+    dy: &[f32],
+    x: &[f32],
+    dscale: &mut [f32],
+) {
+    assert_eq!(x.len(), volume(&[n, pixels, c]), "x is [n,pixels,c]");
+    assert_eq!(dy.len(), x.len());
+    assert_eq!(dscale.len(), volume(&[n, c]), "dscale is [n,c]");
+    if x.is_empty() {
+        dscale.fill(0.0);
+        return;
+    }
+    let images = dy.chunks_exact(pixels * c).zip(x.chunks_exact(pixels * c));
+    for ((dy, x), dscale) in images.zip(dscale.chunks_exact_mut(c)) {
+        arch::select!(isa, products(dy, x, dscale));
+    }
+}
+
 /// The reference of [`activate`].
 pub(crate) fn activated(act: Act, x: &[f32], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
@@ -59,6 +89,24 @@ pub(crate) fn times(a: &[f32], b: &[f32], y: &mut [f32]) {
 pub(crate) fn scaled(x: &[f32], scale: &[f32], y: &mut [f32]) {
     for (x, y) in x.chunks_exact(scale.len()).zip(y.chunks_exact_mut(scale.len())) {
         times(x, scale, y);
+    }
+}
+
+/// The reference of [`accumulate`].
+pub(crate) fn accumulated(x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += x;
+    }
+}
+
+/// The reference of [`channel_products`] for one image.
+pub(crate) fn products(dy: &[f32], x: &[f32], dscale: &mut [f32]) {
+    let c = dscale.len();
+    dscale.fill(0.0);
+    for (dy, x) in dy.chunks_exact(c).zip(x.chunks_exact(c)) {
+        for ((sum, &dy), &x) in dscale.iter_mut().zip(dy).zip(x) {
+            *sum = fma(dy, x, *sum);
+        }
     }
 }
 
@@ -106,6 +154,13 @@ mod tests {
                 scale_channels(Isa::scalar(), 2, 3, len, &x, &scale, &mut plain);
                 scale_channels(isa, 2, 3, len, &x, &scale, &mut fast);
                 assert!(plain == fast, "{isa:?} {len}");
+                accumulate(Isa::scalar(), &x, &mut plain);
+                accumulate(isa, &x, &mut fast);
+                assert!(plain == fast, "{isa:?} {len}");
+                let (mut plain_sums, mut sums) = (vec![f32::NAN; 2 * len], vec![f32::NAN; 2 * len]);
+                channel_products(Isa::scalar(), 2, 3, len, &plain, &x, &mut plain_sums);
+                channel_products(isa, 2, 3, len, &plain, &x, &mut sums);
+                assert!(plain_sums == sums, "{isa:?} {len}");
             }
         }
     }
@@ -118,6 +173,13 @@ mod tests {
             assert_eq!(y, [10.0, -2.0, 30.0, -4.0]);
             add(isa, Act::Relu, &[1.0, -2.0, 3.0, 0.0], &[1.0, 1.0, -4.0, 0.5], &mut y);
             assert_eq!(y, [2.0, 0.0, 0.0, 0.5]);
+            accumulate(isa, &[1.0, 2.0, 3.0, 4.0], &mut y);
+            assert_eq!(y, [3.0, 2.0, 3.0, 4.5]);
+            let mut dscale = [9.0; 2];
+            channel_products(isa, 1, 2, 2, &[1.0, 2.0, 3.0, 4.0], &[10.0, -1.0, 0.5, 2.0], &mut dscale);
+            assert_eq!(dscale, [11.5, 6.0]);
+            channel_products(isa, 1, 0, 2, &[], &[], &mut dscale);
+            assert_eq!(dscale, [0.0, 0.0]);
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Moving values without computing: concatenation, slicing, channel shuffle, padding.
+//!
+//! Their gradients move values too: of a concatenation, copy each part's channels back; of a slice, copy its channels into
+//! zeros; of a shuffle with g groups of c channels, shuffle with c / g groups; of padding, crop.
 
 use crate::volume;
 
@@ -47,26 +50,58 @@ pub fn shuffle(pixels: usize, channels: usize, groups: usize, x: &[f32], y: &mut
 /// Surrounds every image of x `[n,h,w,c]` with `value`: `border` is top, bottom, left, right, and y is
 /// `[n, top + h + bottom, left + w + right, c]`.
 pub fn pad(n: usize, h: usize, w: usize, c: usize, border: [usize; 4], value: f32, x: &[f32], y: &mut [f32]) {
-    let [top, bottom, left, right] = border;
+    check_border(n, h, w, c, border, x, y);
+    y.fill(value);
+    for (inner, outer) in inner_rows(n, h, w, c, border) {
+        y[outer..outer + w * c].copy_from_slice(&x[inner..inner + w * c]);
+    }
+}
+
+/// Takes away what [`pad`] put around every image: y is `[n,h,w,c]`, x `[n, top + h + bottom, left + w + right, c]`.
+pub fn crop(n: usize, h: usize, w: usize, c: usize, border: [usize; 4], x: &[f32], y: &mut [f32]) {
+    check_border(n, h, w, c, border, y, x);
+    for (inner, outer) in inner_rows(n, h, w, c, border) {
+        y[inner..inner + w * c].copy_from_slice(&x[outer..outer + w * c]);
+    }
+}
+
+fn check_border(
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    [top, bottom, left, right]: [usize; 4],
+    inner: &[f32],
+    outer: &[f32],
+) {
     let sum = |parts: [usize; 3]| {
         parts.iter().try_fold(0usize, |s, &p| s.checked_add(p)).expect("border overflows")
     };
     let (out_h, out_w) = (sum([top, h, bottom]), sum([left, w, right]));
-    assert_eq!(x.len(), volume(&[n, h, w, c]), "x is [n,h,w,c]");
-    assert_eq!(y.len(), volume(&[n, out_h, out_w, c]), "y is the padded [n,h,w,c]");
-    y.fill(value);
-    if x.is_empty() {
-        return;
-    }
-    for (row, x) in x.chunks_exact(w * c).enumerate() {
-        let from = ((row / h * out_h + top + row % h) * out_w + left) * c;
-        y[from..from + w * c].copy_from_slice(x);
-    }
+    assert_eq!(inner.len(), volume(&[n, h, w, c]), "the inner map is [n,h,w,c]");
+    assert_eq!(outer.len(), volume(&[n, out_h, out_w, c]), "the outer map is the padded [n,h,w,c]");
+}
+
+/// Where each row of w pixels begins in the inner and in the outer map.
+fn inner_rows(
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    [top, bottom, left, right]: [usize; 4],
+) -> impl Iterator<Item = (usize, usize)> {
+    let rows = if w * c == 0 { 0 } else { n * h };
+    (0..rows).map(move |row| {
+        let outer = row / h * (top + h + bottom) + top + row % h;
+        (row * w * c, (outer * (left + w + right) + left) * c)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::noise;
+    use std::vec;
 
     #[test]
     fn channels_are_copied_in_place() {
@@ -87,5 +122,29 @@ mod tests {
         let mut y = [9.0; 12];
         pad(2, 1, 1, 1, [1, 0, 0, 2], 7.0, &[1.0, 2.0], &mut y);
         assert_eq!(y, [7.0, 7.0, 7.0, 1.0, 7.0, 7.0, 7.0, 7.0, 7.0, 2.0, 7.0, 7.0]);
+    }
+
+    #[test]
+    fn crop_undoes_pad() {
+        for border in [[0; 4], [1, 0, 2, 3], [0, 2, 1, 0]] {
+            let [top, bottom, left, right] = border;
+            let (n, h, w, c) = (2, 3, 4, 5);
+            let x = noise(n * h * w * c, 1);
+            let mut padded = vec![0.0; n * (h + top + bottom) * (w + left + right) * c];
+            let mut back = vec![0.0; x.len()];
+            pad(n, h, w, c, border, 7.0, &x, &mut padded);
+            crop(n, h, w, c, border, &padded, &mut back);
+            assert_eq!(back, x);
+        }
+        crop(1, 0, 1, 1, [1; 4], &[0.0; 6], &mut []);
+    }
+
+    #[test]
+    fn shuffling_with_the_other_factor_undoes_a_shuffle() {
+        let x = noise(2 * 12, 1);
+        let (mut y, mut back) = ([0.0; 24], [0.0; 24]);
+        shuffle(2, 12, 3, &x, &mut y);
+        shuffle(2, 12, 4, &y, &mut back);
+        assert!(x != y && x == back);
     }
 }

@@ -14,6 +14,7 @@ extern crate std;
 
 mod act;
 mod arch;
+pub mod batch_norm;
 pub mod conv;
 pub mod depthwise;
 pub mod elementwise;
@@ -22,6 +23,7 @@ pub mod layout;
 pub mod pointwise;
 pub mod pool;
 pub mod softmax;
+pub mod update;
 mod window;
 mod workers;
 
@@ -37,6 +39,15 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     return a.mul_add(b, c);
     #[cfg(not(feature = "std"))]
     libm::fmaf(a, b, c)
+}
+
+/// The square root, correctly rounded.
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return x.sqrt();
+    #[cfg(not(feature = "std"))]
+    libm::sqrtf(x)
 }
 
 /// The product of `extents`, so that a length check cannot be fooled by a product that wraps.

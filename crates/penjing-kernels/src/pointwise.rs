@@ -22,12 +22,37 @@ pub fn pack(n: usize, k: usize, weights: &[f32], bias: Option<&[f32]>, packed: &
     packed.fill(0.0);
     for (panel, packed) in packed.chunks_exact_mut(panel_len(k)).enumerate() {
         let outputs = panel * PANEL..n.min((panel + 1) * PANEL);
+        let (first, packed) = packed.split_at_mut(PANEL);
         if let Some(bias) = bias {
-            packed[..outputs.len()].copy_from_slice(&bias[outputs.clone()]);
+            first[..outputs.len()].copy_from_slice(&bias[outputs.clone()]);
         }
-        for (j, output) in outputs.enumerate() {
-            for (i, &w) in weights[output * k..(output + 1) * k].iter().enumerate() {
-                packed[(i + 1) * PANEL + j] = w;
+        // In squares, so that the strided side stays in the first-level cache.
+        for (square, packed) in packed.chunks_mut(PANEL * PANEL).enumerate() {
+            for (j, output) in outputs.clone().enumerate() {
+                let weights = &weights[output * k + square * PANEL..];
+                for (packed, &w) in packed.chunks_exact_mut(PANEL).zip(weights) {
+                    packed[j] = w;
+                }
+            }
+        }
+    }
+}
+
+/// Packs the transpose of `weights` `[n][k]`, without bias, into `packed_len(k, n)`: [`run`] with n and k exchanged then
+/// gives the input gradient dx\[m\]\[k\] = Σₙ dy\[m\]\[n\]·w\[n\]\[k\].
+pub fn pack_transposed(n: usize, k: usize, weights: &[f32], packed: &mut [f32]) {
+    assert_eq!(weights.len(), volume(&[n, k]), "weights are [n][k]");
+    assert_eq!(packed.len(), packed_len(k, n), "packed_len(k, n)");
+    packed.fill(0.0);
+    for (panel, packed) in packed.chunks_exact_mut(panel_len(n)).enumerate() {
+        let first = panel * PANEL;
+        let count = PANEL.min(k - first);
+        for (row, packed) in packed[PANEL..].chunks_exact_mut(PANEL).enumerate() {
+            let weights = &weights[row * k + first..][..count];
+            if let Ok(whole) = <&[f32; PANEL]>::try_from(weights) {
+                packed.copy_from_slice(whole);
+            } else {
+                packed[..count].copy_from_slice(weights);
             }
         }
     }
@@ -102,8 +127,7 @@ pub fn weight_gradient(
         }
         // SAFETY: pieces have disjoint rows or columns, and `dispatch` runs a piece once.
         let dw = unsafe { dw.view(rows.start * k + columns.start, rows.len(), columns.len(), k) };
-        let job = Gradient { m, n, k, dy: &dy[rows.start..], x: &x[columns.start..] };
-        arch::select!(isa, gradient(&job, dw));
+        gradient_block(isa, &Gradient { m, n, k, dy: &dy[rows.start..], x: &x[columns.start..] }, dw);
     });
 }
 
@@ -191,6 +215,16 @@ pub(crate) struct Gradient<'a> {
     pub x: &'a [f32],
 }
 
+/// Adds to one rectangle of dw.
+pub(crate) fn gradient_block(isa: Isa, job: &Gradient, dw: View) {
+    if job.m == 0 || dw.rows() == 0 || dw.columns() == 0 {
+        return;
+    }
+    assert!(job.dy.len() >= (job.m - 1) * job.n + dw.rows());
+    assert!(job.x.len() >= (job.m - 1) * job.k + dw.columns());
+    arch::select!(isa, gradient(job, dw));
+}
+
 /// The reference of the weight gradient.
 pub(crate) fn gradient(g: &Gradient, mut dw: View) {
     for row in 0..dw.rows() {
@@ -267,6 +301,29 @@ mod tests {
     }
 
     #[test]
+    fn input_gradient_by_definition() {
+        for (m, n, k) in [(3, 2, 5), (5, 16, 16), (7, 33, 17), (2, 40, 96), (1, 0, 4), (4, 3, 0)] {
+            let (dy, weights) = (noise(m * n, 1), noise(n * k, 2));
+            let mut packed = vec![f32::NAN; packed_len(k, n)];
+            pack_transposed(n, k, &weights, &mut packed);
+            let mut expected = vec![0.0; m * k];
+            for row in 0..m {
+                for i in 0..n {
+                    for j in 0..k {
+                        let dx = &mut expected[row * k + j];
+                        *dx = fma(dy[row * n + i], weights[i * k + j], *dx);
+                    }
+                }
+            }
+            for isa in Isa::available() {
+                let mut dx = vec![f32::NAN; m * k];
+                run(isa, &Serial, m, n, k, Act::None, &dy, &packed, None, &mut dx);
+                assert!(dx == expected, "{isa:?} {m} {n} {k}");
+            }
+        }
+    }
+
+    #[test]
     fn gradient_by_hand() {
         for isa in Isa::available() {
             let mut dw = [100.0, 0.0, 0.0, 0.0];
@@ -277,9 +334,17 @@ mod tests {
 
     #[test]
     fn fast_gradient_equals_scalar() {
-        for (m, n, k) in
-            [(300, 2, 130), (5, 7, 16), (40, 100, 33), (257, 13, 200), (3, 1, 1), (0, 2, 2), (600, 9, 72)]
-        {
+        // Every row count of a tile over every number of vectors, whole and cut short.
+        let tiles = (1..=14).flat_map(|n| [1, 16, 27, 32, 40, 48, 64, 80].map(|k| (9, n, k)));
+        for (m, n, k) in tiles.chain([
+            (300, 2, 130),
+            (5, 7, 16),
+            (40, 100, 33),
+            (257, 13, 200),
+            (3, 1, 1),
+            (0, 2, 2),
+            (600, 9, 72),
+        ]) {
             let (dy, x, dw) = (noise(m * n, 1), noise(m * k, 2), noise(n * k, 3));
             let mut expected = dw.clone();
             weight_gradient(Isa::scalar(), &Serial, m, n, k, &dy, &x, &mut expected);

@@ -7,30 +7,31 @@ const LINE: usize = 64;
 
 /// A run of values whose first one starts a cache line.
 #[derive(Debug)]
-pub(crate) struct Aligned {
+pub struct Aligned {
     values: Vec<f32>,
     start: usize,
 }
 
 impl Aligned {
     /// So many zeros.
-    pub(crate) fn zeros(len: usize) -> Self {
+    pub fn zeros(len: usize) -> Self {
         let values = vec![0.0; len + LINE / size_of::<f32>()];
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Aligned { values, start }
     }
 
-    fn len(&self) -> usize {
+    /// Number of values.
+    pub fn len(&self) -> usize {
         self.values.len() - LINE / size_of::<f32>()
     }
 
     /// The values.
-    pub(crate) fn get(&self) -> &[f32] {
+    pub fn get(&self) -> &[f32] {
         &self.values[self.start..self.start + self.len()]
     }
 
     /// The values, to be changed.
-    pub(crate) fn get_mut(&mut self) -> &mut [f32] {
+    pub fn get_mut(&mut self) -> &mut [f32] {
         let len = self.len();
         &mut self.values[self.start..self.start + len]
     }

@@ -9,7 +9,7 @@ const ALIGN: usize = 16;
 ///
 /// `lives` holds the first and last step that touches each buffer, inclusive. Greedy by size, into the lowest gap
 /// (Pisarchyk and Lee, arXiv 2001.03288).
-pub(crate) fn place(lengths: &[usize], lives: &[[usize; 2]]) -> (Vec<usize>, usize) {
+pub fn place(lengths: &[usize], lives: &[[usize; 2]]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&index| (core::cmp::Reverse(lengths[index]), index));
     let mut starts = vec![0; lengths.len()];

@@ -18,7 +18,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn layer(layer: &str, what: impl Into<String>) -> Self {
+    /// An [`Error::Layer`].
+    pub fn layer(layer: &str, what: impl Into<String>) -> Self {
         Error::Layer { layer: layer.into(), what: what.into() }
     }
 }

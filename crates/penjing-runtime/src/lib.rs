@@ -13,9 +13,9 @@
 extern crate alloc;
 
 #[cfg(feature = "alloc")]
-mod aligned;
+pub mod aligned;
 #[cfg(feature = "alloc")]
-mod arena;
+pub mod arena;
 #[cfg(feature = "alloc")]
 pub mod cost;
 #[cfg(feature = "alloc")]

@@ -1,6 +1,7 @@
 //! Models on disk: read whole, written so that nothing is ever lost.
 
 use std::{
+    fs::File,
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -18,7 +19,7 @@ const MAX_FILE_BYTES: u64 = 2 << 30;
 /// [`Error::Io`] when the file cannot be read, [`Error::Model`] when it is not a whole, unchanged model.
 pub fn load(path: &Path) -> Result<Model> {
     let failed = |error| Error::io(path, "read", error);
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     let there = file.metadata().map_err(failed)?;
     if there.is_dir() {
         return Err(Error::model(path, "is a folder; expected a model file"));
@@ -84,9 +85,17 @@ impl Output {
     /// # Errors
     /// [`Error::Io`] when the disk is full or the target may not be written; the old file is then as it was.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.write_with(|file| file.write_all(bytes))
+    }
+
+    /// As [`write`](Self::write), for what is too long to hold twice: `fill` writes to the file itself.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and what `fill` says.
+    pub fn write_with(&self, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
         let failed = |error| Error::io(&self.path, "write", error);
         let mut file = self.temporary()?;
-        file.as_file_mut().write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        fill(file.as_file_mut()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         let kept = if self.replace { file.persist(&self.path) } else { file.persist_noclobber(&self.path) };
         kept.map(drop).map_err(|error| failed(error.error))
     }

@@ -24,6 +24,13 @@ impl SplitMix64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// The next value of the standard normal distribution (Box and Muller, 1958).
+    pub fn normal(&mut self) -> f64 {
+        // In 0..1 without 0, which has no logarithm.
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
     /// The next whole number in `0..below`; 0 for an empty range. Its bias is less than `below`/2⁶⁴.
     pub fn below(&mut self, below: usize) -> usize {
         ((u128::from(self.next_u64()) * below as u128) >> 64) as usize
@@ -40,5 +47,19 @@ mod tests {
         let mut random = SplitMix64::new(1234567);
         assert_eq!(random.next_u64(), 6457827717110365317);
         assert_eq!(random.next_u64(), 3203168211198807973);
+    }
+
+    #[test]
+    fn normal_values_have_the_moments_of_the_normal_distribution() {
+        let mut random = SplitMix64::new(5);
+        let count = 200_000;
+        let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
+        // Mean, variance, skewness, kurtosis, and half of the values within 0.6745: all to about four standard errors.
+        for (power, expected, tolerance) in [(1, 0.0, 0.01), (2, 1.0, 0.015), (3, 0.0, 0.04), (4, 3.0, 0.1)] {
+            let moment = values.iter().map(|x| x.powi(power)).sum::<f64>() / f64::from(count);
+            assert!((moment - expected).abs() < tolerance, "moment {power}: {moment}");
+        }
+        let inside = values.iter().filter(|x| x.abs() < 0.674_49).count() as f64 / f64::from(count);
+        assert!((inside - 0.5).abs() < 0.005, "{inside}");
     }
 }

@@ -22,6 +22,7 @@ fn parameters_and_multiplications_are_the_published_ones() {
             published.push((found.0, found.1 / 1_000_000));
         }
     }
-    // EfficientNet-Lite0 and MobileNetV2 (Sandler et al., arXiv 1801.04381: 300 million).
-    assert_eq!(published, [(4_652_008, 385), (3_504_872, 300)]);
+    // EfficientNet-Lite0, MobileNetV1 (Howard et al., arXiv 1704.04861: 569 million, which is rounded) and MobileNetV2
+    // (Sandler et al., arXiv 1801.04381: 300 million).
+    assert_eq!(published, [(4_652_008, 385), (4_231_976, 568), (3_504_872, 300)]);
 }

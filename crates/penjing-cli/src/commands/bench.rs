@@ -9,6 +9,14 @@ use penjing::{
     Error, model,
     progress::Progress as _,
     runner::Runner,
+    threads::Threads,
+    train::{
+        learner::{Learner, Method},
+        optimizer::{Rates, Rule},
+        parameters::Parameters,
+        tape::{Policy, Statistics, Tape},
+        trainer::MICRO_BATCH,
+    },
     zoo::{self, Arch, Config},
 };
 
@@ -31,6 +39,16 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "arch", default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     classes: u32,
+    /// Measure training steps of the whole network too: forward, backward and update under the batch's own statistics
+    #[arg(long, requires = "arch")]
+    train: bool,
+    /// Photos of a training step
+    #[arg(long, value_name = "N", requires = "train", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// Measure training with frozen statistics, as in fine-tuning
+    #[arg(long, requires = "train")]
+    frozen: bool,
     /// How long to measure, in seconds
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds_parser)]
     seconds: f64,
@@ -46,6 +64,15 @@ struct Measured {
     latency_ms: Percentiles,
     images_per_s: f64,
     peak_rss_bytes: Option<u64>,
+    /// Images a second through training steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_images_per_s: Option<f64>,
+    /// Bytes that the training step takes by plan: maps, gradients, packed weights, weights and the optimizer's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_planned_bytes: Option<u64>,
+    /// The process's greatest resident memory after the training steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_peak_bytes: Option<u64>,
 }
 
 #[derive(serde::Serialize)]
@@ -79,7 +106,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     };
     let input: Vec<f32> =
         (0..runner.plan().plan().input.len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
-    let workers = threads.workers();
+    let (workers, isa) = (threads.workers(), runner.isa().name());
     let (mut times, budget) = (Vec::new(), Duration::from_secs_f64(args.seconds));
     // The whole measurement runs on a thread of the pool, so that a run does not pay for waking it.
     let interrupted = threads.install(|| {
@@ -107,13 +134,19 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         let index = (share * (times.len() - 1) as f64).round() as usize;
         (times[index].as_secs_f64() * 1e6).round() / 1e3
     };
+    let latency_peak = peak_rss_bytes();
+    drop(runner);
+    let training = if args.train { Some(training(&args, &threads, console)?) } else { None };
     let measured = Measured {
         threads: threads.count(),
-        isa: runner.isa().name(),
+        isa,
         runs: times.len(),
         latency_ms: Percentiles { p50: percentile(0.5), p90: percentile(0.9), p99: percentile(0.99) },
         images_per_s: (times.len() as f64 / total.as_secs_f64() * 10.0).round() / 10.0,
-        peak_rss_bytes: peak_rss_bytes(),
+        peak_rss_bytes: latency_peak,
+        train_images_per_s: training.map(|training| training.images_per_s),
+        train_planned_bytes: training.map(|training| training.planned_bytes),
+        train_peak_bytes: training.and_then(|_| peak_rss_bytes()),
     };
     console.result(&measured, || {
         let Percentiles { p50, p90, p99 } = measured.latency_ms;
@@ -121,7 +154,72 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         format!(
             "p50 {p50:.2} ms   p90 {p90:.2} ms   p99 {p99:.2} ms   {:.1} images/s   {} threads, {}, {} runs{memory}\n",
             measured.images_per_s, measured.threads, measured.isa, measured.runs
-        )
+        ) + &training.map_or(String::new(), |training| {
+            format!(
+                "training {:.1} images/s   planned memory {}   peak memory {}\n",
+                training.images_per_s,
+                crate::console::bytes(training.planned_bytes),
+                measured.train_peak_bytes.map_or("unknown".into(), crate::console::bytes)
+            )
+        })
     })?;
     Ok(Outcome::Done)
+}
+
+#[derive(Clone, Copy)]
+struct Training {
+    images_per_s: f64,
+    planned_bytes: u64,
+}
+
+/// Times whole training steps: the median.
+fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result<Training> {
+    let (arch, width) = Arch::named(args.arch.as_deref().unwrap_or_default())?;
+    let size = args.size.unwrap_or(arch.size);
+    let config = Config { width, size, ..arch.config(args.classes as usize) };
+    let batch = usize::from(args.batch);
+    let graph = arch.graph(&config)?;
+    let parameters = Parameters::new(&graph, &zoo::random_weights(&graph, 0))?;
+    let statistics = if args.frozen { Statistics::Frozen } else { Statistics::Batch };
+    let micro = if args.frozen { batch.min(MICRO_BATCH) } else { batch };
+    let graph = graph.with_input([micro, size, size, 3]).map_err(|error| Error::Unsupported(error.to_string()))?;
+    let method = Method {
+        rule: Rule::Sgd { momentum: 0.9, nesterov: false },
+        decay: 0.0,
+        clip: None,
+        rates: Rates { head: 1e-3, last: 1e-3, middle: 1e-3, first: 1e-3 },
+        policy: Policy::whole(statistics),
+        momentum: 0.1,
+    };
+    let values = parameters.len() as u64;
+    // Weights, gradients and the velocity.
+    let planned_bytes = Tape::bytes(&graph, &method.policy, threads)? + 3 * 4 * values;
+    let mut learner = Learner::new(&graph, parameters, &method)?;
+    let images = batch.div_ceil(micro) * micro;
+    let inputs: Vec<f32> = (0..images * size * size * 3).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
+    let mut targets = vec![0.0; images * args.classes as usize];
+    for (image, row) in targets.chunks_exact_mut(args.classes as usize).enumerate() {
+        row[image % args.classes as usize] = 1.0;
+    }
+    let mut times = Vec::new();
+    let interrupted = threads.install(|| {
+        let start = Instant::now();
+        while times.len() < 6 || start.elapsed().as_secs_f64() < args.seconds {
+            if console.cancelled() {
+                return true;
+            }
+            let step = Instant::now();
+            learner.step(&inputs, &targets, 0, 1.0);
+            times.push(step.elapsed().as_secs_f64());
+        }
+        false
+    });
+    if interrupted {
+        return Err(Error::Interrupted.into());
+    }
+    // The first one touches all memory.
+    let mut times = times.split_off(1);
+    times.sort_unstable_by(f64::total_cmp);
+    let images_per_s = (images as f64 / times[times.len() / 2] * 10.0).round() / 10.0;
+    Ok(Training { images_per_s, planned_bytes })
 }

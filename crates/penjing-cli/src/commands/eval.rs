@@ -7,7 +7,7 @@ use penjing::{
     data::{Dataset, Part, Sample, split::content_hash},
     eval::{Evaluation, evaluate},
     model,
-    transfer::fingerprint,
+    transfer::survey::fingerprint,
 };
 
 use super::{Outcome, ThreadsArg, say_skipped};

@@ -11,11 +11,13 @@ use penjing::{
     data::{Dataset, Part, Regex, Skipped, displayed, group_pattern},
     eval::evaluate,
     model::Output,
+    train::{checkpoint, log::Log, trainer::EpochRecord},
     transfer::{
-        self, Options,
+        self, Candidate, Options,
         adapt::{FitKind, Input},
         cache,
         head::Tried,
+        plan::RecipeKind,
     },
 };
 
@@ -34,6 +36,15 @@ pub struct Args {
     /// A model file to start from [default: the EfficientNet-Lite0 inside the program]
     #[arg(long, value_name = "MODEL", value_parser = backbone_parser())]
     backbone: Option<PathBuf>,
+    /// What is learnt
+    #[arg(long, value_name = "RECIPE", default_value = "auto")]
+    recipe: Recipe,
+    /// How often training of the whole network sees every photo [default: by the number of photos]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    epochs: Option<u32>,
+    /// How the training goes, as a line of JSON for each step and epoch, appended to this file
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Input size in pixels [default: the backbone's]
     #[arg(long, value_name = "PX", value_parser = size_parser())]
     size: Option<usize>,
@@ -76,6 +87,32 @@ enum Fit {
     Squash,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Recipe {
+    /// The head first; the whole network where held-out photos gain by it
+    Auto,
+    /// A linear head on the frozen backbone's features: seconds
+    Head,
+    /// The whole network from that head, its running statistics frozen
+    Finetune,
+    /// The whole network from that head, its statistics learnt too: for photos unlike the backbone's
+    Full,
+    /// The whole network from random weights
+    Scratch,
+}
+
+impl From<Recipe> for RecipeKind {
+    fn from(recipe: Recipe) -> Self {
+        match recipe {
+            Recipe::Auto => RecipeKind::Auto,
+            Recipe::Head => RecipeKind::Head,
+            Recipe::Finetune => RecipeKind::Finetune,
+            Recipe::Full => RecipeKind::Full,
+            Recipe::Scratch => RecipeKind::Scratch,
+        }
+    }
+}
+
 impl From<Fit> for FitKind {
     fn from(fit: Fit) -> Self {
         match fit {
@@ -99,7 +136,11 @@ struct Report<'a> {
     images_per_s: f64,
     peak_rss_bytes: Option<u64>,
     tried: &'a [Tried],
-    lambda: f64,
+    lambda: Option<f64>,
+    /// What was tried, and what it reached.
+    candidates: &'a [Candidate],
+    /// The epochs of whole-network training that was judged.
+    epochs: &'a [EpochRecord],
     /// Views of each photo that the head was fitted to.
     views: usize,
     /// Photo views whose features were computed now; the rest came from the cache.
@@ -121,14 +162,25 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         views: args.views.map(usize::from),
         seed: args.seed,
         cache: if args.no_cache { None } else { args.cache.or_else(cache::default_dir) },
+        recipe: args.recipe.into(),
+        epochs: args.epochs,
+        time: None,
+        memory: None,
+        balance: None,
+        part: Some(checkpoint::path_for(&args.output)),
+        force: args.force,
     };
-    let trained = transfer::fit_head(&data, &backbone, &options, &threads, console);
+    let mut log = args.log.as_deref().map(Log::open).transpose()?;
+    let trained = transfer::train(&data, &backbone, &options, &threads, console, log.as_mut());
     if options.cache.is_some() && matches!(trained, Err(Error::Interrupted)) {
         console.say("features so far are kept; the same command goes on from there");
     }
     let mut trained = trained?;
     drop(backbone);
     let size = output.save(&trained.model)?;
+    if !trained.interrupted {
+        checkpoint::remove(&checkpoint::path_for(&args.output))?;
+    }
     let took = start.elapsed();
 
     let mut test_top1 = None;
@@ -158,6 +210,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         peak_rss_bytes: peak_rss_bytes(),
         tried: &trained.tried,
         lambda: trained.lambda,
+        candidates: &trained.candidates,
+        epochs: &trained.history,
         views: trained.views,
         views_computed: computed,
         skipped: &trained.skipped,

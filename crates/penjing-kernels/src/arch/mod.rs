@@ -3,6 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
+mod channels;
+#[cfg(target_arch = "x86_64")]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
 mod depthwise;
 #[cfg(target_arch = "x86_64")]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.

@@ -198,7 +198,6 @@ unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
 /// Pixels whose x, four vectors wide, stay in the first-level cache.
 const PIXELS: usize = 128;
-const GRADIENT_ROWS: usize = 6;
 
 /// [`crate::pointwise::gradient`] in register tiles.
 ///
@@ -208,15 +207,18 @@ const GRADIENT_ROWS: usize = 6;
 pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
     let (rows, columns, stride) = (dw.rows(), dw.columns(), dw.stride());
     let dw = dw.as_mut_ptr();
-    let tiles = rows.div_ceil(GRADIENT_ROWS);
+    let widest = S::GRADIENT_ROWS.len();
     let mut pixel = 0;
     while pixel < job.m {
         let pixels = PIXELS.min(job.m - pixel);
         let mut column = 0;
         while column < columns {
+            let left = (columns - column).div_ceil(S::LANES);
+            // Two tiles of similar width rather than one vector alone.
             let vectors =
-                if columns - column >= S::GRADIENT_VECTORS * S::LANES { S::GRADIENT_VECTORS } else { 1 };
+                if left > widest && left < 2 * widest { left.div_ceil(2) } else { left.min(widest) };
             let width = (vectors * S::LANES).min(columns - column);
+            let tiles = rows.div_ceil(S::GRADIENT_ROWS[vectors - 1]);
             for t in 0..tiles {
                 let (from, to) = (rows * t / tiles, rows * (t + 1) / tiles);
                 // SAFETY: pixels, rows and columns lie inside the slices.
@@ -245,7 +247,7 @@ pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
     }
 }
 
-/// `ROWS` rows by `VECTORS` vectors of dw in registers; only a single vector may be cut short.
+/// `ROWS` rows by `VECTORS` vectors of dw in registers; the last vector may be cut short.
 ///
 /// # Safety
 /// As [`Simd`]; the tile's pointers are valid for its extents.
@@ -254,18 +256,20 @@ pub(crate) unsafe fn gradient_tile<S: Simd, const ROWS: usize, const VECTORS: us
     // SAFETY: x has k rows of `columns`, w k rows of ROWS, y ROWS rows of `columns`.
     unsafe {
         let full = t.columns == VECTORS * S::LANES;
+        let rest = t.columns - (VECTORS - 1) * S::LANES;
         let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
         for i in 0..ROWS {
             for j in 0..VECTORS {
                 let from = t.y.add(i * t.y_stride + j * S::LANES);
-                sums[i][j] = if full { S::load(from) } else { S::load_n(from, t.columns) };
+                sums[i][j] = if full || j + 1 < VECTORS { S::load(from) } else { S::load_n(from, rest) };
             }
         }
         for k in 0..t.k {
             let (from, dy) = (t.x.add(k * t.x_stride), t.w.add(k * t.w_stride));
             let mut x = [S::splat(0.0); VECTORS];
             for j in 0..VECTORS {
-                x[j] = if full { S::load(from.add(j * S::LANES)) } else { S::load_n(from, t.columns) };
+                let from = from.add(j * S::LANES);
+                x[j] = if full || j + 1 < VECTORS { S::load(from) } else { S::load_n(from, rest) };
             }
             for i in 0..ROWS {
                 let dy = S::splat(*dy.add(i));
@@ -277,10 +281,10 @@ pub(crate) unsafe fn gradient_tile<S: Simd, const ROWS: usize, const VECTORS: us
         for i in 0..ROWS {
             for j in 0..VECTORS {
                 let to = t.y.add(i * t.y_stride + j * S::LANES);
-                if full {
+                if full || j + 1 < VECTORS {
                     S::store(to, sums[i][j]);
                 } else {
-                    S::store_n(to, sums[i][j], t.columns);
+                    S::store_n(to, sums[i][j], rest);
                 }
             }
         }

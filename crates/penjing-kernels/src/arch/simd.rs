@@ -3,7 +3,7 @@
 use super::{depthwise::Line, product::Tile};
 use crate::{
     Act,
-    act::{SIXTH, exp_constants},
+    act::{SIXTH, THIRD, exp_constants},
 };
 
 /// Vectors of f32.
@@ -19,8 +19,8 @@ pub(crate) trait Simd: Copy {
     const TILE_ROWS: [usize; 3];
     /// Vectors of the register tile that has loads to spare for prefetching weights.
     const PREFETCHING: usize;
-    /// Vectors of x in the register tile of the weight gradient.
-    const GRADIENT_VECTORS: usize;
+    /// Rows of the largest register tile of the weight gradient over one, two and more vectors of x.
+    const GRADIENT_ROWS: &'static [usize];
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
@@ -41,8 +41,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// As [`crate::act::min`].
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    /// `a` where x < 0, else `b`.
-    unsafe fn where_negative(x: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// `yes` where a < b, else `no`.
+    unsafe fn where_less(a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// Adds the low bits of `n` to the exponent of `p`.
     unsafe fn add_exponent(p: Self::V, n: Self::V) -> Self::V;
 
@@ -67,12 +67,53 @@ pub(crate) unsafe fn activate<S: Simd>(act: Act, x: S::V) -> S::V {
             Act::None => x,
             Act::Relu => S::max(zero, x),
             Act::Relu6 => S::min(S::splat(6.0), S::max(zero, x)),
-            Act::LeakyRelu(slope) => S::where_negative(x, S::mul(x, S::splat(slope)), x),
+            Act::LeakyRelu(slope) => S::where_less(x, zero, S::mul(x, S::splat(slope)), x),
             Act::HSwish => S::mul(S::mul(x, gate::<S>(x)), S::splat(SIXTH)),
             Act::HSigmoid => S::mul(gate::<S>(x), S::splat(SIXTH)),
             Act::Sigmoid => S::div(S::splat(1.0), S::add(S::splat(1.0), exp::<S>(negative::<S>(x)))),
             Act::Silu => S::div(x, S::add(S::splat(1.0), exp::<S>(negative::<S>(x)))),
         }
+    }
+}
+
+/// [`Act::slope`] of a vector: the same operations in the same order.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn slope<S: Simd>(act: Act, u: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (zero, one) = (S::splat(0.0), S::splat(1.0));
+        match act {
+            Act::None => one,
+            Act::Relu => S::where_less(zero, u, one, zero),
+            Act::Relu6 => within::<S>(0.0, 6.0, u, one),
+            Act::LeakyRelu(slope) => S::where_less(zero, u, one, S::splat(slope)),
+            Act::HSwish => {
+                let between = S::add(S::mul(u, S::splat(THIRD)), S::splat(0.5));
+                S::where_less(S::splat(-3.0), u, S::where_less(u, S::splat(3.0), between, one), zero)
+            }
+            Act::HSigmoid => within::<S>(-3.0, 3.0, u, S::splat(SIXTH)),
+            Act::Sigmoid => {
+                let s = activate::<S>(act, u);
+                S::mul(s, S::sub(one, s))
+            }
+            Act::Silu => {
+                let s = activate::<S>(Act::Sigmoid, u);
+                S::mul(s, S::add(S::mul(u, S::sub(one, s)), one))
+            }
+        }
+    }
+}
+
+/// `inside` where low < u < high, else 0.
+#[inline(always)]
+unsafe fn within<S: Simd>(low: f32, high: f32, u: S::V, inside: S::V) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = S::splat(0.0);
+        S::where_less(S::splat(low), u, S::where_less(u, S::splat(high), inside, zero), zero)
     }
 }
 

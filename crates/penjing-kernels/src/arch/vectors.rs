@@ -80,6 +80,24 @@ pub(crate) unsafe fn times<S: Simd>(a: &[f32], b: &[f32], y: &mut [f32]) {
     }
 }
 
+/// [`crate::elementwise::accumulated`].
+///
+/// # Safety
+/// As [`Simd`]; both slices are of one length.
+#[inline(always)]
+pub(crate) unsafe fn accumulated<S: Simd>(x: &[f32], y: &mut [f32]) {
+    let mut i = 0;
+    // SAFETY: i + n never passes the end.
+    unsafe {
+        while i < y.len() {
+            let n = S::LANES.min(y.len() - i);
+            let y = y.as_mut_ptr().add(i);
+            put::<S>(y, S::add(get::<S>(y, n), get::<S>(x.as_ptr().add(i), n)), n);
+            i += n;
+        }
+    }
+}
+
 /// [`crate::elementwise::scaled`].
 ///
 /// # Safety
@@ -144,13 +162,13 @@ pub(crate) unsafe fn pool<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f32])
         let taps = w.rows(oy);
         for (ox, y) in y.chunks_exact_mut(c).enumerate() {
             let columns = w.columns(ox);
-            let positions = job.positions(oy, ox);
+            let positions = kind.positions(w, oy, ox);
             let mut channel = 0;
             while channel < c {
                 let n = S::LANES.min(c - channel);
                 // SAFETY: the taps exist, and channel + n ≤ c.
                 unsafe {
-                    let mut v = S::splat(job.start());
+                    let mut v = S::splat(kind.start());
                     for ky in taps.clone() {
                         for kx in columns.clone() {
                             let pixel = (image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx);
@@ -170,13 +188,13 @@ pub(crate) unsafe fn pool<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f32])
 }
 
 #[inline(always)]
-unsafe fn get<S: Simd>(from: *const f32, n: usize) -> S::V {
+pub(super) unsafe fn get<S: Simd>(from: *const f32, n: usize) -> S::V {
     // SAFETY: the caller's promise.
     unsafe { if n == S::LANES { S::load(from) } else { S::load_n(from, n) } }
 }
 
 #[inline(always)]
-unsafe fn put<S: Simd>(to: *mut f32, v: S::V, n: usize) {
+pub(super) unsafe fn put<S: Simd>(to: *mut f32, v: S::V, n: usize) {
     // SAFETY: the caller's promise.
     unsafe { if n == S::LANES { S::store(to, v) } else { S::store_n(to, v, n) } }
 }

@@ -3,13 +3,15 @@
 use core::{arch::x86_64::*, ops::Range};
 
 use super::{
+    channels,
     depthwise::{self, Line},
     product::{self, Tile},
     simd::Simd,
     vectors,
 };
 use crate::{
-    Act,
+    Act, Window,
+    batch_norm::Lazy,
     depthwise::Job as Depthwise,
     pointwise::{Block, Gradient},
     pool::Job as Pool,
@@ -53,6 +55,46 @@ macro_rules! compile {
                 sum(act: Act, a: &[f32], b: &[f32], y: &mut [f32]) = vectors::sum;
                 times(a: &[f32], b: &[f32], y: &mut [f32]) = vectors::times;
                 scaled(x: &[f32], scale: &[f32], y: &mut [f32]) = vectors::scaled;
+                accumulated(x: &[f32], y: &mut [f32]) = vectors::accumulated;
+                products(dy: &[f32], x: &[f32], dscale: &mut [f32]) = channels::products;
+                read(lazy: &Lazy, x: &[f32], y: &mut [f32]) = channels::read;
+                read_sum(
+                    c: usize, a: Option<&Lazy>, x: &[f32], b: Option<&Lazy>, x2: &[f32], y: &mut [f32]
+                ) = channels::read_sum;
+                sum_moments(about: &[f32], x: &[f32], sum: &mut [f64], square: &mut [f64]) = channels::sum_moments;
+                sum_gradients(
+                    lazy: Option<&Lazy>, mean: &[f32], de: &[f32], y: &[f32], s1: &mut [f64], s2: &mut [f64]
+                ) = channels::sum_gradients;
+                pull_back(
+                    lazy: Option<&Lazy>, coefficients: [&[f32]; 3], de: &[f32], y: &[f32], dy: &mut [f32]
+                ) = channels::pull_back;
+                pull_back_act(
+                    act: Act, de: &[f32], y: &[f32], dy: &mut [f32], bias: &mut [f64]
+                ) = channels::pull_back_act;
+            }
+
+            #[target_feature(enable = $features)]
+            pub(crate) fn depthwise_input_gradient(
+                window: &Window,
+                c: usize,
+                dy: &[f32],
+                weights: &[f32],
+                rows: Range<usize>,
+                dx: &mut [f32],
+            ) {
+                crate::depthwise::depthwise_input_gradient(window, c, dy, weights, rows, dx)
+            }
+
+            #[target_feature(enable = $features)]
+            pub(crate) fn depthwise_weight_gradient(
+                window: &Window,
+                c: usize,
+                dy: &[f32],
+                x: &[f32],
+                taps: Range<usize>,
+                dw: &mut [f32],
+            ) {
+                crate::depthwise::depthwise_weight_gradient(window, c, dy, x, taps, dw)
             }
 
             #[target_feature(enable = $features)]
@@ -95,7 +137,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: [usize; 3] = [6, 0, 0];
     const PREFETCHING: usize = 2;
-    const GRADIENT_VECTORS: usize = 2;
+    const GRADIENT_ROWS: &'static [usize] = &[6, 6];
 
     operations! {
         splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
@@ -111,8 +153,8 @@ impl Simd for Avx2 {
         div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
         max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
         min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
-        where_negative(x: __m256, a: __m256, b: __m256) -> __m256 {
-            _mm256_blendv_ps(b, a, _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_setzero_ps()))
+        where_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+            _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
         }
         add_exponent(p: __m256, n: __m256) -> __m256 {
             _mm256_castsi256_ps(_mm256_add_epi32(
@@ -160,7 +202,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: [usize; 3] = [14, 14, 8];
     const PREFETCHING: usize = 3;
-    const GRADIENT_VECTORS: usize = 4;
+    const GRADIENT_ROWS: &'static [usize] = &[14, 14, 8, 6];
 
     operations! {
         splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
@@ -178,8 +220,8 @@ impl Simd for Avx512 {
         div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
         max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
-        where_negative(x: __m512, a: __m512, b: __m512) -> __m512 {
-            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()), b, a)
+        where_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes)
         }
         add_exponent(p: __m512, n: __m512) -> __m512 {
             _mm512_castsi512_ps(_mm512_add_epi32(
@@ -201,8 +243,10 @@ impl Simd for Avx512 {
             {
                 use avx512::gradient_tile;
                 match vectors {
-                    4 => table!(rows, gradient_tile::<_, 4>(tile), 1 2 3 4 5 6),
-                    _ => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6),
+                    1 => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                    2 => table!(rows, gradient_tile::<_, 2>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                    3 => table!(rows, gradient_tile::<_, 3>(tile), 1 2 3 4 5 6 7 8),
+                    _ => table!(rows, gradient_tile::<_, 4>(tile), 1 2 3 4 5 6),
                 }
             }
         }

@@ -1,3 +1,16 @@
 //! Training of whole networks: gradients by a tape over the graph, optimizers, schedules, augmentation and state.
 
+pub mod augment;
+pub mod checkpoint;
+pub mod ema;
+pub mod feed;
+pub mod learner;
+pub mod log;
+pub mod loss;
+pub mod memory;
+pub mod mix;
+pub mod optimizer;
 pub mod parameters;
+pub mod schedule;
+pub mod tape;
+pub mod trainer;

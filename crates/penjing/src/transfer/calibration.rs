@@ -26,6 +26,12 @@ pub fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
     ((low + high) / 2.0).exp()
 }
 
+/// Mean of −log softmax(logits / temperature) at the labels; `logits` is `[labels][classes]`.
+pub fn mean_surprise(logits: &[f32], labels: &[u32], classes: usize, temperature: f64) -> f64 {
+    let photos = logits.chunks_exact(classes).zip(labels);
+    photos.map(|(logits, label)| surprise(logits, *label, temperature.recip())).sum::<f64>() / labels.len() as f64
+}
+
 /// −log of the probability of `label` under softmax(sharpness · logits).
 pub(super) fn surprise(logits: &[f32], label: u32, sharpness: f64) -> f64 {
     let own = f64::from(logits[label as usize]);

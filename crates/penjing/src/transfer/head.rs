@@ -91,6 +91,23 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// The classes of the validated photos, given those of all.
+    pub fn validated_labels(&self, labels: &[u32]) -> Vec<u32> {
+        self.validated.iter().map(|&photo| labels[photo as usize]).collect()
+    }
+
+    /// The logits of some of the validated photos.
+    ///
+    /// # Panics
+    /// If one of them has not been held out.
+    pub fn logits_of(&self, photos: &[usize]) -> Vec<f32> {
+        let place = |photo: &usize| {
+            self.validated.binary_search(&(*photo as u32)).expect("the photo has been held out")
+        };
+        let classes = self.head.classes;
+        photos.iter().map(place).flat_map(|at| &self.out_of_fold[at * classes..(at + 1) * classes]).copied().collect()
+    }
+
     /// Whether held-out photos are likelier here than there by more than one standard error of the paired differences.
     /// Both must have been fitted with the same folds; `labels` are those of all photos.
     pub fn beats(&self, other: &Fit, labels: &[u32]) -> bool {
@@ -198,6 +215,27 @@ pub fn fit(
         validated: judged.photos,
         out_of_fold: judged.logits,
     })
+}
+
+/// Fits a head of a known strength to all rows, nothing held out; otherwise as [`fit`].
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_at(
+    features: &Features,
+    labels: &[u32],
+    classes: usize,
+    lambda: f64,
+    watch: &(dyn Fn(f32) -> bool + Sync),
+) -> Result<Head> {
+    let table = Table::new(features, labels, classes, &vec![0; labels.len()])?;
+    let mut whole = Fitting::new(&table, &[0..table.label.len(), 0..0], 0..0);
+    let stronger: Vec<f64> = LAMBDAS.iter().copied().filter(|other| *other > lambda).collect();
+    for (done, &stronger_one) in stronger.iter().enumerate() {
+        whole.solve(stronger_one, WARM, &|| watch(done as f32 / (stronger.len() + 1) as f32))?;
+    }
+    whole.solve(lambda, EXACT, &|| watch(1.0))?;
+    Ok(table.raw(&whole.parameters))
 }
 
 /// Centred and scaled rows in the order of their folds, so that a fold is a range.

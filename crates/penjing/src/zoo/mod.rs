@@ -2,19 +2,21 @@
 
 pub mod blocks;
 mod efficientnet_lite;
+mod initial;
 mod keys;
+mod mobilenet_v1;
 mod mobilenet_v2;
 
 use penjing_runtime::{
     graph::Graph,
     pixels::{Color, DecodeRule, Filter, Fit, Pixels},
-    tensor::{Tensor, Weights},
 };
 
-use crate::{Error, Result, random::SplitMix64};
+pub use self::initial::{fresh_weights, random_weights};
+use crate::{Error, Result};
 
 /// Every network that can be asked for by name.
-pub const ARCHS: &[Arch] = &[efficientnet_lite::ARCH, mobilenet_v2::ARCH];
+pub const ARCHS: &[Arch] = &[efficientnet_lite::ARCH, mobilenet_v1::ARCH, mobilenet_v2::ARCH];
 
 /// A network's declaration.
 #[derive(Clone, Copy, Debug)]
@@ -118,39 +120,18 @@ fn contract(config: &Config, filter: Filter, mean: [f32; 3], std: [f32; 3]) -> P
     }
 }
 
-/// Random weights of the right scale (He et al., arXiv 1502.01852) for measuring speed and for training from scratch.
-///
-/// Normalizations are the identity. The same seed gives the same weights everywhere.
-pub fn random_weights(graph: &Graph, seed: u64) -> Weights {
-    let mut random = SplitMix64::new(seed);
-    // 24 bits each, −1..1.
-    let mut uniform = move || (random.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-    let mut tensor = |name: &str, shape: &[usize]| {
-        let count = shape.iter().product();
-        let values = match name.rsplit_once('.').map_or("", |(_, suffix)| suffix) {
-            "weight" => {
-                let fan_in: usize = shape[1..].iter().product();
-                let bound = (6.0 / fan_in as f32).sqrt();
-                (0..count).map(|_| uniform() * bound).collect()
-            }
-            "gamma" | "var" => vec![1.0; count],
-            _ => vec![0.0; count],
-        };
-        Tensor::f32(shape, values)
-    };
-    graph.parameters().into_iter().map(|(name, shape)| (name.clone(), tensor(&name, &shape))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn contracts_are_those_the_weights_were_trained_on() {
-        // torchvision's `MobileNet_V2_Weights.IMAGENET1K_V1` in units of 0..=255, and the authors' Lite0: (x − 127) / 128.
+        // torchvision's `MobileNet_V2_Weights.IMAGENET1K_V1` in units of 0..=255, and the authors' code of the others:
+        // (x − 127) / 128 for Lite0, 2 (x / 255 − 0.5) for MobileNetV1.
         let mobilenet = [[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]];
         for (name, filter, [mean, std]) in [
             ("efficientnet_lite0", Filter::Bicubic, [[127.0; 3], [128.0; 3]]),
+            ("mobilenet_v1", Filter::Bilinear, [[127.5; 3]; 2]),
             ("mobilenet_v2", Filter::Bilinear, mobilenet),
         ] {
             let arch = Arch::named(name).unwrap().0;

@@ -1,0 +1,101 @@
+//! One step after another: gradients of a batch, then the optimizer.
+
+use penjing_runtime::graph::Graph;
+
+use super::{
+    loss,
+    optimizer::{Optimizer, Rates, Rule, layer_rates},
+    parameters::{Gradients, Parameters},
+    tape::{Policy, Statistics, Tape},
+};
+use crate::{Result, random::SplitMix64};
+
+/// What a step depends on, beside weights and photos.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Method {
+    /// The optimizer.
+    pub rule: Rule,
+    /// Weight decay, not on BatchNorm and biases.
+    pub decay: f32,
+    /// Greatest norm of all gradients together.
+    pub clip: Option<f32>,
+    /// Learning rates by group of layers.
+    pub rates: Rates,
+    /// What is learnt, and which statistics normalize.
+    pub policy: Policy,
+    /// How fast running statistics follow the batches'.
+    pub momentum: f32,
+}
+
+/// A network that learns.
+#[derive(Debug)]
+pub struct Learner {
+    tape: Tape,
+    /// The weights as they are.
+    pub parameters: Parameters,
+    gradients: Gradients,
+    /// The optimizer with what it remembers.
+    pub optimizer: Optimizer,
+    method: Method,
+    classes: usize,
+    slope: Vec<f32>,
+}
+
+impl Learner {
+    /// `graph` has the number of images that go through it at once in its input shape and ends with the logits.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] when a layer cannot be trained.
+    pub fn new(graph: &Graph, parameters: Parameters, method: &Method) -> Result<Self> {
+        let tape = Tape::new(graph, &method.policy)?;
+        let gradients = tape.gradients(&parameters);
+        let mut rates = layer_rates(graph, &parameters, &method.rates);
+        for (rate, gradient) in rates.iter_mut().zip(&gradients) {
+            if gradient.is_empty() {
+                *rate = 0.0;
+            }
+        }
+        let optimizer = Optimizer::new(method.rule, method.decay, method.clip, rates, &parameters);
+        let classes = graph.output().map_or(0, |output| graph.shape(output)[3]);
+        let slope = vec![0.0; tape.batch() * classes];
+        Ok(Learner { tape, parameters, gradients, optimizer, method: *method, classes, slope })
+    }
+
+    /// One step: `inputs` `[images][H,W,C]` and `targets` `[images][classes]` of a whole number of the tape's batches,
+    /// `seed` of the dropout, `rate` times the method's rates. Gives the loss, or the gradients' norm, when they are not
+    /// finite; the weights are then as they were.
+    ///
+    /// # Panics
+    /// If the lengths are of another network.
+    pub fn step(&mut self, inputs: &[f32], targets: &[f32], seed: u64, rate: f32) -> f64 {
+        let micro = self.tape.batch();
+        let micros = targets.len() / (micro * self.classes);
+        assert_eq!(targets.len(), micros * micro * self.classes, "targets are [images][classes]");
+        self.tape.prepare(&self.parameters);
+        self.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
+        let mut total = 0.0;
+        let parts = inputs.chunks_exact(inputs.len() / micros).zip(targets.chunks_exact(micro * self.classes));
+        let mut seeds = SplitMix64::new(seed);
+        for (inputs, targets) in parts {
+            let seed = seeds.next_u64();
+            self.tape.input().copy_from_slice(inputs);
+            let logits = self.tape.forward(Some(seed));
+            total += loss::cross_entropy(self.classes, logits, targets, &mut self.slope);
+            self.slope.iter_mut().for_each(|slope| *slope /= micros as f32);
+            self.tape.backward(&self.slope, Some(seed), &mut self.gradients);
+        }
+        let loss = total / micros as f64;
+        if !loss.is_finite() {
+            return loss;
+        }
+        self.tape.finish(&self.parameters, &mut self.gradients);
+        let norm = self.optimizer.update(&mut self.parameters, &mut self.gradients, rate);
+        if !norm.is_finite() {
+            return norm;
+        }
+        if self.method.policy.statistics == Statistics::Batch {
+            self.tape.follow_statistics(&mut self.parameters, self.method.momentum);
+        }
+        loss
+    }
+}

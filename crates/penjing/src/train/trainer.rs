@@ -1,0 +1,556 @@
+//! One run of training: steps, validation, the best so far, and a state from which it goes on.
+
+use std::time::Instant;
+
+use penjing_kernels::Serial;
+use penjing_runtime::{
+    graph::Graph,
+    pixels::{Fit, Pixels},
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    augment::Augment,
+    checkpoint::{self, Tensors},
+    ema::Ema,
+    feed::{Draw, Feed, Photo},
+    log::{Event, Log},
+    learner::{Learner, Method},
+    loss,
+    mix::Mix,
+    optimizer::{Rates, Rule},
+    parameters::Parameters,
+    schedule::Schedule,
+    tape::{Policy, Statistics, Tape},
+};
+use crate::{Error, Result, progress::Progress, random::SplitMix64, runner::Runner, threads::Threads};
+
+/// How a network is trained: everything that decides the result, beside data, start and seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// How often every photo is seen.
+    pub epochs: f64,
+    /// Photos of a step.
+    pub batch: usize,
+    /// Height and width of the input while training, in pixels.
+    pub size: usize,
+    /// The optimizer.
+    pub rule: Rule,
+    /// Weight decay, not on BatchNorm and biases.
+    pub decay: f32,
+    /// Greatest norm of all gradients together.
+    pub clip: Option<f32>,
+    /// Learning rates by group of layers.
+    pub rates: Rates,
+    /// Share of the steps in which the rate rises.
+    pub warmup: f64,
+    /// The last rate as a share of the first.
+    pub floor: f64,
+    /// Label smoothing.
+    pub smoothing: f32,
+    /// What photos may look like.
+    pub augment: Augment,
+    /// Photos blended into each other.
+    pub mix: Mix,
+    /// 0: every photo as often as any other; 1: every class.
+    pub balance: f64,
+    /// Which statistics normalize.
+    pub statistics: Statistics,
+    /// How fast running statistics follow.
+    pub momentum: f32,
+    /// Place of the first node that is learnt.
+    pub first: usize,
+    /// Half-life of the moving average, as a share of the steps.
+    pub half_life: f64,
+}
+
+/// What is trained on what.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// What the log calls it.
+    pub name: &'static str,
+    /// The network for a batch of one, at the size it is used at.
+    pub graph: &'a Graph,
+    /// From photo to input, at that size.
+    pub pixels: &'a Pixels,
+    /// The photos to learn from.
+    pub learn: Vec<Photo>,
+    /// Those to choose by; may be empty.
+    pub judge: Vec<Photo>,
+    /// Number of classes.
+    pub classes: usize,
+    /// How.
+    pub recipe: &'a Recipe,
+    /// Seed of order, augmentation and dropout.
+    pub seed: u64,
+    /// Bytes that training may take.
+    pub memory: u64,
+}
+
+/// What was seen after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Counted from 1.
+    pub epoch: u64,
+    /// Mean training loss.
+    pub loss: f64,
+    /// The weights on the photos to choose by.
+    pub raw: Option<Score>,
+    /// Their moving average.
+    pub average: Option<Score>,
+}
+
+/// How good a network is on photos it has not learnt from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Share classified rightly, 0..1.
+    pub top1: f64,
+    /// Mean negative log-likelihood.
+    pub nll: f64,
+}
+
+/// The best network so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// After which epoch.
+    pub epoch: u64,
+    /// Whether it is the moving average.
+    pub average: bool,
+    /// What it reached.
+    pub score: Score,
+}
+
+/// Where a run stands: enough to go on as if nothing had happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the moving average.
+    pub averaged: u64,
+    /// Loss summed over the epoch so far, and its steps.
+    pub loss: (f64, u64),
+    /// The epochs done.
+    pub history: Vec<EpochRecord>,
+    /// The best so far.
+    pub best: Option<Best>,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The best weights on the photos to choose by; without such photos the last ones.
+    pub parameters: Parameters,
+    /// Whether they are the moving average.
+    pub average: bool,
+    /// Logits of the photos to choose by, `[judge][classes]`.
+    pub logits: Vec<f32>,
+    /// Epoch by epoch.
+    pub history: Vec<EpochRecord>,
+    /// The best.
+    pub best: Option<Best>,
+    /// Training images a second, over this call.
+    pub images_per_s: f64,
+    /// Why it ended early.
+    pub stopped: Option<String>,
+}
+
+/// Who watches a run.
+pub struct Watch<'a> {
+    /// The user.
+    pub progress: &'a dyn Progress,
+    /// A file of events.
+    pub log: Option<&'a mut Log>,
+    /// Keeps a state; called now and then.
+    pub keep: &'a mut (dyn FnMut(&Standing, Tensors<'_>) -> Result<()> + Send),
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+/// Set apart what is drawn from one seed.
+const DROPOUT: u64 = 0x6472_6f70;
+const BLENDING: u64 = 0x626c_656e;
+
+/// Seconds between states that are kept.
+const KEEP_EVERY: f64 = 30.0;
+
+impl Recipe {
+    /// What a step depends on.
+    pub fn method(&self) -> Method {
+        let policy = Policy { statistics: self.statistics, first: self.first };
+        let Recipe { rule, decay, clip, rates, momentum, .. } = *self;
+        Method { rule, decay, clip, rates, policy, momentum }
+    }
+
+    /// Photos of a step for so many photos in all.
+    pub fn batch_for(&self, photos: usize) -> usize {
+        self.batch.min(photos).max(1)
+    }
+
+    /// Steps of an epoch: photos that do not fill a batch wait for another epoch.
+    pub fn steps_per_epoch(&self, photos: usize) -> u64 {
+        (photos / self.batch_for(photos)).max(1) as u64
+    }
+
+    /// All steps.
+    pub fn steps(&self, photos: usize) -> u64 {
+        ((self.steps_per_epoch(photos) as f64 * self.epochs).round() as u64).max(1)
+    }
+}
+
+/// Images that go through the tape at once. With frozen statistics the batch's images do not know each other, so few
+/// at a time take less memory; a batch's own statistics need all of it.
+///
+/// # Errors
+/// [`Error::Unsupported`] when not even the smallest batch fits into `memory` bytes.
+pub fn micro_batch(graph: &Graph, recipe: &Recipe, photos: usize, memory: u64, threads: &Threads) -> Result<usize> {
+    let batch = recipe.batch_for(photos);
+    let policy = recipe.method().policy;
+    let mut size = match recipe.statistics {
+        Statistics::Batch => batch,
+        Statistics::Frozen => batch.min(MICRO_BATCH),
+    };
+    loop {
+        let bytes = Tape::bytes(&sized(graph, size, recipe.size)?, &policy, threads)?;
+        if bytes <= memory {
+            return Ok(size);
+        }
+        if size == 1 {
+            return Err(Error::Unsupported(format!(
+                "training at {} px takes {} MB even for one photo at a time, but {} MB are there; use a smaller --size",
+                recipe.size,
+                bytes >> 20,
+                memory >> 20
+            )));
+        }
+        size = size.div_ceil(2);
+    }
+}
+
+/// Images whose maps stay near the cores.
+pub const MICRO_BATCH: usize = 8;
+
+fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
+    let [_, _, _, channels] = graph.input_shape().unwrap_or_default();
+    graph.with_input([batch, size, size, channels]).map_err(|error| Error::Unsupported(error.to_string()))
+}
+
+/// The contract for another size of the input.
+fn contract(pixels: &Pixels, size: usize) -> Pixels {
+    let fit = match pixels.fit {
+        Fit::Crop { short } => Fit::Crop { short: (short * size).div_ceil(pixels.height.min(pixels.width)) },
+        other => other,
+    };
+    Pixels { height: size, width: size, fit, ..pixels.clone() }
+}
+
+/// Trains from `start`, or goes on from a state that was kept.
+///
+/// # Errors
+/// [`Error::Interrupted`] when the watcher says so (a state has been kept then), and whatever photos or `keep` fail with.
+pub fn train(
+    job: &Job,
+    start: Parameters,
+    resume: Option<(Standing, Tensors<'_>)>,
+    threads: &Threads,
+    watch: &mut Watch,
+) -> Result<Trained> {
+    threads.install(|| Run::new(job, start, resume, threads)?.run(watch))
+}
+
+struct Run<'a> {
+    job: &'a Job<'a>,
+    feed: Feed,
+    judge: Feed,
+    learner: Learner,
+    ema: Ema,
+    schedule: Schedule,
+    standing: Standing,
+    best: Option<Parameters>,
+    batch: usize,
+    per_epoch: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        job: &'a Job<'a>,
+        start: Parameters,
+        resume: Option<(Standing, Tensors<'_>)>,
+        threads: &Threads,
+    ) -> Result<Self> {
+        let recipe = job.recipe;
+        let photos = job.learn.len();
+        let micro = micro_batch(job.graph, recipe, photos, job.memory, threads)?;
+        // With the batch's own statistics the batch is what fits.
+        let batch = match recipe.statistics {
+            Statistics::Batch => micro,
+            Statistics::Frozen => recipe.batch_for(photos).next_multiple_of(micro),
+        };
+        let pixels = contract(job.pixels, recipe.size);
+        let memory = job.memory / 4;
+        let feed = |photos: &[Photo], pixels: Pixels, augment| {
+            Feed::new(photos.to_vec(), job.classes, pixels, augment, recipe.balance, job.seed, memory as usize)
+        };
+        let steps = recipe.steps(photos);
+        let learner = Learner::new(&sized(job.graph, micro, recipe.size)?, start, &recipe.method())?;
+        let half_life = recipe.half_life * steps as f64;
+        let mut run = Run {
+            feed: feed(&job.learn, pixels, recipe.augment),
+            judge: feed(&job.judge, job.pixels.clone(), Augment::NONE),
+            ema: Ema::new(&learner.parameters, half_life),
+            learner,
+            schedule: Schedule { steps, warmup: recipe.warmup, floor: recipe.floor },
+            standing: Standing::default(),
+            best: None,
+            batch,
+            per_epoch: recipe.steps_per_epoch(photos),
+            job,
+        };
+        if let Some((standing, tensors)) = resume {
+            run.restore(standing, tensors, half_life)?;
+        }
+        Ok(run)
+    }
+
+    fn run(mut self, watch: &mut Watch) -> Result<Trained> {
+        let began = Instant::now();
+        let (first, steps) = (self.standing.step, self.schedule.steps);
+        watch.progress.begin(self.job.name, (steps as usize).saturating_mul(self.batch));
+        watch.progress.advance(first as usize * self.batch);
+        let mut kept = Instant::now();
+        let mut stopped = None;
+        let len = self.feed.pixels().len();
+        let mut inputs = vec![0.0; self.batch * len];
+        let mut next = vec![0.0; self.batch * len];
+        let mut order = (u64::MAX, Vec::new());
+        if first < steps {
+            let draws = self.draws(first, &mut order);
+            self.feed.fill(first / self.per_epoch, &draws, &mut inputs)?;
+        }
+        while self.standing.step < steps {
+            let step = self.standing.step;
+            let draws = self.draws(step, &mut order);
+            let ahead = (step + 1 < steps).then(|| self.draws(step + 1, &mut order));
+            let epoch_ahead = (step + 1) / self.per_epoch;
+            let mut targets = self.targets(&draws);
+            self.blend(step, &mut inputs, &mut targets);
+            // Photos for the next step are made ready while this one is computed.
+            let rate = self.schedule.factor(step) as f32;
+            let seed = SplitMix64::new(self.job.seed ^ DROPOUT).next_u64() ^ step;
+            let Run { feed, learner, .. } = &mut self;
+            let (loss, filled) = rayon::join(
+                || learner.step(&inputs, &targets, seed, rate),
+                || ahead.map_or(Ok(()), |draws| feed.fill(epoch_ahead, &draws, &mut next)),
+            );
+            if !loss.is_finite() {
+                stopped = Some(format!("the loss became {loss} at step {}", step + 1));
+                break;
+            }
+            filled?;
+            std::mem::swap(&mut inputs, &mut next);
+            self.ema.update(&self.learner.parameters);
+            self.standing.step += 1;
+            self.standing.averaged = self.ema.updates();
+            self.standing.loss = (self.standing.loss.0 + loss, self.standing.loss.1 + 1);
+            watch.progress.advance(self.batch);
+            let done = self.standing.step;
+            let speed = ((done - first) as usize * self.batch) as f64 / began.elapsed().as_secs_f64();
+            if let Some(log) = &mut watch.log {
+                log.write(&Event::Step {
+                    epoch: step / self.per_epoch + 1,
+                    step: done,
+                    steps,
+                    loss,
+                    lr: rate * self.job.recipe.rates.head,
+                    images_per_s: speed,
+                });
+            }
+            if done.is_multiple_of(self.per_epoch) || done == steps {
+                self.end_epoch(speed, watch)?;
+            }
+            let cancelled = watch.progress.cancelled();
+            if cancelled || kept.elapsed().as_secs_f64() > KEEP_EVERY {
+                (watch.keep)(&self.standing, self.tensors())?;
+                kept = Instant::now();
+            }
+            if cancelled {
+                watch.progress.end();
+                return Err(Error::Interrupted);
+            }
+        }
+        watch.progress.end();
+        let images = (self.standing.step - first) as usize * self.batch;
+        self.finish(stopped, images as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// The photos of a step.
+    fn draws(&self, step: u64, order: &mut (u64, Vec<Draw>)) -> Vec<Draw> {
+        let (epoch, within) = (step / self.per_epoch, (step % self.per_epoch) as usize);
+        if order.0 != epoch {
+            *order = (epoch, self.feed.order(epoch));
+        }
+        // Fewer photos than a whole number of micro-batches: the first ones are seen again.
+        (0..self.batch).map(|i| order.1[(within * self.batch + i) % order.1.len()]).collect()
+    }
+
+    fn targets(&self, draws: &[Draw]) -> Vec<f32> {
+        let classes = self.job.classes;
+        let mut targets = vec![0.0; draws.len() * classes];
+        for (row, draw) in targets.chunks_exact_mut(classes).zip(draws) {
+            let class = self.job.learn[draw.photo as usize].class as usize;
+            loss::smoothed(class, self.job.recipe.smoothing, row);
+        }
+        targets
+    }
+
+    /// Blends the photos of a step into each other.
+    fn blend(&self, step: u64, inputs: &mut [f32], targets: &mut [f32]) {
+        let Pixels { height, width, .. } = *self.feed.pixels();
+        let shape = [self.batch, height, width, self.feed.pixels().channels()];
+        let mut random = SplitMix64::new(SplitMix64::new(self.job.seed ^ BLENDING).next_u64() ^ step);
+        self.job.recipe.mix.apply(&mut random, shape, inputs, targets, self.job.classes);
+    }
+
+    fn end_epoch(&mut self, images_per_s: f64, watch: &mut Watch) -> Result<()> {
+        let recipe = self.job.recipe;
+        let epoch = self.standing.step.div_ceil(self.per_epoch);
+        let (sum, steps) = std::mem::take(&mut self.standing.loss);
+        let mut record = EpochRecord { epoch, loss: sum / steps as f64, raw: None, average: None };
+        if !self.job.judge.is_empty() {
+            let scores = self.scores()?;
+            for (average, score) in [false, true].into_iter().zip(scores) {
+                *(if average { &mut record.average } else { &mut record.raw }) = Some(score);
+                if score.nll.is_finite() && self.standing.best.as_ref().is_none_or(|best| score.nll < best.score.nll) {
+                    self.standing.best = Some(Best { epoch, average, score });
+                    self.best = Some(if average { self.ema.parameters().clone() } else { self.learner.parameters.clone() });
+                }
+            }
+        }
+        let left = (self.schedule.steps - self.standing.step) as f64 * self.batch as f64 / images_per_s;
+        let epochs = recipe.epochs.ceil() as u64;
+        let lr = self.schedule.factor(self.standing.step - 1) as f32 * recipe.rates.head;
+        watch.progress.notice(&describe(self.job.name, &record, epochs, images_per_s, left));
+        if let Some(log) = &mut watch.log {
+            log.write(&Event::Epoch {
+                epoch,
+                epochs,
+                loss: record.loss,
+                val_top1: record.raw.map_or(f64::NAN, |score| score.top1),
+                val_nll: record.raw.map_or(f64::NAN, |score| score.nll),
+                ema_val_top1: record.average.map(|score| score.top1),
+                ema_val_nll: record.average.map(|score| score.nll),
+                lr,
+                images_per_s,
+                seconds_left: left,
+            });
+        }
+        self.standing.history.push(record);
+        Ok(())
+    }
+
+    /// The weights and their moving average on the photos to choose by.
+    fn scores(&self) -> Result<[Score; 2]> {
+        let runners = [&self.learner.parameters, self.ema.parameters()]
+            .map(|parameters| Runner::new(self.job.graph, &parameters.to_weights(), self.job.pixels, 1));
+        let [raw, average] = runners;
+        let runners = [raw?, average?];
+        let judged = judge(&self.judge, &self.job.judge, &runners)?;
+        Ok(judged.map(|logits| score(&logits, &self.job.judge, self.job.classes)))
+    }
+
+    fn tensors(&self) -> Tensors<'_> {
+        let mut tensors = Tensors::new();
+        checkpoint::keep(&mut tensors, "weights", &self.learner.parameters);
+        checkpoint::keep(&mut tensors, "average", self.ema.parameters());
+        if let Some(best) = &self.best {
+            checkpoint::keep(&mut tensors, "best", best);
+        }
+        self.learner.optimizer.keep(&self.learner.parameters, &mut tensors);
+        tensors
+    }
+
+    fn restore(&mut self, standing: Standing, mut tensors: Tensors<'_>, half_life: f64) -> Result<()> {
+        let mut average = self.learner.parameters.clone();
+        checkpoint::restore(&mut tensors, "average", &mut average)?;
+        if standing.best.is_some() {
+            let mut best = self.learner.parameters.clone();
+            checkpoint::restore(&mut tensors, "best", &mut best)?;
+            self.best = Some(best);
+        }
+        checkpoint::restore(&mut tensors, "weights", &mut self.learner.parameters)?;
+        let Learner { optimizer, parameters, .. } = &mut self.learner;
+        optimizer.restore(standing.step, parameters, &mut tensors)?;
+        self.ema = Ema::resume(average, half_life, standing.averaged);
+        self.standing = standing;
+        Ok(())
+    }
+
+    fn finish(self, stopped: Option<String>, images_per_s: f64) -> Result<Trained> {
+        let Run { job, judge: feed, learner, ema, standing, best, .. } = self;
+        let (parameters, average) = match (&standing.best, best) {
+            (Some(record), Some(best)) => (best, record.average),
+            // What is not a number is no model.
+            _ if stopped.is_some() => (ema.parameters().clone(), true),
+            _ => (learner.parameters, false),
+        };
+        let mut logits = Vec::new();
+        if !job.judge.is_empty() {
+            let runner = Runner::new(job.graph, &parameters.to_weights(), job.pixels, 1)?;
+            [logits] = judge(&feed, &job.judge, &[runner])?;
+        }
+        Ok(Trained { parameters, average, logits, history: standing.history, best: standing.best, images_per_s, stopped })
+    }
+}
+
+/// Logits of plain photos under several networks.
+pub fn judge<const N: usize>(feed: &Feed, photos: &[Photo], runners: &[Runner; N]) -> Result<[Vec<f32>; N]> {
+    let rows: Vec<[Vec<f32>; N]> = (0..photos.len())
+        .into_par_iter()
+        .map_init(
+            || vec![0.0; feed.pixels().len()],
+            |input, photo| {
+                feed.plain(photo, input)?;
+                Ok(runners.each_ref().map(|runner| runner.run_tensor(input, &Serial)))
+            },
+        )
+        .collect::<Result<_>>()?;
+    let mut all = [const { Vec::new() }; N];
+    for row in rows {
+        all.iter_mut().zip(row).for_each(|(all, logits)| all.extend(logits));
+    }
+    Ok(all)
+}
+
+/// How good logits `[photos][classes]` are.
+pub fn score(logits: &[f32], photos: &[Photo], classes: usize) -> Score {
+    let mut targets = vec![0.0; logits.len()];
+    let mut right = 0;
+    for ((row, target), photo) in logits.chunks_exact(classes).zip(targets.chunks_exact_mut(classes)).zip(photos) {
+        let class = photo.class as usize;
+        target[class] = 1.0;
+        // Of equals the first is the answer, as everywhere.
+        let best = (0..classes).fold(0, |best, other| if row[other] > row[best] { other } else { best });
+        right += usize::from(best == class);
+    }
+    let nll = loss::cross_entropy(classes, logits, &targets, &mut vec![0.0; logits.len()]);
+    Score { top1: right as f64 / photos.len() as f64, nll }
+}
+
+fn describe(name: &str, record: &EpochRecord, epochs: u64, images_per_s: f64, left: f64) -> String {
+    let score = |what: &str, score: &Option<Score>| {
+        score.map_or(String::new(), |score| format!("  {what} {:.2} %", 100.0 * score.top1))
+    };
+    format!(
+        "{name}: epoch {}/{epochs}  loss {:.3}{}{}  {images_per_s:.0} images/s  {left:.0} s left",
+        record.epoch,
+        record.loss,
+        score("validation", &record.raw),
+        score("average", &record.average),
+    )
+}

@@ -1,0 +1,400 @@
+//! The whole network trained from a head, judged beside it, and made again from all photos.
+
+use std::time::Instant;
+
+use penjing_runtime::{
+    file::Model,
+    graph::Graph,
+    tensor::Weights,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Candidate, Options, Trained, assemble, calibration,
+    features::Extracted,
+    fit_some, graft,
+    head::Fit,
+    plan::{Facts, RecipeKind},
+    survey::Survey,
+    with_classes,
+};
+use crate::{
+    Error, Result,
+    data::Dataset,
+    progress::Progress,
+    threads::Threads,
+    train::{
+        checkpoint::{self, Checkpoint, Identity, Tensors},
+        feed::Photo,
+        log::{Event, Log},
+        parameters::Parameters,
+        trainer::{self, EpochRecord, Job, Recipe, Score, Standing, Watch},
+    },
+    zoo::fresh_weights,
+};
+
+/// What whole-network training starts from.
+pub(super) struct Start<'a> {
+    pub backbone: &'a Model,
+    pub survey: &'a Survey<'a>,
+    pub extracted: &'a Extracted,
+    pub fit: &'a Fit,
+    pub views: usize,
+}
+
+/// What is kept of the work, beside tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    recipe: Recipe,
+    /// The run that judges, once it is over.
+    judged: Option<Judged>,
+    /// The run under way.
+    standing: Standing,
+    /// Seconds that the work has taken before.
+    seconds: f64,
+}
+
+/// What the run that judges has shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Judged {
+    score: Score,
+    temperature: f64,
+    /// Mean negative log-likelihood under the temperature.
+    calibrated: f64,
+    /// Whether the moving average was the best.
+    average: bool,
+    history: Vec<EpochRecord>,
+    chosen: bool,
+    seconds: f64,
+}
+
+/// Where the state of the work lies.
+struct Keeper<'a> {
+    path: Option<&'a std::path::Path>,
+    identity: Identity,
+}
+
+impl Keeper<'_> {
+    /// The state that was kept, if it is of this work. With `force` one of other work is thrown away.
+    fn load(&self, force: bool) -> Result<Option<(State, Tensors<'static>)>> {
+        let Some(path) = self.path else { return Ok(None) };
+        let loaded = match checkpoint::load(path, &self.identity) {
+            Err(Error::Model { .. }) if force => {
+                checkpoint::remove(path)?;
+                None
+            }
+            loaded => loaded?,
+        };
+        let Some(Checkpoint { state, tensors, .. }) = loaded else { return Ok(None) };
+        let state = serde_json::from_value(state).map_err(|error| {
+            Error::model(path, format!("the kept state cannot be read ({error}); give --force to begin anew"))
+        })?;
+        Ok(Some((state, tensors)))
+    }
+
+    fn save(&self, state: &State, tensors: Tensors<'_>) -> Result<()> {
+        let Some(path) = self.path else { return Ok(()) };
+        let state = serde_json::to_value(state).map_err(|error| Error::Unsupported(error.to_string()))?;
+        checkpoint::save(path, &Checkpoint { identity: self.identity.clone(), state, tensors })
+    }
+}
+
+/// What both runs have in common.
+struct Work<'a> {
+    backbone: &'a Model,
+    survey: &'a Survey<'a>,
+    options: &'a Options,
+    threads: &'a Threads,
+    progress: &'a dyn Progress,
+    keeper: Keeper<'a>,
+    began: Instant,
+    /// Seconds that the work has taken in earlier calls.
+    before: f64,
+}
+
+impl<'a> Work<'a> {
+    fn new(
+        backbone: &'a Model,
+        survey: &'a Survey<'a>,
+        options: &'a Options,
+        began: Instant,
+        threads: &'a Threads,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let bytes = backbone.to_bytes().map_err(super::unsupported)?;
+        let parts = [
+            ("the photos", survey.fingerprint()),
+            ("the classes", survey.data.classes.join(", ")),
+            ("the backbone", blake3::hash(&bytes).to_hex().to_string()),
+            ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
+            ("--seed", options.seed.to_string()),
+            ("--recipe", format!("{:?}", options.recipe).to_lowercase()),
+            ("--epochs", options.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
+            ("--time", options.time.map_or("unlimited".into(), |time| format!("{} s", time.as_secs()))),
+            ("--views", options.views.map_or("by the data".into(), |views| views.to_string())),
+            ("--balance", options.balance.map_or("by the data".into(), |balance| balance.to_string())),
+        ];
+        let parts = parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        let keeper = Keeper { path: options.part.as_deref(), identity: Identity { parts } };
+        Ok(Work { backbone, survey, options, threads, progress, keeper, began, before: 0.0 })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    /// One run of training; a state is kept on the way.
+    fn run(
+        &self,
+        name: &'static str,
+        recipe: &Recipe,
+        [learn, judge]: [Vec<Photo>; 2],
+        graph: &Graph,
+        start: Parameters,
+        judged: Option<&Judged>,
+        resume: Option<(Standing, Tensors<'static>)>,
+        log: Option<&mut Log>,
+    ) -> Result<trainer::Trained> {
+        let job = Job {
+            name,
+            graph,
+            pixels: &self.backbone.pixels,
+            learn,
+            judge,
+            classes: self.survey.data.classes.len(),
+            recipe,
+            seed: self.options.seed,
+            memory: self.options.memory.unwrap_or_else(crate::train::memory::available),
+        };
+        let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
+            let state = State {
+                recipe: recipe.clone(),
+                judged: judged.cloned(),
+                standing: standing.clone(),
+                seconds: self.seconds(),
+            };
+            self.keeper.save(&state, tensors)
+        };
+        let mut watch = Watch { progress: self.progress, log, keep: &mut keep };
+        trainer::train(&job, start, resume, self.threads, &mut watch)
+    }
+}
+
+/// What a recipe is called in summaries.
+fn title(kind: RecipeKind) -> &'static str {
+    match kind {
+        RecipeKind::Auto | RecipeKind::Head => "head on frozen features",
+        RecipeKind::Finetune => "whole network, statistics frozen",
+        RecipeKind::Full => "whole network, statistics of the batch",
+        RecipeKind::Scratch => "whole network from random weights",
+    }
+}
+
+/// Tries the whole network beside the head, where the recipe says so, and puts what is better into `trained`.
+pub(super) fn refine(
+    start: &Start,
+    options: &Options,
+    began: Instant,
+    threads: &Threads,
+    progress: &dyn Progress,
+    mut log: Option<&mut Log>,
+    trained: &mut Trained,
+) -> Result<()> {
+    let Start { backbone, survey, extracted, fit, views } = *start;
+    let counts = survey.counts();
+    let facts = Facts {
+        photos: survey.kept.len(),
+        smallest: counts.iter().copied().min().unwrap_or(0),
+        largest: counts.iter().copied().max().unwrap_or(0),
+        classes: counts.len(),
+        head_top1: fit.val_top1,
+        mirrors: options.views.is_some() || views > 1 || extracted.views == 1,
+        size: backbone.pixels.height.min(backbone.pixels.width),
+    };
+    let kind = match options.recipe {
+        RecipeKind::Head => return Ok(()),
+        RecipeKind::Auto => {
+            if let Some(why) = facts.head_is_enough() {
+                progress.notice(&why);
+                return Ok(());
+            }
+            facts.kind()
+        }
+        kind => kind,
+    };
+    let mut work = Work::new(backbone, survey, options, began, threads, progress)?;
+    let kept = work.keeper.load(options.force)?;
+    let [held, others] = [true, false].map(|held| survey.held(held));
+    let recipe = match &kept {
+        Some((state, _)) => state.recipe.clone(),
+        None => facts.recipe(kind, options.epochs, options.balance),
+    };
+    let (mut judged, mut resume) = (None, None);
+    if let Some((state, tensors)) = kept {
+        progress.notice(&format!("going on after {} steps", state.standing.step));
+        work.before = state.seconds;
+        (judged, resume) = (state.judged, Some((state.standing, tensors)));
+    }
+    let temperature = |logits: &[f32]| {
+        let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
+        let t = calibration::temperature(logits, &labels, facts.classes);
+        (t, calibration::mean_surprise(logits, &labels, facts.classes, t))
+    };
+    if judged.is_none() {
+        let before = work.seconds();
+        let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
+        let (graph, weights) = graft(backbone, &head)?;
+        let photos = [survey.photos(&others), survey.photos(&held)];
+        let parameters = Parameters::new(&graph, &weights)?;
+        let run = work.run("training", &recipe, photos, &graph, parameters, None, resume.take(), log.as_deref_mut());
+        let run = match run {
+            Err(Error::Interrupted) => {
+                trained.interrupted = true;
+                return Ok(());
+            }
+            run => run?,
+        };
+        if let Some(why) = &run.stopped {
+            progress.notice(&format!("{why}; training ended there, and the best network before it is kept"));
+        }
+        let (t, calibrated) = temperature(&run.logits);
+        let (_, head_calibrated) = temperature(&fit.logits_of(&held));
+        let score = trainer::score(&run.logits, &survey.photos(&held), facts.classes);
+        judged = Some(Judged {
+            score,
+            temperature: t,
+            calibrated,
+            average: run.average,
+            history: run.history,
+            chosen: (calibrated < head_calibrated || options.recipe != RecipeKind::Auto) && run.stopped.is_none(),
+            seconds: work.seconds() - before,
+        });
+    }
+    let Some(judged) = judged else { return Ok(()) };
+    trained.candidates[0].chosen = !judged.chosen;
+    trained.candidates.push(Candidate {
+        name: title(kind).into(),
+        val_top1: judged.score.top1,
+        val_nll: judged.calibrated,
+        seconds: judged.seconds,
+        chosen: judged.chosen,
+    });
+    trained.history.clone_from(&judged.history);
+    if judged.chosen {
+        let (graph, weights) = graft(backbone, &fit.head)?;
+        let all: Vec<usize> = (0..survey.kept.len()).collect();
+        let photos = [survey.photos(&all), Vec::new()];
+        let parameters = Parameters::new(&graph, &weights)?;
+        let run =
+            work.run("all photos", &recipe, photos, &graph, parameters, Some(&judged), resume.take(), log.as_deref_mut());
+        let run = match run {
+            Err(Error::Interrupted) => {
+                trained.interrupted = true;
+                return Ok(());
+            }
+            run => run?,
+        };
+        let weights = run.parameters.to_weights();
+        let steps = vec![
+            trained.model.provenance.recipe.last().cloned().unwrap_or_default(),
+            describe(kind, &recipe),
+        ];
+        let top1 = judged.score.top1;
+        trained.model =
+            assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
+        trained.val_top1 = top1;
+    }
+    if let Some(log) = log {
+        log.write(&Event::Done {
+            epochs: recipe.epochs.ceil() as u64,
+            val_top1: trained.val_top1,
+            val_nll: trained.candidates.iter().find(|c| c.chosen).map_or(f64::NAN, |c| c.val_nll),
+            seconds: work.seconds(),
+        });
+    }
+    Ok(())
+}
+
+/// A recipe in words, for the model's provenance.
+fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
+    format!(
+        "{}: {} epochs of batches of {} at {} px, rates {:e} {:e} {:e} {:e} from head to image, decay {}, smoothing {}, \
+         crops from {} of the area, flip {}",
+        title(kind),
+        recipe.epochs,
+        recipe.batch,
+        recipe.size,
+        recipe.rates.head,
+        recipe.rates.last,
+        recipe.rates.middle,
+        recipe.rates.first,
+        recipe.decay,
+        recipe.smoothing,
+        recipe.augment.scale,
+        if recipe.augment.flip { "on" } else { "off" },
+    )
+}
+
+/// The whole network from random weights, the best on held-out photos.
+pub(super) fn scratch(
+    data: &Dataset,
+    shape: &Model,
+    options: &Options,
+    began: Instant,
+    threads: &Threads,
+    progress: &dyn Progress,
+    mut log: Option<&mut Log>,
+) -> Result<Trained> {
+    let (survey, skipped) = Survey::read(data, options.seed, threads, progress)?;
+    let counts = survey.counts();
+    let facts = Facts {
+        photos: survey.kept.len(),
+        smallest: counts.iter().copied().min().unwrap_or(0),
+        largest: counts.iter().copied().max().unwrap_or(0),
+        classes: counts.len(),
+        head_top1: 0.0,
+        mirrors: true,
+        size: shape.pixels.height.min(shape.pixels.width),
+    };
+    let mut work = Work::new(shape, &survey, options, began, threads, progress)?;
+    let recipe = facts.recipe(RecipeKind::Scratch, options.epochs, options.balance);
+    let (graph, _) = with_classes(shape, facts.classes)?;
+    let weights: Weights = fresh_weights(&graph, options.seed);
+    let [held, others] = [true, false].map(|held| survey.held(held));
+    let resume = work.keeper.load(options.force)?;
+    work.before = resume.as_ref().map_or(0.0, |(state, _)| state.seconds);
+    let resume = resume.map(|(state, tensors)| (state.standing, tensors));
+    let photos = [survey.photos(&others), survey.photos(&held)];
+    let start = Parameters::new(&graph, &weights)?;
+    let run = work.run("training", &recipe, photos, &graph, start, None, resume, log.as_deref_mut())?;
+    if let Some(why) = &run.stopped {
+        progress.notice(&format!("{why}; training ended there, and the best network before it is kept"));
+    }
+    let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
+    let t = calibration::temperature(&run.logits, &labels, facts.classes);
+    let score = trainer::score(&run.logits, &survey.photos(&held), facts.classes);
+    let steps = vec![describe(RecipeKind::Scratch, &recipe)];
+    let weights = run.parameters.to_weights();
+    let model = assemble(shape, &survey, graph, weights, steps, t, score.top1, options)?;
+    Ok(Trained {
+        model,
+        photos: others.len(),
+        val_top1: score.top1,
+        tried: Vec::new(),
+        lambda: None,
+        views: 1,
+        candidates: vec![Candidate {
+            name: title(RecipeKind::Scratch).into(),
+            val_top1: score.top1,
+            val_nll: calibration::mean_surprise(&run.logits, &labels, facts.classes, t),
+            seconds: work.seconds(),
+            chosen: true,
+        }],
+        history: run.history,
+        skipped,
+        computed: [0, 0],
+        interrupted: false,
+    })
+}

@@ -1,0 +1,173 @@
+//! Which recipe fits which data: a pure function of photos, backbone, flags and seed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::train::{
+    augment::Augment,
+    mix::Mix,
+    optimizer::{Rates, Rule},
+    tape::Statistics,
+    trainer::Recipe,
+};
+
+/// What is learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecipeKind {
+    /// The head first; the whole network where held-out photos gain by it.
+    Auto,
+    /// A linear head on the frozen backbone's features.
+    Head,
+    /// The whole network from that head, at small rates, its running statistics frozen.
+    Finetune,
+    /// The whole network from that head, normalized by the batch's own statistics: for photos unlike the backbone's.
+    Full,
+    /// The whole network from random weights.
+    Scratch,
+}
+
+/// What decides a recipe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Facts {
+    /// Photos to learn from, those that judge included.
+    pub photos: usize,
+    /// Photos of the smallest and of the largest class.
+    pub smallest: usize,
+    /// See `smallest`.
+    pub largest: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Accuracy of the head on held-out photos: how near the backbone's photos are.
+    pub head_top1: f64,
+    /// Whether a mirrored photo still shows the same class.
+    pub mirrors: bool,
+    /// Height and width of the input in use.
+    pub size: usize,
+}
+
+impl Facts {
+    /// Below this the backbone's features do not fit the photos well.
+    fn is_far(&self) -> bool {
+        self.head_top1 < 0.85
+    }
+
+    /// From here on they fit very well.
+    fn is_near(&self) -> bool {
+        self.head_top1 >= 0.95
+    }
+
+    /// Why the head alone is enough, if it is: too few photos to learn more from or to see a difference, or nothing left
+    /// to gain.
+    pub fn head_is_enough(&self) -> Option<String> {
+        if self.photos < FEWEST {
+            return Some(format!("{} photos are too few to train the whole network; {FEWEST} would do", self.photos));
+        }
+        let wrong = (self.photos as f64 * (1.0 - self.head_top1)).round() as usize;
+        (wrong <= 1).then(|| format!("the head is wrong on {wrong} of {} held-out photos: nothing is left to gain", self.photos))
+    }
+
+    /// The kind that `auto` tries beside the head.
+    pub fn kind(&self) -> RecipeKind {
+        if self.is_far() && self.photos >= FEWEST_FOR_STATISTICS { RecipeKind::Full } else { RecipeKind::Finetune }
+    }
+
+    /// The recipe of a kind.
+    pub fn recipe(&self, kind: RecipeKind, epochs: Option<u32>, balance: Option<f64>) -> Recipe {
+        let statistics = match kind {
+            RecipeKind::Full | RecipeKind::Scratch => Statistics::Batch,
+            RecipeKind::Auto | RecipeKind::Head | RecipeKind::Finetune => Statistics::Frozen,
+        };
+        let scratch = kind == RecipeKind::Scratch;
+        let body = if self.is_near() {
+            1.0
+        } else if self.is_far() {
+            5.0 / 3.0
+        } else {
+            4.0 / 3.0
+        };
+        let rates = if scratch {
+            Rates { head: 2e-3, last: 2e-3, middle: 2e-3, first: 2e-3 }
+        } else {
+            Rates { head: 1e-3, last: 3e-4 * body, middle: 3e-4 * body, first: 3e-4 * body }
+        };
+        let augment = Augment::recommended(self.photos as f64 / self.classes as f64);
+        let steps_per_epoch = (self.photos / BATCH).max(1) as f32;
+        Recipe {
+            epochs: f64::from(epochs.unwrap_or_else(|| self.epochs(scratch))),
+            batch: BATCH,
+            size: if scratch { self.size } else { training_size(self.size) },
+            rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            decay: if scratch { 0.05 } else { 0.02 },
+            clip: Some(1.0),
+            rates,
+            warmup: 0.1,
+            floor: 0.01,
+            smoothing: 0.1,
+            augment: Augment { flip: augment.flip && self.mirrors, ..augment },
+            mix: Mix { mixup: 0.0, cutmix: 0.0 },
+            balance: balance.unwrap_or(if self.largest > 3 * self.smallest { 0.5 } else { 0.0 }),
+            statistics,
+            momentum: if scratch { 0.1 } else { (10.0 / steps_per_epoch).clamp(0.01, 0.1) },
+            first: 0,
+            half_life: 0.05,
+        }
+    }
+
+    fn epochs(&self, scratch: bool) -> u32 {
+        if scratch {
+            return (400_000 / self.photos.max(1)).clamp(10, 200) as u32;
+        }
+        let epochs = match self.photos {
+            0..1_000 => 6,
+            1_000..5_000 => 8,
+            5_000..20_000 => 6,
+            _ => 4,
+        };
+        if self.is_far() { epochs + epochs / 2 } else { epochs }
+    }
+}
+
+const FEWEST: usize = 100;
+const FEWEST_FOR_STATISTICS: usize = 1_000;
+const BATCH: usize = 32;
+
+/// A network trained on crops sees things larger than it will in use, so it is trained at about 0.86 of the size
+/// (Touvron et al., arXiv 1906.06423), which also takes a quarter less time.
+fn training_size(size: usize) -> usize {
+    ((size as f64 * 0.86 / 16.0).round() as usize * 16).clamp(32.min(size), size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(photos: usize, head_top1: f64) -> Facts {
+        Facts { photos, smallest: photos / 10, largest: photos / 10, classes: 10, head_top1, mirrors: true, size: 224 }
+    }
+
+    #[test]
+    fn the_whole_network_is_trained_where_it_can_gain() {
+        assert!(facts(99, 0.5).head_is_enough().is_some());
+        assert!(facts(200, 1.0).head_is_enough().is_some());
+        assert!(facts(200, 0.995).head_is_enough().is_some());
+        assert_eq!(facts(200, 0.97).head_is_enough(), None);
+        assert_eq!(facts(5000, 0.7).kind(), RecipeKind::Full);
+        assert_eq!(facts(900, 0.7).kind(), RecipeKind::Finetune);
+        assert_eq!(facts(5000, 0.9).kind(), RecipeKind::Finetune);
+    }
+
+    #[test]
+    fn recipes_follow_the_data() {
+        let recipe = facts(719, 0.96).recipe(RecipeKind::Finetune, None, None);
+        assert_eq!((recipe.size, recipe.statistics, recipe.balance), (192, Statistics::Frozen, 0.0));
+        assert!(recipe.augment.flip);
+        let signs = Facts { mirrors: false, smallest: 10, ..facts(4299, 0.68) };
+        let recipe = signs.recipe(RecipeKind::Full, Some(3), None);
+        assert_eq!((recipe.epochs, recipe.statistics, recipe.balance), (3.0, Statistics::Batch, 0.5));
+        assert!(!recipe.augment.flip);
+        assert_eq!(facts(719, 0.96).recipe(RecipeKind::Scratch, None, Some(1.0)).balance, 1.0);
+        for (size, trained) in [(224, 192), (128, 112), (96, 80), (32, 32)] {
+            assert_eq!(training_size(size), trained);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The photos of a data set that can be learnt from, and which of them judge what is learnt from the others.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rayon::prelude::*;
+
+use crate::{
+    Error, Result,
+    data::{
+        Dataset, Part, Sample, Skipped,
+        decode::{self, Limits},
+        split,
+    },
+    progress::Progress,
+    threads::Threads,
+    train::feed::Photo,
+};
+
+/// The photos to learn from, each in a fold; the folds of `held_out` judge in turn.
+#[derive(Debug)]
+pub struct Survey<'a> {
+    /// The data set.
+    pub data: &'a Dataset,
+    /// The photos that can be read, none of the test part.
+    pub kept: Vec<&'a Sample>,
+    /// The class of each.
+    pub labels: Vec<u32>,
+    /// BLAKE3 of each file.
+    pub hashes: Vec<[u8; 32]>,
+    /// The fold of each.
+    pub folds: Vec<u32>,
+    /// The folds that are held out in turn.
+    pub held_out: Vec<u32>,
+}
+
+impl<'a> Survey<'a> {
+    /// Splits `samples`, of which those at `kept` can be read and have these hashes.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a class has no readable photo or none can be held out.
+    pub fn new(
+        data: &'a Dataset,
+        samples: &[&'a Sample],
+        kept: &[usize],
+        hashes: Vec<[u8; 32]>,
+        skipped: &[Skipped],
+        seed: u64,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        every_class_has_a_photo(data, samples, kept, skipped)?;
+        let kept: Vec<&Sample> = kept.iter().map(|&index| samples[index]).collect();
+        let labels = kept.iter().map(|sample| sample.class as u32).collect();
+        let (folds, held_out) = folds(data, &kept, &hashes, seed, progress)?;
+        Ok(Survey { data, kept, labels, hashes, folds, held_out })
+    }
+
+    /// Reads and decodes every photo, for training that needs no features. Gives also those that cannot be read.
+    ///
+    /// # Errors
+    /// As [`Survey::new`], and [`Error::Interrupted`].
+    pub fn read(
+        data: &'a Dataset,
+        seed: u64,
+        threads: &Threads,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Vec<Skipped>)> {
+        let samples = learnable(data);
+        progress.begin("reading", samples.len());
+        let look = |sample: &&Sample| {
+            if progress.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let limits = Limits::default();
+            let bytes = decode::read_bytes(&sample.path, &limits)?;
+            decode::decode(&bytes, &limits).map_err(|error| Error::data(&sample.path, error.to_string()))?;
+            progress.advance(1);
+            Ok(*blake3::hash(&bytes).as_bytes())
+        };
+        let read: Vec<Result<[u8; 32]>> = threads.install(|| samples.par_iter().map(look).collect());
+        progress.end();
+        let (mut kept, mut hashes, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, photo) in read.into_iter().enumerate() {
+            match photo {
+                Ok(hash) => {
+                    kept.push(index);
+                    hashes.push(hash);
+                }
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => skipped.push(Skipped::new(&samples[index].path, &error)),
+            }
+        }
+        let survey = Survey::new(data, &samples, &kept, hashes, &skipped, seed, progress)?;
+        Ok((survey, skipped))
+    }
+
+    /// The photos of the first fold that is held out, or all others; by their place.
+    pub fn held(&self, held: bool) -> Vec<usize> {
+        let fold = self.held_out[0];
+        (0..self.kept.len()).filter(|&photo| (self.folds[photo] == fold) == held).collect()
+    }
+
+    /// Photos as training takes them.
+    pub fn photos(&self, places: &[usize]) -> Vec<Photo> {
+        let photo = |&place: &usize| Photo {
+            path: self.kept[place].path.clone(),
+            class: self.labels[place],
+            key: u64::from_le_bytes(*self.hashes[place].first_chunk().unwrap_or(&[0; 8])),
+        };
+        places.iter().map(photo).collect()
+    }
+
+    /// Photos of each class.
+    pub fn counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.classes.len()];
+        self.labels.iter().for_each(|&class| counts[class as usize] += 1);
+        counts
+    }
+
+    /// [`fingerprint`] of the photos.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(self.data, self.kept.iter().copied().zip(&self.hashes))
+    }
+}
+
+/// The photos that may be learnt from.
+pub fn learnable(data: &Dataset) -> Vec<&Sample> {
+    data.samples.iter().filter(|sample| sample.part != Part::Test).collect()
+}
+
+fn every_class_has_a_photo(
+    data: &Dataset,
+    samples: &[&Sample],
+    kept: &[usize],
+    skipped: &[Skipped],
+) -> Result<()> {
+    let mut has_photo = vec![false; data.classes.len()];
+    for &index in kept {
+        has_photo[samples[index].class] = true;
+    }
+    let Some(class) = has_photo.iter().position(|has| !has) else { return Ok(()) };
+    let label = &data.classes[class];
+    let unreadable = skipped
+        .iter()
+        .find(|skipped| samples.iter().any(|sample| sample.class == class && sample.path == skipped.path));
+    let what = match unreadable {
+        Some(Skipped { path, why }) => format!(
+            "no photo of class “{label}” can be read ({}: {why}); repair them or remove the class",
+            path.display()
+        ),
+        None => format!("class “{label}” has no training photo; add some or remove the class"),
+    };
+    Err(Error::data(&data.root, what))
+}
+
+/// Which photos judge which heads: a fold for each photo, and the folds that are held out in turn.
+fn folds(
+    data: &Dataset,
+    kept: &[&Sample],
+    hashes: &[[u8; 32]],
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<(Vec<u32>, Vec<u32>)> {
+    if kept.iter().all(|sample| sample.part != Part::Train) {
+        return Err(Error::data(
+            &data.root,
+            "has validation photos but none to learn from; add some to train",
+        ));
+    }
+    let groups = split::groups(kept, hashes);
+    report(data, kept, &groups, progress);
+    let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
+    let count = data.classes.len();
+    // The folds, and the first of them that is held out.
+    let judges = apart(kept, &groups.ids, progress);
+    let (folds, first): (Vec<usize>, _) = if judges.contains(&1) {
+        (judges, 1)
+    } else if kept.len() < FEWEST_FOR_HOLDOUT {
+        (split::folds(&classes, &groups.ids, count, FOLDS, seed), 0)
+    } else {
+        let fraction = split::validation_fraction(kept.len());
+        let held = split::holdout(&classes, &groups.ids, count, fraction, seed);
+        (held.into_iter().map(usize::from).collect(), 1)
+    };
+    let mut sizes = [0; FOLDS];
+    folds.iter().for_each(|&fold| sizes[fold] += 1);
+    // With few groups some folds are empty.
+    let held_out: Vec<u32> = (first..FOLDS).filter(|&fold| sizes[fold] > 0).map(|fold| fold as u32).collect();
+    if held_out.is_empty() || sizes.contains(&kept.len()) {
+        return Err(Error::data(
+            &data.root,
+            "no photo can be held out to check what is learnt from the others: all are copies of one, or of one \
+             group; add photos, or group them otherwise",
+        ));
+    }
+    Ok((folds.into_iter().map(|fold| fold as u32).collect(), held_out))
+}
+
+/// 1 for each photo of the validation part that has nothing in common with a training photo.
+fn apart(kept: &[&Sample], groups: &[usize], progress: &dyn Progress) -> Vec<usize> {
+    let learnt: HashSet<usize> = kept
+        .iter()
+        .zip(groups)
+        .filter(|(sample, _)| sample.part == Part::Train)
+        .map(|(_, &group)| group)
+        .collect();
+    let (mut folds, mut shared) = (Vec::with_capacity(kept.len()), 0);
+    for (sample, group) in kept.iter().zip(groups) {
+        let judges = sample.part == Part::Val && !learnt.contains(group);
+        shared += usize::from(sample.part == Part::Val && !judges);
+        folds.push(usize::from(judges));
+    }
+    if shared > 0 {
+        progress.notice(&format!(
+            "{shared} validation photos are copies of training photos, or of a group with them; they do not count in \
+             the validation"
+        ));
+    }
+    folds
+}
+
+const FOLDS: usize = 5;
+/// From so many photos on one held-out part says enough, and folds would cost too much.
+const FEWEST_FOR_HOLDOUT: usize = 2000;
+
+fn report(data: &Dataset, kept: &[&Sample], groups: &split::Groups, progress: &dyn Progress) {
+    if !groups.duplicates.is_empty() {
+        let (a, b) = groups.duplicates[0];
+        progress.notice(&format!(
+            "{} photos are copies of others, such as {} and {}; no copy judges what was learnt from another",
+            groups.duplicates.len(),
+            kept[a].path.display(),
+            kept[b].path.display()
+        ));
+    }
+    for &(a, b) in groups.conflicting.iter().take(3) {
+        progress.notice(&format!(
+            "the same photo has two labels: {} is `{}`, {} is `{}`",
+            kept[a].path.display(),
+            data.classes[kept[a].class],
+            kept[b].path.display(),
+            data.classes[kept[b].class]
+        ));
+    }
+}
+
+/// Hash over the photos' bytes and labels, whatever their names and order: what a model keeps of its data.
+pub fn fingerprint<'a>(data: &Dataset, photos: impl Iterator<Item = (&'a Sample, &'a [u8; 32])>) -> String {
+    let mut by_content: BTreeMap<(&str, &[u8; 32]), u64> = BTreeMap::new();
+    for (sample, hash) in photos {
+        *by_content.entry((&data.classes[sample.class], hash)).or_default() += 1;
+    }
+    let mut hasher = blake3::Hasher::new();
+    for ((label, hash), count) in by_content {
+        hasher.update(&(label.len() as u64).to_le_bytes());
+        hasher.update(label.as_bytes());
+        hasher.update(hash);
+        hasher.update(&count.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::progress::Quiet;
+
+    fn dataset(samples: Vec<Sample>) -> Dataset {
+        let classes = ["a", "b"].map(String::from).to_vec();
+        Dataset { root: PathBuf::from("photos"), classes, samples, notices: Vec::new() }
+    }
+
+    #[test]
+    fn a_group_is_on_one_side_of_every_split() {
+        for photos in [80, FEWEST_FOR_HOLDOUT] {
+            let sample = |i: usize| {
+                let group = Some((i / 4).to_string());
+                Sample { path: format!("{i}.png").into(), class: i / 4 % 2, part: Part::Train, group }
+            };
+            let data = dataset((0..photos).map(sample).collect());
+            let hashes: Vec<[u8; 32]> =
+                (0..photos).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
+            let kept: Vec<&Sample> = data.samples.iter().collect();
+            let (fold, held_out) = folds(&data, &kept, &hashes, 0, &Quiet).unwrap();
+            assert_eq!(held_out, if photos == 80 { vec![0, 1, 2, 3, 4] } else { vec![1] });
+            assert!(fold.chunks(4).all(|group| group.iter().all(|f| *f == group[0])), "{photos} photos");
+        }
+    }
+}
