@@ -22,6 +22,10 @@ fn main() -> ExitCode {
             console.say("interrupted");
             ExitCode::from(130)
         }
+        Err(error) if error.is::<clap::Error>() => {
+            let _ = error.downcast_ref::<clap::Error>().map(clap::Error::print);
+            ExitCode::from(2)
+        }
         // Whoever read the output has gone away; that is no failure of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -65,7 +65,7 @@ fn describe(inspection: &Inspection) -> String {
         text,
         "network     {}\nparameters  {:.2} M\nmultiply-adds {:.1} M\nmemory      {} working, {} weights\nfile        {}\n\
          input       {height}×{width} {color:?}, {fit:?}, {filter:?}, mean {mean:?}, deviation {std:?}\n\
-         labels      {}: {}{more}\nbackbone    {} ({})\nrecipe      {}\n",
+         labels      {}: {}{more}\n",
         inspection.arch,
         inspection.params as f64 / 1e6,
         inspection.macs as f64 / 1e6,
@@ -74,10 +74,14 @@ fn describe(inspection: &Inspection) -> String {
         bytes(inspection.file_bytes),
         inspection.labels.len(),
         labels.join(", "),
-        provenance.backbone,
-        provenance.license,
-        provenance.recipe.join("; "),
     );
+    let _ = match provenance.backbone.as_str() {
+        "none" => writeln!(text, "backbone    none: it began with random weights"),
+        backbone => writeln!(text, "backbone    {backbone} ({})", provenance.license),
+    };
+    for (number, step) in provenance.recipe.iter().enumerate() {
+        let _ = writeln!(text, "{:12}{}. {step}", if number == 0 { "recipe" } else { "" }, number + 1);
+    }
     if let Some(val_top1) = provenance.val_top1 {
         let _ = writeln!(text, "validation  {:.2} %", 100.0 * val_top1);
     }

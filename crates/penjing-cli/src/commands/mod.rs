@@ -6,20 +6,23 @@ mod eval;
 mod inspect;
 mod shell;
 mod train;
+mod units;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
 use clap::{
-    Parser, Subcommand,
+    CommandFactory as _, Parser, Subcommand,
     builder::{PathBufValueParser, TypedValueParser},
+    error::ErrorKind,
 };
 use penjing::{
     data::Skipped,
     model::Model,
     threads::Threads,
-    zoo::{Arch, Config},
+    zoo::{self, Arch, Config},
 };
+use penjing_runtime::file::{Calibration, Provenance};
 
 use crate::console::Console;
 
@@ -104,21 +107,33 @@ fn arch_parser(name: &str) -> Result<String, String> {
 /// The network whose weights are inside the program.
 const INSIDE: &str = "efficientnet_lite0";
 
-/// Reads a backbone: a model file, or the name of the network whose weights are inside the program.
+/// Reads a backbone: a model file, or the name of a network.
 fn backbone_parser() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
-        if path.as_os_str() == INSIDE || path.exists() {
+        if path.exists() || network(&path).is_some() {
             return Ok(path);
         }
-        Err(match path.to_str().map(|name| (name, Arch::named(name))) {
-            Some((name, Ok((arch, _)))) => format!(
-                "the weights of {} are not inside this program; bring them with `penjing weights import FILE --arch \
-                 {name} -o {name}.penjing` and give that file",
-                arch.name
-            ),
-            _ => format!("no such file; expected a model file, or {INSIDE}"),
-        })
+        Err(format!("no such file; expected a model file, or {INSIDE}"))
     })
+}
+
+/// The network of this name, unless another file is called so.
+fn network(path: &Path) -> Option<(&'static Arch, f64)> {
+    if path.exists() && path.as_os_str() != INSIDE {
+        return None;
+    }
+    Arch::named(path.to_str()?).ok()
+}
+
+/// Why the pretrained weights of this backbone cannot be had, if it is a name only.
+fn without_weights(path: &Path) -> Option<String> {
+    let (arch, _) = network(path).filter(|_| path.as_os_str() != INSIDE)?;
+    let name = path.display();
+    Some(format!(
+        "the weights of {} are not inside this program; bring them with `penjing weights import FILE --arch {name} -o \
+         {name}.penjing` and give that file as --backbone, or learn all from your photos with --recipe scratch",
+        arch.name
+    ))
 }
 
 /// The backbone that was given, or else the one inside the program.
@@ -131,6 +146,52 @@ fn backbone(given: Option<&Path>) -> penjing::Result<Model> {
             )
         }),
     }
+}
+
+/// The network of that backbone with random weights, of which nothing is pretrained.
+fn untrained(given: Option<&Path>) -> penjing::Result<Model> {
+    const CLASSES: usize = 2;
+    let unsupported = |error: penjing_runtime::Error| penjing::Error::Unsupported(error.to_string());
+    let given = given.unwrap_or(Path::new(INSIDE));
+    let provenance = Provenance {
+        penjing: env!("CARGO_PKG_VERSION").into(),
+        backbone: "none".into(),
+        license: "none".into(),
+        backbone_hash: String::new(),
+        recipe: Vec::new(),
+        data_hash: None,
+        seed: None,
+        val_top1: None,
+    };
+    let Some((arch, width)) = network(given) else {
+        let model = penjing::model::load(given)?;
+        let weights = zoo::random_weights(&model.graph, 0);
+        return Ok(Model { weights, provenance, ..model });
+    };
+    let config = Config { width, ..arch.config(CLASSES) };
+    let graph = arch.graph(&config)?;
+    let model = Model {
+        arch: arch.name_at(width),
+        weights: zoo::random_weights(&graph, 0),
+        graph,
+        pixels: arch.pixels(&config),
+        labels: (0..CLASSES).map(|class| class.to_string()).collect(),
+        calibration: Calibration { temperature: 1.0 },
+        provenance,
+    };
+    model.check().map_err(unsupported)?;
+    Ok(model)
+}
+
+/// What the parser of arguments says when flags of `verb` do not go together.
+fn refuse(verb: &str, why: &str) -> clap::Error {
+    let mut command = Cli::command();
+    command.build();
+    let command = command.find_subcommand_mut(verb);
+    command.map_or_else(
+        || clap::Error::raw(ErrorKind::ArgumentConflict, why),
+        |command| command.error(ErrorKind::ArgumentConflict, why),
+    )
 }
 
 /// Names the photos that could not be used; of many, the first ones.

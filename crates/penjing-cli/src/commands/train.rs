@@ -1,6 +1,7 @@
 //! `penjing train`.
 
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use penjing::{
     classifier::Classifier,
     data::{Dataset, Part, Regex, Skipped, displayed, group_pattern},
     eval::evaluate,
-    model::Output,
+    model::{self, Output},
     train::{checkpoint, log::Log, trainer::EpochRecord},
     transfer::{
         self, Candidate, Options,
@@ -21,7 +22,9 @@ use penjing::{
     },
 };
 
-use super::{Outcome, ThreadsArg, backbone, backbone_parser, say_skipped, size_parser};
+use super::{
+    Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units, untrained, without_weights,
+};
 use crate::console::{Console, bytes, peak_rss_bytes, round};
 
 /// Turn labelled photos into a classifier
@@ -33,15 +36,27 @@ pub struct Args {
     /// The model file to write
     #[arg(long, short, value_name = "MODEL")]
     output: PathBuf,
-    /// A model file to start from [default: the EfficientNet-Lite0 inside the program]
+    /// What to start from: a model file, or with --recipe scratch the name of a network, such as mobilenet_v2_x0.5 [default: the EfficientNet-Lite0 inside the program]
     #[arg(long, value_name = "MODEL", value_parser = backbone_parser())]
     backbone: Option<PathBuf>,
+    /// Go on from a classifier of your own: its classes keep their names and what is known of them, new ones join them
+    #[arg(long, value_name = "MODEL", conflicts_with = "backbone")]
+    from: Option<PathBuf>,
     /// What is learnt
     #[arg(long, value_name = "RECIPE", default_value = "auto")]
     recipe: Recipe,
     /// How often training of the whole network sees every photo [default: by the number of photos]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     epochs: Option<u32>,
+    /// How long all of it may take, such as 90s, 10m or 1h30m; training of the whole network is shortened to fit
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    time: Option<Duration>,
+    /// Memory that training of the whole network may take, such as 500MB [default: most of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    memory: Option<u64>,
+    /// Training of the whole network sees each photo as often as any other (0), each class as often as any other (1), or something between [default: 0.5 where one class has more than three times the photos of another, else 0]
+    #[arg(long, value_name = "0..1", value_parser = units::share)]
+    balance: Option<f64>,
     /// How the training goes, as a line of JSON for each step and epoch, appended to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -70,7 +85,7 @@ pub struct Args {
     /// Keep no features
     #[arg(long)]
     no_cache: bool,
-    /// Overwrite the output
+    /// Overwrite the output, and throw away the state of other training beside it
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -87,13 +102,13 @@ enum Fit {
     Squash,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Recipe {
     /// The head first; the whole network where held-out photos gain by it
     Auto,
     /// A linear head on the frozen backbone's features: seconds
     Head,
-    /// The whole network from that head, its running statistics frozen
+    /// The whole network from that head, its running statistics frozen: minutes
     Finetune,
     /// The whole network from that head, its statistics learnt too: for photos unlike the backbone's
     Full,
@@ -123,6 +138,65 @@ impl From<Fit> for FitKind {
     }
 }
 
+impl Args {
+    /// Why the flags do not go together, if they do not.
+    fn conflict(&self) -> Option<String> {
+        let whole = [
+            ("--epochs", self.epochs.is_some()),
+            ("--time", self.time.is_some()),
+            ("--memory", self.memory.is_some()),
+            ("--balance", self.balance.is_some()),
+        ];
+        let given = whole.into_iter().find_map(|(flag, given)| given.then_some(flag));
+        match (self.recipe, given) {
+            (Recipe::Head, Some(flag)) => {
+                return Some(format!(
+                    "{flag} is about training of the whole network, and --recipe head trains no network; leave one out"
+                ));
+            }
+            (Recipe::Scratch, _) if self.from.is_some() => {
+                return Some("--recipe scratch forgets all that --from MODEL knows; leave one out".into());
+            }
+            (Recipe::Scratch, _) if self.views.is_some() => {
+                return Some("--views is about the head, and --recipe scratch makes none; leave one out".into());
+            }
+            (Recipe::Scratch, _) => return None,
+            _ => {}
+        }
+        self.backbone.as_deref().and_then(without_weights)
+    }
+}
+
+/// What the kept state of unfinished training is called in a model's history.
+const UNFINISHED: &str = "unfinished: ";
+
+/// Whether `output` is what interrupted training left there for the time being, and its state lies beside it.
+fn is_unfinished(output: &Path, part: &Path) -> bool {
+    let last = |path| model::load(path).ok().and_then(|mut model| model.provenance.recipe.pop());
+    part.is_file() && last(output).is_some_and(|step| step.starts_with(UNFINISHED))
+}
+
+/// Fails where a state lies that nobody asked to throw away.
+fn spare(part: &Path, force: bool) -> penjing::Result<()> {
+    if force || !part.exists() {
+        return Ok(());
+    }
+    Err(Error::data(
+        part,
+        "is the state of unfinished training of the whole network, of which there is none now; repeat that training's \
+         command to go on with it, or give --force to throw it away",
+    ))
+}
+
+/// Fails where the output is also what training starts from: interrupted, it could not start from there again.
+fn require_apart(output: &Path, start: Option<&Path>) -> penjing::Result<()> {
+    let same = start.and_then(|start| Some(start.canonicalize().ok()? == output.canonicalize().ok()?));
+    if same == Some(true) {
+        return Err(Error::data(output, "is what the training starts from; name another file to write"));
+    }
+    Ok(())
+}
+
 #[derive(serde::Serialize)]
 struct Report<'a> {
     #[serde(serialize_with = "displayed")]
@@ -137,10 +211,14 @@ struct Report<'a> {
     peak_rss_bytes: Option<u64>,
     tried: &'a [Tried],
     lambda: Option<f64>,
+    /// What was done, step by step.
+    recipe: &'a [String],
     /// What was tried, and what it reached.
     candidates: &'a [Candidate],
     /// The epochs of whole-network training that was judged.
     epochs: &'a [EpochRecord],
+    /// Whether the model is only the best so far, and the same command goes on.
+    interrupted: bool,
     /// Views of each photo that the head was fitted to.
     views: usize,
     /// Photo views whose features were computed now; the rest came from the cache.
@@ -149,14 +227,24 @@ struct Report<'a> {
 }
 
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    if let Some(why) = args.conflict() {
+        return Err(refuse("train", &why).into());
+    }
     let start = Instant::now();
-    let output = Output::new(&args.output, args.force)?;
+    let part = checkpoint::path_for(&args.output);
+    let origin = args.from.as_deref().or(args.backbone.as_deref());
+    if args.recipe == Recipe::Head {
+        spare(&part, args.force)?;
+    } else {
+        require_apart(&args.output, origin)?;
+    }
+    let output = Output::new(&args.output, args.force || is_unfinished(&args.output, &part))?;
     let threads = args.threads.start()?;
     let data = Dataset::open(&args.data, args.group_by.as_ref())?;
     for notice in data.notices.iter().chain(&data.lone_photos()) {
         console.say(&notice.to_string());
     }
-    let backbone = backbone(args.backbone.as_deref())?;
+    let backbone = if args.recipe == Recipe::Scratch { untrained(origin)? } else { backbone(origin)? };
     let options = Options {
         input: Input { size: args.size, gray: args.gray, fit: args.fit.map(FitKind::from) },
         views: args.views.map(usize::from),
@@ -164,27 +252,41 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         cache: if args.no_cache { None } else { args.cache.or_else(cache::default_dir) },
         recipe: args.recipe.into(),
         epochs: args.epochs,
-        time: None,
-        memory: None,
-        balance: None,
-        part: Some(checkpoint::path_for(&args.output)),
+        time: args.time,
+        memory: args.memory,
+        balance: args.balance,
+        part: Some(part.clone()),
         force: args.force,
+        extend: args.from.is_some(),
     };
     let mut log = args.log.as_deref().map(Log::open).transpose()?;
     let trained = transfer::train(&data, &backbone, &options, &threads, console, log.as_mut());
-    if options.cache.is_some() && matches!(trained, Err(Error::Interrupted)) {
-        console.say("features so far are kept; the same command goes on from there");
+    if let Some(notice) = log.as_mut().and_then(Log::take_notice) {
+        console.say(&notice);
+    }
+    if matches!(trained, Err(Error::Interrupted)) {
+        if options.cache.is_some() && args.recipe != Recipe::Scratch {
+            console.say("features so far are kept; the same command goes on from there");
+        }
+        if part.is_file() {
+            console.say(&format!("{}: the training so far; the same command goes on from there", part.display()));
+        }
     }
     let mut trained = trained?;
     drop(backbone);
+    let has_trained = trained.interrupted || !trained.history.is_empty();
+    if !has_trained {
+        spare(&part, args.force)?;
+    }
     let size = output.save(&trained.model)?;
     if !trained.interrupted {
-        checkpoint::remove(&checkpoint::path_for(&args.output))?;
+        checkpoint::remove(&part)?;
     }
     let took = start.elapsed();
 
     let mut test_top1 = None;
-    if data.part(Part::Test).next().is_some() {
+    // Whoever wants to stop does not want to wait for a test.
+    if !trained.interrupted && data.part(Part::Test).next().is_some() {
         let samples = data.part(Part::Test).map(|(_, sample)| sample);
         let classifier = Classifier::new(&trained.model)?;
         match evaluate(&classifier, &data, samples, &threads, console) {
@@ -201,7 +303,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let [computed, _] = trained.computed;
     let report = Report {
         model: &args.output,
-        classes: data.classes.len(),
+        classes: trained.model.labels.len(),
         photos: trained.photos,
         val_top1: trained.val_top1,
         test_top1,
@@ -210,13 +312,24 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         peak_rss_bytes: peak_rss_bytes(),
         tried: &trained.tried,
         lambda: trained.lambda,
+        recipe: &trained.model.provenance.recipe,
         candidates: &trained.candidates,
         epochs: &trained.history,
+        interrupted: trained.interrupted,
         views: trained.views,
         views_computed: computed,
         skipped: &trained.skipped,
     };
     console.result(&report, || describe(&report, size, took))?;
+    if trained.interrupted {
+        console.say(&format!(
+            "{} is the best so far, validation {:.2} %; the same command goes on from {}",
+            args.output.display(),
+            100.0 * trained.val_top1,
+            part.display()
+        ));
+        return Err(Error::Interrupted.into());
+    }
     Ok(Outcome::Done)
 }
 
@@ -226,8 +339,10 @@ fn describe(report: &Report, size: usize, took: Duration) -> String {
         count => format!(", {count} skipped"),
     };
     let test = report.test_top1.map_or(String::new(), |top1| format!(", test {:.2} %", 100.0 * top1));
+    let memory = report.peak_rss_bytes.map_or(String::new(), |peak| format!("   peak memory {}", bytes(peak)));
     format!(
-        "{}: {} classes from {} photos{skipped}, {}\nvalidation {:.2} %{test}   {:.1} s   {:.0} images/s{}\n",
+        "{}{}: {} classes from {} photos{skipped}, {}\nvalidation {:.2} %{test}   {:.1} s   {:.0} images/s{memory}\n",
+        table(report.candidates),
         report.model.display(),
         report.classes,
         report.photos,
@@ -235,6 +350,21 @@ fn describe(report: &Report, size: usize, took: Duration) -> String {
         100.0 * report.val_top1,
         took.as_secs_f64(),
         report.images_per_s,
-        report.peak_rss_bytes.map_or(String::new(), |peak| format!("   peak memory {}", bytes(peak)))
     )
+}
+
+/// What was tried beside what was chosen; empty where there was no choice.
+fn table(candidates: &[Candidate]) -> String {
+    let mut text = String::new();
+    if candidates.len() < 2 {
+        return text;
+    }
+    let width = candidates.iter().map(|candidate| candidate.name.chars().count()).max().unwrap_or(0);
+    let _ = writeln!(text, "{:width$}  {:>10}  {:>6}  {:>8}", "tried", "validation", "nll", "seconds");
+    for Candidate { name, val_top1, val_nll, seconds, chosen } in candidates {
+        let chosen = if *chosen { "   chosen" } else { "" };
+        let _ = writeln!(text, "{name:width$}  {:>8.2} %  {val_nll:>6.3}  {seconds:>8.1}{chosen}", 100.0 * val_top1);
+    }
+    text.push('\n');
+    text
 }
