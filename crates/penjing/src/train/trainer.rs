@@ -15,8 +15,8 @@ use super::{
     checkpoint::{self, Tensors},
     ema::Ema,
     feed::{Draw, Feed, Photo},
-    log::{Event, Log},
     learner::{Learner, Method},
+    log::{Event, Log},
     loss,
     mix::Mix,
     optimizer::{Rates, Rule},
@@ -209,7 +209,13 @@ impl Recipe {
 ///
 /// # Errors
 /// [`Error::Unsupported`] when not even the smallest batch fits into `memory` bytes.
-pub fn micro_batch(graph: &Graph, recipe: &Recipe, photos: usize, memory: u64, threads: &Threads) -> Result<usize> {
+pub fn micro_batch(
+    graph: &Graph,
+    recipe: &Recipe,
+    photos: usize,
+    memory: u64,
+    threads: &Threads,
+) -> Result<usize> {
     let batch = recipe.batch_for(photos);
     let policy = recipe.method().policy;
     let mut size = match recipe.statistics {
@@ -295,7 +301,15 @@ impl<'a> Run<'a> {
         let pixels = contract(job.pixels, recipe.size);
         let memory = job.memory / 4;
         let feed = |photos: &[Photo], pixels: Pixels, augment| {
-            Feed::new(photos.to_vec(), job.classes, pixels, augment, recipe.balance, job.seed, memory as usize)
+            Feed::new(
+                photos.to_vec(),
+                job.classes,
+                pixels,
+                augment,
+                recipe.balance,
+                job.seed,
+                memory as usize,
+            )
         };
         let steps = recipe.steps(photos);
         let learner = Learner::new(&sized(job.graph, micro, recipe.size)?, start, &recipe.method())?;
@@ -426,9 +440,15 @@ impl<'a> Run<'a> {
             let scores = self.scores()?;
             for (average, score) in [false, true].into_iter().zip(scores) {
                 *(if average { &mut record.average } else { &mut record.raw }) = Some(score);
-                if score.nll.is_finite() && self.standing.best.as_ref().is_none_or(|best| score.nll < best.score.nll) {
+                if score.nll.is_finite()
+                    && self.standing.best.as_ref().is_none_or(|best| score.nll < best.score.nll)
+                {
                     self.standing.best = Some(Best { epoch, average, score });
-                    self.best = Some(if average { self.ema.parameters().clone() } else { self.learner.parameters.clone() });
+                    self.best = Some(if average {
+                        self.ema.parameters().clone()
+                    } else {
+                        self.learner.parameters.clone()
+                    });
                 }
             }
         }
@@ -504,7 +524,15 @@ impl<'a> Run<'a> {
             let runner = Runner::new(job.graph, &parameters.to_weights(), job.pixels, 1)?;
             [logits] = judge(&feed, &job.judge, &[runner])?;
         }
-        Ok(Trained { parameters, average, logits, history: standing.history, best: standing.best, images_per_s, stopped })
+        Ok(Trained {
+            parameters,
+            average,
+            logits,
+            history: standing.history,
+            best: standing.best,
+            images_per_s,
+            stopped,
+        })
     }
 }
 
@@ -531,7 +559,9 @@ pub fn judge<const N: usize>(feed: &Feed, photos: &[Photo], runners: &[Runner; N
 pub fn score(logits: &[f32], photos: &[Photo], classes: usize) -> Score {
     let mut targets = vec![0.0; logits.len()];
     let mut right = 0;
-    for ((row, target), photo) in logits.chunks_exact(classes).zip(targets.chunks_exact_mut(classes)).zip(photos) {
+    for ((row, target), photo) in
+        logits.chunks_exact(classes).zip(targets.chunks_exact_mut(classes)).zip(photos)
+    {
         let class = photo.class as usize;
         target[class] = 1.0;
         // Of equals the first is the answer, as everywhere.

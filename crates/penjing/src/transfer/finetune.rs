@@ -2,11 +2,7 @@
 
 use std::time::Instant;
 
-use penjing_runtime::{
-    file::Model,
-    graph::Graph,
-    tensor::Weights,
-};
+use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -248,7 +244,16 @@ pub(super) fn refine(
         let (graph, weights) = graft(backbone, &head)?;
         let photos = [survey.photos(&others), survey.photos(&held)];
         let parameters = Parameters::new(&graph, &weights)?;
-        let run = work.run("training", &recipe, photos, &graph, parameters, None, resume.take(), log.as_deref_mut());
+        let run = work.run(
+            "training",
+            &recipe,
+            photos,
+            &graph,
+            parameters,
+            None,
+            resume.take(),
+            log.as_deref_mut(),
+        );
         let run = match run {
             Err(Error::Interrupted) => {
                 trained.interrupted = true;
@@ -268,7 +273,8 @@ pub(super) fn refine(
             calibrated,
             average: run.average,
             history: run.history,
-            chosen: (calibrated < head_calibrated || options.recipe != RecipeKind::Auto) && run.stopped.is_none(),
+            chosen: (calibrated < head_calibrated || options.recipe != RecipeKind::Auto)
+                && run.stopped.is_none(),
             seconds: work.seconds() - before,
         });
     }
@@ -287,8 +293,16 @@ pub(super) fn refine(
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
         let parameters = Parameters::new(&graph, &weights)?;
-        let run =
-            work.run("all photos", &recipe, photos, &graph, parameters, Some(&judged), resume.take(), log.as_deref_mut());
+        let run = work.run(
+            "all photos",
+            &recipe,
+            photos,
+            &graph,
+            parameters,
+            Some(&judged),
+            resume.take(),
+            log.as_deref_mut(),
+        );
         let run = match run {
             Err(Error::Interrupted) => {
                 trained.interrupted = true;
@@ -302,8 +316,7 @@ pub(super) fn refine(
             describe(kind, &recipe),
         ];
         let top1 = judged.score.top1;
-        trained.model =
-            assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
+        trained.model = assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
         trained.val_top1 = top1;
     }
     if let Some(log) = log {

@@ -60,15 +60,27 @@ impl Facts {
     /// to gain.
     pub fn head_is_enough(&self) -> Option<String> {
         if self.photos < FEWEST {
-            return Some(format!("{} photos are too few to train the whole network; {FEWEST} would do", self.photos));
+            return Some(format!(
+                "{} photos are too few to train the whole network; {FEWEST} would do",
+                self.photos
+            ));
         }
         let wrong = (self.photos as f64 * (1.0 - self.head_top1)).round() as usize;
-        (wrong <= 1).then(|| format!("the head is wrong on {wrong} of {} held-out photos: nothing is left to gain", self.photos))
+        (wrong <= 1).then(|| {
+            format!(
+                "the head is wrong on {wrong} of {} held-out photos: nothing is left to gain",
+                self.photos
+            )
+        })
     }
 
     /// The kind that `auto` tries beside the head.
     pub fn kind(&self) -> RecipeKind {
-        if self.is_far() && self.photos >= FEWEST_FOR_STATISTICS { RecipeKind::Full } else { RecipeKind::Finetune }
+        if self.is_far() && self.photos >= FEWEST_FOR_STATISTICS {
+            RecipeKind::Full
+        } else {
+            RecipeKind::Finetune
+        }
     }
 
     /// The recipe of a kind.
@@ -142,7 +154,15 @@ mod tests {
     use super::*;
 
     fn facts(photos: usize, head_top1: f64) -> Facts {
-        Facts { photos, smallest: photos / 10, largest: photos / 10, classes: 10, head_top1, mirrors: true, size: 224 }
+        Facts {
+            photos,
+            smallest: photos / 10,
+            largest: photos / 10,
+            classes: 10,
+            head_top1,
+            mirrors: true,
+            size: 224,
+        }
     }
 
     #[test]
