@@ -169,6 +169,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         balance: None,
         part: Some(checkpoint::path_for(&args.output)),
         force: args.force,
+        extend: false,
     };
     let mut log = args.log.as_deref().map(Log::open).transpose()?;
     let trained = transfer::train(&data, &backbone, &options, &threads, console, log.as_mut());

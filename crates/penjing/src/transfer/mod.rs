@@ -26,6 +26,7 @@ use penjing_runtime::{
 };
 use serde::Serialize;
 
+pub use self::finetune::UNFINISHED;
 use self::{
     adapt::Input,
     features::{Extracted, Extractor},
@@ -68,6 +69,8 @@ pub struct Options {
     pub part: Option<PathBuf>,
     /// Whether a state of other work there is thrown away.
     pub force: bool,
+    /// Whether the backbone is a classifier of one's own that goes on: each of its classes must still have photos.
+    pub extend: bool,
 }
 
 impl Default for Options {
@@ -84,6 +87,7 @@ impl Default for Options {
             balance: None,
             part: None,
             force: false,
+            extend: false,
         }
     }
 }
@@ -152,6 +156,15 @@ pub fn train(
 ) -> Result<Trained> {
     let began = Instant::now();
     data.require_two_classes()?;
+    if options.extend
+        && let Some(lost) = backbone.labels.iter().find(|label| !data.classes.contains(label))
+    {
+        let what = format!(
+            "has no photos of “{lost}”, which the model to go on from knows; add some (the old photos belong to the \
+             data, or it forgets them), or give the model as --backbone to learn other classes"
+        );
+        return Err(Error::data(&data.root, what));
+    }
     let adapted = adapt::adapt(backbone, &options.input)?;
     if options.recipe == RecipeKind::Scratch {
         return finetune::scratch(data, &adapted, options, began, threads, progress, log);
