@@ -48,7 +48,12 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|v| v * v).sum::<f64>().sqrt()
 }
 
-fn step(tape: &mut Tape, parameters: &Parameters, input: &[f32], targets: &[f32]) -> (Vec<f32>, f64, Gradients) {
+fn step(
+    tape: &mut Tape,
+    parameters: &Parameters,
+    input: &[f32],
+    targets: &[f32],
+) -> (Vec<f32>, f64, Gradients) {
     tape.prepare(parameters);
     tape.input().copy_from_slice(input);
     let logits = tape.forward(None).to_vec();

@@ -182,7 +182,8 @@ fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result
     let parameters = Parameters::new(&graph, &zoo::random_weights(&graph, 0))?;
     let statistics = if args.frozen { Statistics::Frozen } else { Statistics::Batch };
     let micro = if args.frozen { batch.min(MICRO_BATCH) } else { batch };
-    let graph = graph.with_input([micro, size, size, 3]).map_err(|error| Error::Unsupported(error.to_string()))?;
+    let graph =
+        graph.with_input([micro, size, size, 3]).map_err(|error| Error::Unsupported(error.to_string()))?;
     let method = Method {
         rule: Rule::Sgd { momentum: 0.9, nesterov: false },
         decay: 0.0,

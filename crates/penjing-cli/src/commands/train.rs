@@ -23,7 +23,8 @@ use penjing::{
 };
 
 use super::{
-    Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units, untrained, without_weights,
+    Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units, untrained,
+    without_weights,
 };
 use crate::console::{Console, bytes, peak_rss_bytes, round};
 
@@ -158,7 +159,9 @@ impl Args {
                 return Some("--recipe scratch forgets all that --from MODEL knows; leave one out".into());
             }
             (Recipe::Scratch, _) if self.views.is_some() => {
-                return Some("--views is about the head, and --recipe scratch makes none; leave one out".into());
+                return Some(
+                    "--views is about the head, and --recipe scratch makes none; leave one out".into(),
+                );
             }
             (Recipe::Scratch, _) => return None,
             _ => {}
@@ -167,13 +170,10 @@ impl Args {
     }
 }
 
-/// What the kept state of unfinished training is called in a model's history.
-const UNFINISHED: &str = "unfinished: ";
-
 /// Whether `output` is what interrupted training left there for the time being, and its state lies beside it.
 fn is_unfinished(output: &Path, part: &Path) -> bool {
     let last = |path| model::load(path).ok().and_then(|mut model| model.provenance.recipe.pop());
-    part.is_file() && last(output).is_some_and(|step| step.starts_with(UNFINISHED))
+    part.is_file() && last(output).is_some_and(|step| step.starts_with(transfer::UNFINISHED))
 }
 
 /// Fails where a state lies that nobody asked to throw away.
@@ -269,7 +269,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             console.say("features so far are kept; the same command goes on from there");
         }
         if part.is_file() {
-            console.say(&format!("{}: the training so far; the same command goes on from there", part.display()));
+            console.say(&format!(
+                "{}: the training so far; the same command goes on from there",
+                part.display()
+            ));
         }
     }
     let mut trained = trained?;
@@ -339,7 +342,8 @@ fn describe(report: &Report, size: usize, took: Duration) -> String {
         count => format!(", {count} skipped"),
     };
     let test = report.test_top1.map_or(String::new(), |top1| format!(", test {:.2} %", 100.0 * top1));
-    let memory = report.peak_rss_bytes.map_or(String::new(), |peak| format!("   peak memory {}", bytes(peak)));
+    let memory =
+        report.peak_rss_bytes.map_or(String::new(), |peak| format!("   peak memory {}", bytes(peak)));
     format!(
         "{}{}: {} classes from {} photos{skipped}, {}\nvalidation {:.2} %{test}   {:.1} s   {:.0} images/s{memory}\n",
         table(report.candidates),
@@ -363,7 +367,11 @@ fn table(candidates: &[Candidate]) -> String {
     let _ = writeln!(text, "{:width$}  {:>10}  {:>6}  {:>8}", "tried", "validation", "nll", "seconds");
     for Candidate { name, val_top1, val_nll, seconds, chosen } in candidates {
         let chosen = if *chosen { "   chosen" } else { "" };
-        let _ = writeln!(text, "{name:width$}  {:>8.2} %  {val_nll:>6.3}  {seconds:>8.1}{chosen}", 100.0 * val_top1);
+        let _ = writeln!(
+            text,
+            "{name:width$}  {:>8.2} %  {val_nll:>6.3}  {seconds:>8.1}{chosen}",
+            100.0 * val_top1
+        );
     }
     text.push('\n');
     text

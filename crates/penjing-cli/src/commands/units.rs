@@ -86,9 +86,14 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them() {
-        for (text, seconds) in
-            [("90s", 90.0), ("10m", 600.0), ("10 min", 600.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("1h 5s", 3605.0)]
-        {
+        for (text, seconds) in [
+            ("90s", 90.0),
+            ("10m", 600.0),
+            ("10 min", 600.0),
+            ("1h30m", 5400.0),
+            ("1.5h", 5400.0),
+            ("1h 5s", 3605.0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
         for (text, word) in [
@@ -112,9 +117,13 @@ mod tests {
 
     #[test]
     fn amounts_of_memory_have_a_unit() {
-        for (text, count) in
-            [("500MB", 500_000_000), ("2 gb", 2_000_000_000), ("1.5GiB", 3 << 29), ("64kb", 64_000), ("1000B", 1000)]
-        {
+        for (text, count) in [
+            ("500MB", 500_000_000),
+            ("2 gb", 2_000_000_000),
+            ("1.5GiB", 3 << 29),
+            ("64kb", 64_000),
+            ("1000B", 1000),
+        ] {
             assert_eq!(bytes(text), Ok(count), "{text}");
         }
         for (text, word) in [

@@ -38,17 +38,28 @@ impl Augment {
     }
 
     /// One look at a photo: `out` is the network's input.
-    pub fn look(&self, pixels: &Pixels, photo: Rgb, random: &mut SplitMix64, scratch: &mut Vec<u8>, out: &mut [f32]) {
+    pub fn look(
+        &self,
+        pixels: &Pixels,
+        photo: Rgb,
+        random: &mut SplitMix64,
+        scratch: &mut Vec<u8>,
+        out: &mut [f32],
+    ) {
         let flip = self.flip && random.uniform() < 0.5;
         let region = (self.scale < 1.0).then(|| self.region(photo.width, photo.height, random));
         pixels.bytes(photo, View { region, flip }, scratch);
         if self.jitter > 0.0 {
-            let f: Vec<f32> = (0..3).map(|_| 1.0 + self.jitter * (random.uniform() as f32 * 2.0 - 1.0)).collect();
-            let mean = scratch.iter().map(|&b| f64::from(b)).sum::<f64>() as f32 / scratch.len() as f32 * f[0];
+            let f: Vec<f32> =
+                (0..3).map(|_| 1.0 + self.jitter * (random.uniform() as f32 * 2.0 - 1.0)).collect();
+            let mean =
+                scratch.iter().map(|&b| f64::from(b)).sum::<f64>() as f32 / scratch.len() as f32 * f[0];
             for p in scratch.chunks_exact_mut(3) {
                 let v = [p[0], p[1], p[2]].map(|b| (f32::from(b) * f[0] - mean) * f[1] + mean);
                 let luma = 0.299 * v[0] + 0.587 * v[1] + 0.114 * v[2];
-                for (p, v) in p.iter_mut().zip(v) { *p = ((v - luma) * f[2] + luma).round().clamp(0.0, 255.0) as u8; }
+                for (p, v) in p.iter_mut().zip(v) {
+                    *p = ((v - luma) * f[2] + luma).round().clamp(0.0, 255.0) as u8;
+                }
             }
         }
         pixels.normalize(scratch, out);

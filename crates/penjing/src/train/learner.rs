@@ -74,7 +74,8 @@ impl Learner {
         self.tape.prepare(&self.parameters);
         self.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
         let mut total = 0.0;
-        let parts = inputs.chunks_exact(inputs.len() / micros).zip(targets.chunks_exact(micro * self.classes));
+        let parts =
+            inputs.chunks_exact(inputs.len() / micros).zip(targets.chunks_exact(micro * self.classes));
         let mut seeds = SplitMix64::new(seed);
         for (inputs, targets) in parts {
             let seed = seeds.next_u64();

@@ -9,7 +9,11 @@ pub fn cross_entropy(classes: usize, logits: &[f32], targets: &[f32], gradient: 
     let rows = logits.len() / classes;
     softmax::run(rows, classes, logits, gradient);
     let mut loss = 0.0;
-    for ((z, t), g) in logits.chunks_exact(classes).zip(targets.chunks_exact(classes)).zip(gradient.chunks_exact_mut(classes)) {
+    for ((z, t), g) in logits
+        .chunks_exact(classes)
+        .zip(targets.chunks_exact(classes))
+        .zip(gradient.chunks_exact_mut(classes))
+    {
         let largest = z.iter().fold(f64::NEG_INFINITY, |most, z| most.max(f64::from(*z)));
         let total: f64 = z.iter().map(|z| (f64::from(*z) - largest).exp()).sum();
         let log_total = largest + total.ln();
@@ -52,7 +56,11 @@ mod tests {
             moved[index] -= 2e-2;
             let down = cross_entropy(3, &moved, &targets, &mut unused);
             let slope = (up - down) / 2e-2;
-            assert!((slope - f64::from(gradient[index])).abs() < 1e-4, "{index}: {slope} {}", gradient[index]);
+            assert!(
+                (slope - f64::from(gradient[index])).abs() < 1e-4,
+                "{index}: {slope} {}",
+                gradient[index]
+            );
         }
     }
 }

@@ -16,5 +16,13 @@ pub struct Mix {
 
 impl Mix {
     /// Blends.
-    pub fn apply(&self, _random: &mut SplitMix64, _shape: [usize; 4], _inputs: &mut [f32], _targets: &mut [f32], _classes: usize) {}
+    pub fn apply(
+        &self,
+        _random: &mut SplitMix64,
+        _shape: [usize; 4],
+        _inputs: &mut [f32],
+        _targets: &mut [f32],
+        _classes: usize,
+    ) {
+    }
 }

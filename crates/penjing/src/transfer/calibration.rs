@@ -29,7 +29,8 @@ pub fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
 /// Mean of −log softmax(logits / temperature) at the labels; `logits` is `[labels][classes]`.
 pub fn mean_surprise(logits: &[f32], labels: &[u32], classes: usize, temperature: f64) -> f64 {
     let photos = logits.chunks_exact(classes).zip(labels);
-    photos.map(|(logits, label)| surprise(logits, *label, temperature.recip())).sum::<f64>() / labels.len() as f64
+    photos.map(|(logits, label)| surprise(logits, *label, temperature.recip())).sum::<f64>()
+        / labels.len() as f64
 }
 
 /// −log of the probability of `label` under softmax(sharpness · logits).

@@ -2,11 +2,7 @@
 
 use std::time::Instant;
 
-use penjing_runtime::{
-    file::Model,
-    graph::Graph,
-    tensor::Weights,
-};
+use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -27,6 +23,7 @@ use crate::{
         checkpoint::{self, Checkpoint, Identity, Tensors},
         feed::Photo,
         log::{Event, Log},
+        memory,
         parameters::Parameters,
         trainer::{self, EpochRecord, Job, Recipe, Score, Standing, Watch},
     },
@@ -68,6 +65,13 @@ struct Judged {
     history: Vec<EpochRecord>,
     chosen: bool,
     seconds: f64,
+}
+
+impl Judged {
+    /// Whether the run went to its end.
+    fn is_whole(&self, recipe: &Recipe) -> bool {
+        self.history.last().is_some_and(|last| last.epoch as f64 >= recipe.epochs)
+    }
 }
 
 /// Where the state of the work lies.
@@ -145,6 +149,43 @@ impl<'a> Work<'a> {
         self.before + self.began.elapsed().as_secs_f64()
     }
 
+    fn memory(&self) -> u64 {
+        self.options.memory.unwrap_or_else(memory::available)
+    }
+
+    /// The recipe shortened to the time that is left for so many looks at photos an epoch; `None` when that would be no
+    /// training any more.
+    fn within_time(&self, recipe: Recipe, photos: usize) -> Result<Option<Recipe>> {
+        let Some(limit) = self.options.time else { return Ok(Some(recipe)) };
+        let (graph, name) = with_classes(self.backbone, self.survey.data.classes.len())?;
+        let mut weights = self.backbone.weights.clone();
+        let fresh = fresh_weights(&graph, 0)
+            .into_iter()
+            .filter(|(key, _)| key.rsplit_once('.').is_some_and(|(layer, _)| layer == name));
+        weights.extend(fresh);
+        let parameters = Parameters::new(&graph, &weights)?;
+        let speed = trainer::speed(&graph, &parameters, &recipe, photos, self.memory(), self.threads)?;
+        let left = limit.as_secs_f64() - self.seconds();
+        // Decoding, validation and writing take their part.
+        let epochs = (left * 0.85 * speed / photos as f64).min(recipe.epochs);
+        if epochs < SHORTEST {
+            self.progress.notice(&format!(
+                "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch); the \
+                 head alone it is",
+                left.max(0.0),
+                photos as f64 / speed / 0.85
+            ));
+            return Ok(None);
+        }
+        if epochs < recipe.epochs {
+            self.progress.notice(&format!(
+                "{epochs:.1} epochs instead of {} fit into the time limit ({speed:.0} images/s)",
+                recipe.epochs
+            ));
+        }
+        Ok(Some(Recipe { epochs, ..recipe }))
+    }
+
     /// One run of training; a state is kept on the way.
     fn run(
         &self,
@@ -153,7 +194,7 @@ impl<'a> Work<'a> {
         [learn, judge]: [Vec<Photo>; 2],
         graph: &Graph,
         start: Parameters,
-        judged: Option<&Judged>,
+        judged: Option<(&Judged, &Parameters)>,
         resume: Option<(Standing, Tensors<'static>)>,
         log: Option<&mut Log>,
     ) -> Result<trainer::Trained> {
@@ -166,12 +207,16 @@ impl<'a> Work<'a> {
             classes: self.survey.data.classes.len(),
             recipe,
             seed: self.options.seed,
-            memory: self.options.memory.unwrap_or_else(crate::train::memory::available),
+            memory: self.memory(),
         };
         let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
+            let mut tensors: Tensors<'_> = tensors;
+            if let Some((_, best)) = judged {
+                checkpoint::keep(&mut tensors, JUDGED, best);
+            }
             let state = State {
                 recipe: recipe.clone(),
-                judged: judged.cloned(),
+                judged: judged.map(|(judged, _)| judged.clone()),
                 standing: standing.clone(),
                 seconds: self.seconds(),
             };
@@ -181,6 +226,9 @@ impl<'a> Work<'a> {
         trainer::train(&job, start, resume, self.threads, &mut watch)
     }
 }
+
+/// Shorter than this many epochs a training teaches nothing that would last.
+const SHORTEST: f64 = 0.25;
 
 /// What a recipe is called in summaries.
 fn title(kind: RecipeKind) -> &'static str {
@@ -202,16 +250,12 @@ pub(super) fn refine(
     mut log: Option<&mut Log>,
     trained: &mut Trained,
 ) -> Result<()> {
-    let Start { backbone, survey, extracted, fit, views } = *start;
+    let Start { backbone, survey, fit, views, extracted } = *start;
     let counts = survey.counts();
     let facts = Facts {
-        photos: survey.kept.len(),
-        smallest: counts.iter().copied().min().unwrap_or(0),
-        largest: counts.iter().copied().max().unwrap_or(0),
-        classes: counts.len(),
         head_top1: fit.val_top1,
         mirrors: options.views.is_some() || views > 1 || extracted.views == 1,
-        size: backbone.pixels.height.min(backbone.pixels.width),
+        ..Facts::new(&counts, backbone)
     };
     let kind = match options.recipe {
         RecipeKind::Head => return Ok(()),
@@ -225,54 +269,75 @@ pub(super) fn refine(
         kind => kind,
     };
     let mut work = Work::new(backbone, survey, options, began, threads, progress)?;
-    let kept = work.keeper.load(options.force)?;
     let [held, others] = [true, false].map(|held| survey.held(held));
-    let recipe = match &kept {
-        Some((state, _)) => state.recipe.clone(),
-        None => facts.recipe(kind, options.epochs, options.balance),
-    };
     let (mut judged, mut resume) = (None, None);
-    if let Some((state, tensors)) = kept {
-        progress.notice(&format!("going on after {} steps", state.standing.step));
-        work.before = state.seconds;
-        (judged, resume) = (state.judged, Some((state.standing, tensors)));
-    }
-    let temperature = |logits: &[f32]| {
-        let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
-        let t = calibration::temperature(logits, &labels, facts.classes);
-        (t, calibration::mean_surprise(logits, &labels, facts.classes, t))
+    let recipe = match work.keeper.load(options.force)? {
+        Some((state, tensors)) => {
+            progress.notice(&format!("going on after {} steps", state.standing.step));
+            work.before = state.seconds;
+            (judged, resume) = (state.judged, Some((state.standing, tensors)));
+            state.recipe
+        }
+        None => {
+            let recipe = facts.recipe(kind, options.epochs, options.balance);
+            match work.within_time(recipe, others.len() + survey.kept.len())? {
+                Some(recipe) => recipe,
+                None => return Ok(()),
+            }
+        }
     };
+    // The network of the run that judges; on a second call it is among the kept tensors.
+    let mut best = None;
+    if let (Some(_), Some((_, tensors))) = (&judged, &mut resume) {
+        let (graph, weights) = graft(backbone, &fit.head)?;
+        let mut parameters = Parameters::new(&graph, &weights)?;
+        checkpoint::restore(tensors, JUDGED, &mut parameters)?;
+        best = Some(parameters);
+    }
+    let mut unfinished = None;
     if judged.is_none() {
         let before = work.seconds();
         let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
         let (graph, weights) = graft(backbone, &head)?;
         let photos = [survey.photos(&others), survey.photos(&held)];
         let parameters = Parameters::new(&graph, &weights)?;
-        let run = work.run("training", &recipe, photos, &graph, parameters, None, resume.take(), log.as_deref_mut());
-        let run = match run {
-            Err(Error::Interrupted) => {
-                trained.interrupted = true;
-                return Ok(());
-            }
-            run => run?,
-        };
+        let run = work.run(
+            "training",
+            &recipe,
+            photos,
+            &graph,
+            parameters,
+            None,
+            resume.take(),
+            log.as_deref_mut(),
+        )?;
         if let Some(why) = &run.stopped {
             progress.notice(&format!("{why}; training ended there, and the best network before it is kept"));
         }
-        let (t, calibrated) = temperature(&run.logits);
-        let (_, head_calibrated) = temperature(&fit.logits_of(&held));
-        let score = trainer::score(&run.logits, &survey.photos(&held), facts.classes);
+        if run.interrupted {
+            unfinished = Some("the run that is judged");
+        }
+        let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
+        let calibrated = |logits: &[f32]| {
+            let temperature = calibration::temperature(logits, &labels, facts.classes);
+            (temperature, calibration::mean_surprise(logits, &labels, facts.classes, temperature))
+        };
+        let (temperature, nll) = calibrated(&run.logits);
+        let (_, head_nll) = calibrated(&fit.logits_of(&held));
+        let wins = nll < head_nll || options.recipe != RecipeKind::Auto;
         judged = Some(Judged {
-            score,
-            temperature: t,
-            calibrated,
+            score: trainer::score(&run.logits, &survey.photos(&held), facts.classes),
+            temperature,
+            calibrated: nll,
             average: run.average,
             history: run.history,
-            chosen: (calibrated < head_calibrated || options.recipe != RecipeKind::Auto) && run.stopped.is_none(),
+            // What has not lasted an epoch has not been judged.
+            chosen: wins && run.best.is_some(),
             seconds: work.seconds() - before,
         });
+        best = Some(run.parameters);
     }
-    let Some(judged) = judged else { return Ok(()) };
+    let (Some(judged), Some(best)) = (judged, best) else { return Ok(()) };
     trained.candidates[0].chosen = !judged.chosen;
     trained.candidates.push(Candidate {
         name: title(kind).into(),
@@ -282,29 +347,40 @@ pub(super) fn refine(
         chosen: judged.chosen,
     });
     trained.history.clone_from(&judged.history);
-    if judged.chosen {
-        let (graph, weights) = graft(backbone, &fit.head)?;
+    let (graph, weights) = graft(backbone, &fit.head)?;
+    let mut weights: Weights = if judged.chosen { best.to_weights() } else { weights };
+    if judged.chosen && unfinished.is_none() && judged.is_whole(&recipe) {
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let parameters = Parameters::new(&graph, &weights)?;
+        let parameters = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
+        let keep = Some((&judged, &best));
         let run =
-            work.run("all photos", &recipe, photos, &graph, parameters, Some(&judged), resume.take(), log.as_deref_mut());
-        let run = match run {
-            Err(Error::Interrupted) => {
-                trained.interrupted = true;
-                return Ok(());
+            work.run("all photos", &recipe, photos, &graph, parameters, keep, resume, log.as_deref_mut())?;
+        match (&run.stopped, run.interrupted) {
+            (None, false) => weights = run.parameters.to_weights(),
+            (Some(why), _) => {
+                progress.notice(&format!(
+                    "{why} when learning from all photos; the network that was judged is kept"
+                ));
             }
-            run => run?,
-        };
-        let weights = run.parameters.to_weights();
-        let steps = vec![
-            trained.model.provenance.recipe.last().cloned().unwrap_or_default(),
-            describe(kind, &recipe),
-        ];
+            (None, true) => unfinished = Some("the run on all photos"),
+        }
+    }
+    if judged.chosen {
+        let mut steps = vec![trained.model.provenance.recipe.last().cloned().unwrap_or_default()];
+        steps.push(describe(kind, &recipe));
         let top1 = judged.score.top1;
-        trained.model =
-            assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
+        trained.model = assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
         trained.val_top1 = top1;
+    }
+    if let Some(during) = unfinished {
+        trained.interrupted = true;
+        trained
+            .model
+            .provenance
+            .recipe
+            .push(format!("{UNFINISHED}stopped in {during}; this is the best so far"));
+        return Ok(());
     }
     if let Some(log) = log {
         log.write(&Event::Done {
@@ -316,6 +392,12 @@ pub(super) fn refine(
     }
     Ok(())
 }
+
+/// Where the judged network stands among kept tensors.
+const JUDGED: &str = "judged";
+
+/// How the last step of a model begins that was written when its training was interrupted.
+pub const UNFINISHED: &str = "unfinished: ";
 
 /// A recipe in words, for the model's provenance.
 fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
@@ -349,23 +431,26 @@ pub(super) fn scratch(
 ) -> Result<Trained> {
     let (survey, skipped) = Survey::read(data, options.seed, threads, progress)?;
     let counts = survey.counts();
-    let facts = Facts {
-        photos: survey.kept.len(),
-        smallest: counts.iter().copied().min().unwrap_or(0),
-        largest: counts.iter().copied().max().unwrap_or(0),
-        classes: counts.len(),
-        head_top1: 0.0,
-        mirrors: true,
-        size: shape.pixels.height.min(shape.pixels.width),
-    };
+    let facts = Facts::new(&counts, shape);
     let mut work = Work::new(shape, &survey, options, began, threads, progress)?;
-    let recipe = facts.recipe(RecipeKind::Scratch, options.epochs, options.balance);
     let (graph, _) = with_classes(shape, facts.classes)?;
     let weights: Weights = fresh_weights(&graph, options.seed);
     let [held, others] = [true, false].map(|held| survey.held(held));
-    let resume = work.keeper.load(options.force)?;
-    work.before = resume.as_ref().map_or(0.0, |(state, _)| state.seconds);
-    let resume = resume.map(|(state, tensors)| (state.standing, tensors));
+    let (recipe, resume) = match work.keeper.load(options.force)? {
+        Some((state, tensors)) => {
+            work.before = state.seconds;
+            (state.recipe, Some((state.standing, tensors)))
+        }
+        None => {
+            let recipe = facts.recipe(RecipeKind::Scratch, options.epochs, options.balance);
+            let recipe = work.within_time(recipe, others.len())?.ok_or_else(|| {
+                Error::Unsupported(
+                    "the time limit is too short to train a network from random weights; raise --time".into(),
+                )
+            })?;
+            (recipe, None)
+        }
+    };
     let photos = [survey.photos(&others), survey.photos(&held)];
     let start = Parameters::new(&graph, &weights)?;
     let run = work.run("training", &recipe, photos, &graph, start, None, resume, log.as_deref_mut())?;
@@ -375,7 +460,10 @@ pub(super) fn scratch(
     let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
     let t = calibration::temperature(&run.logits, &labels, facts.classes);
     let score = trainer::score(&run.logits, &survey.photos(&held), facts.classes);
-    let steps = vec![describe(RecipeKind::Scratch, &recipe)];
+    let mut steps = vec![describe(RecipeKind::Scratch, &recipe)];
+    if run.interrupted {
+        steps.push(format!("{UNFINISHED}stopped by the user; this is the best so far"));
+    }
     let weights = run.parameters.to_weights();
     let model = assemble(shape, &survey, graph, weights, steps, t, score.top1, options)?;
     Ok(Trained {
@@ -395,6 +483,6 @@ pub(super) fn scratch(
         history: run.history,
         skipped,
         computed: [0, 0],
-        interrupted: false,
+        interrupted: run.interrupted,
     })
 }

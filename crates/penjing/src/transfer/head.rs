@@ -105,7 +105,12 @@ impl Fit {
             self.validated.binary_search(&(*photo as u32)).expect("the photo has been held out")
         };
         let classes = self.head.classes;
-        photos.iter().map(place).flat_map(|at| &self.out_of_fold[at * classes..(at + 1) * classes]).copied().collect()
+        photos
+            .iter()
+            .map(place)
+            .flat_map(|at| &self.out_of_fold[at * classes..(at + 1) * classes])
+            .copied()
+            .collect()
     }
 
     /// Whether held-out photos are likelier here than there by more than one standard error of the paired differences.

@@ -26,6 +26,7 @@ use penjing_runtime::{
 };
 use serde::Serialize;
 
+pub use self::finetune::UNFINISHED;
 use self::{
     adapt::Input,
     features::{Extracted, Extractor},
@@ -68,6 +69,8 @@ pub struct Options {
     pub part: Option<PathBuf>,
     /// Whether a state of other work there is thrown away.
     pub force: bool,
+    /// Whether the backbone is a classifier of one's own that goes on: each of its classes must still have photos.
+    pub extend: bool,
 }
 
 impl Default for Options {
@@ -84,6 +87,7 @@ impl Default for Options {
             balance: None,
             part: None,
             force: false,
+            extend: false,
         }
     }
 }
@@ -152,6 +156,15 @@ pub fn train(
 ) -> Result<Trained> {
     let began = Instant::now();
     data.require_two_classes()?;
+    if options.extend
+        && let Some(lost) = backbone.labels.iter().find(|label| !data.classes.contains(label))
+    {
+        let what = format!(
+            "has no photos of “{lost}”, which the model to go on from knows; add some (the old photos belong to the \
+             data, or it forgets them), or give the model as --backbone to learn other classes"
+        );
+        return Err(Error::data(&data.root, what));
+    }
     let adapted = adapt::adapt(backbone, &options.input)?;
     if options.recipe == RecipeKind::Scratch {
         return finetune::scratch(data, &adapted, options, began, threads, progress, log);
@@ -166,21 +179,26 @@ pub fn train(
         progress.notice(&notice);
     }
     let hashes = extracted.hashes.clone();
-    let survey = Survey::new(data, &samples, &extracted.kept, hashes, &extracted.skipped, options.seed, progress)?;
+    let survey =
+        Survey::new(data, &samples, &extracted.kept, hashes, &extracted.skipped, options.seed, progress)?;
     let mut views = extracted.views;
     let mut fit = fit(&survey, &extracted, views, threads, progress)?;
     if options.views.is_none() && views > 1 {
         let plain = self::fit(&survey, &extracted, 1, threads, progress)?;
         if plain.beats(&fit, &survey.labels) {
-            progress
-                .notice("mirrored photos led astray on held-out ones, so nothing is learnt from them");
+            progress.notice("mirrored photos led astray on held-out ones, so nothing is learnt from them");
             (views, fit) = (1, plain);
         }
     }
     let head = Candidate {
         name: "head on frozen features".into(),
         val_top1: fit.val_top1,
-        val_nll: calibration::mean_surprise(&fit.out_of_fold, &fit.validated_labels(&survey.labels), data.classes.len(), fit.temperature),
+        val_nll: calibration::mean_surprise(
+            &fit.out_of_fold,
+            &fit.validated_labels(&survey.labels),
+            data.classes.len(),
+            fit.temperature,
+        ),
         seconds: began.elapsed().as_secs_f64(),
         chosen: true,
     };
@@ -197,7 +215,8 @@ pub fn train(
         skipped: extracted.skipped.clone(),
         interrupted: false,
     };
-    let start = finetune::Start { backbone: &backbone, survey: &survey, extracted: &extracted, fit: &fit, views };
+    let start =
+        finetune::Start { backbone: &backbone, survey: &survey, extracted: &extracted, fit: &fit, views };
     finetune::refine(&start, options, began, threads, progress, log, &mut trained)?;
     Ok(trained)
 }
@@ -229,9 +248,8 @@ fn fit(
     let features = Features { width: extracted.width, rows: &rows, photo: &photo, weight: &weight };
     let classes = survey.data.classes.len();
     watched(progress, |watch| {
-        threads.install(|| {
-            head::fit(&features, &survey.labels, classes, &survey.folds, &survey.held_out, watch)
-        })
+        threads
+            .install(|| head::fit(&features, &survey.labels, classes, &survey.folds, &survey.held_out, watch))
     })
 }
 
@@ -247,17 +265,18 @@ fn fit_some(
 ) -> Result<Head> {
     let width = extracted.width;
     let all = rows_of(extracted, views);
-    let rows: Vec<f32> =
-        photos.iter().flat_map(|photo| &all[photo * views * width..(photo + 1) * views * width]).copied().collect();
+    let rows: Vec<f32> = photos
+        .iter()
+        .flat_map(|photo| &all[photo * views * width..(photo + 1) * views * width])
+        .copied()
+        .collect();
     let labels: Vec<u32> = photos.iter().map(|&photo| survey.labels[photo]).collect();
     let photo: Vec<u32> =
         (0..labels.len() as u32).flat_map(|index| std::iter::repeat_n(index, views)).collect();
     let weight = vec![1.0; photo.len()];
     let features = Features { width, rows: &rows, photo: &photo, weight: &weight };
     let classes = survey.data.classes.len();
-    watched(progress, |watch| {
-        threads.install(|| head::fit_at(&features, &labels, classes, lambda, watch))
-    })
+    watched(progress, |watch| threads.install(|| head::fit_at(&features, &labels, classes, lambda, watch)))
 }
 
 fn watched<R>(progress: &dyn Progress, work: impl FnOnce(&(dyn Fn(f32) -> bool + Sync)) -> R) -> R {
@@ -301,7 +320,13 @@ fn graft(backbone: &Model, head: &Head) -> Result<(Graph, Weights)> {
     Ok((graph, weights))
 }
 
-fn head_model(backbone: &Model, survey: &Survey, fit: &Fit, views: usize, options: &Options) -> Result<Model> {
+fn head_model(
+    backbone: &Model,
+    survey: &Survey,
+    fit: &Fit,
+    views: usize,
+    options: &Options,
+) -> Result<Model> {
     let (graph, weights) = graft(backbone, &fit.head)?;
     let recipe = format!(
         "head: multinomial logistic regression on frozen features, {views} views a photo, lambda {}",

@@ -1,5 +1,6 @@
 //! Which recipe fits which data: a pure function of photos, backbone, flags and seed.
 
+use penjing_runtime::file::Model;
 use serde::{Deserialize, Serialize};
 
 use crate::train::{
@@ -46,6 +47,19 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Of photos, so many of each class, for a backbone whose features nothing is known of.
+    pub fn new(counts: &[usize], backbone: &Model) -> Self {
+        Facts {
+            photos: counts.iter().sum(),
+            smallest: counts.iter().copied().min().unwrap_or(0),
+            largest: counts.iter().copied().max().unwrap_or(0),
+            classes: counts.len(),
+            head_top1: 0.0,
+            mirrors: true,
+            size: backbone.pixels.height.min(backbone.pixels.width),
+        }
+    }
+
     /// Below this the backbone's features do not fit the photos well.
     fn is_far(&self) -> bool {
         self.head_top1 < 0.85
@@ -60,15 +74,27 @@ impl Facts {
     /// to gain.
     pub fn head_is_enough(&self) -> Option<String> {
         if self.photos < FEWEST {
-            return Some(format!("{} photos are too few to train the whole network; {FEWEST} would do", self.photos));
+            return Some(format!(
+                "{} photos are too few to train the whole network; {FEWEST} would do",
+                self.photos
+            ));
         }
         let wrong = (self.photos as f64 * (1.0 - self.head_top1)).round() as usize;
-        (wrong <= 1).then(|| format!("the head is wrong on {wrong} of {} held-out photos: nothing is left to gain", self.photos))
+        (wrong <= 1).then(|| {
+            format!(
+                "the head is wrong on {wrong} of {} held-out photos: nothing is left to gain",
+                self.photos
+            )
+        })
     }
 
     /// The kind that `auto` tries beside the head.
     pub fn kind(&self) -> RecipeKind {
-        if self.is_far() && self.photos >= FEWEST_FOR_STATISTICS { RecipeKind::Full } else { RecipeKind::Finetune }
+        if self.is_far() && self.photos >= FEWEST_FOR_STATISTICS {
+            RecipeKind::Full
+        } else {
+            RecipeKind::Finetune
+        }
     }
 
     /// The recipe of a kind.
@@ -95,7 +121,7 @@ impl Facts {
         Recipe {
             epochs: f64::from(epochs.unwrap_or_else(|| self.epochs(scratch))),
             batch: BATCH,
-            size: if scratch { self.size } else { training_size(self.size) },
+            size: if statistics == Statistics::Batch { self.size } else { training_size(self.size) },
             rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
             decay: if scratch { 0.05 } else { 0.02 },
             clip: Some(1.0),
@@ -132,7 +158,7 @@ const FEWEST_FOR_STATISTICS: usize = 1_000;
 const BATCH: usize = 32;
 
 /// A network trained on crops sees things larger than it will in use, so it is trained at about 0.86 of the size
-/// (Touvron et al., arXiv 1906.06423), which also takes a quarter less time.
+/// (Touvron et al., arXiv 1906.06423), which also takes a quarter less time. Statistics are those of the size in use.
 fn training_size(size: usize) -> usize {
     ((size as f64 * 0.86 / 16.0).round() as usize * 16).clamp(32.min(size), size)
 }
@@ -142,7 +168,15 @@ mod tests {
     use super::*;
 
     fn facts(photos: usize, head_top1: f64) -> Facts {
-        Facts { photos, smallest: photos / 10, largest: photos / 10, classes: 10, head_top1, mirrors: true, size: 224 }
+        Facts {
+            photos,
+            smallest: photos / 10,
+            largest: photos / 10,
+            classes: 10,
+            head_top1,
+            mirrors: true,
+            size: 224,
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use penjing_kernels::{Act, Serial, batch_norm, conv, depthwise, elementwise, poi
 use rayon::prelude::*;
 
 use super::{
-    OwnedLazy, Run, parts,
+    OwnedLazy, Run,
     norm::{Moments, NormState, fold, read},
+    parts,
     plan::{Form, Layer},
 };
 use crate::train::parameters::{Gradients, Parameters};
@@ -39,7 +40,8 @@ const SMALL: usize = 100_000;
 fn row_cut(m: usize, k: usize, n: usize) -> [usize; 2] {
     // Blocks of x and y stay in half of a second-level cache of 1 MiB; whole register tiles.
     let block = (65_536 / (k + n)).clamp(56, 448) / 56 * 56;
-    let pieces = if m.saturating_mul(k).saturating_mul(n) < SMALL { 1 } else { m.div_ceil(block).clamp(1, PIECES) };
+    let pieces =
+        if m.saturating_mul(k).saturating_mul(n) < SMALL { 1 } else { m.div_ceil(block).clamp(1, PIECES) };
     [block, m.div_ceil(block).div_ceil(pieces) * block]
 }
 
@@ -62,7 +64,9 @@ pub(super) fn scratch_len(layer: &Layer) -> usize {
         }
         Form::Depthwise { window, c } => (2 * window.in_h * window.in_w + window.out_h * window.out_w) * c,
         Form::Dense { window, in_c, out_c, groups } => {
-            (2 * window.in_h * window.in_w) * in_c + window.out_h * window.out_w * out_c + dense_scratch(layer, groups)
+            (2 * window.in_h * window.in_w) * in_c
+                + window.out_h * window.out_w * out_c
+                + dense_scratch(layer, groups)
         }
     }
 }
@@ -79,7 +83,9 @@ pub(super) fn packed_len(layer: &Layer) -> usize {
     match layer.form {
         Form::Rows { k, n, .. } => pointwise::packed_len(n, k) + pointwise::packed_len(k, n),
         Form::Depthwise { window, c } => 2 * depthwise::packed_len(c, window.taps()),
-        Form::Dense { window, in_c, out_c, groups } => 2 * conv::packed_len(groups, out_c, window.taps() * in_c / groups),
+        Form::Dense { window, in_c, out_c, groups } => {
+            2 * conv::packed_len(groups, out_c, window.taps() * in_c / groups)
+        }
     }
 }
 
@@ -102,7 +108,8 @@ impl LayerState {
     pub(super) fn prepare(&mut self, layer: &Layer, parameters: &Parameters, onward: bool) {
         let channels = layer.channels();
         let weight = &parameters.list[layer.weight].values;
-        let mut bias = layer.bias.map_or_else(|| vec![0.0; channels], |bias| parameters.list[bias].values.clone());
+        let mut bias =
+            layer.bias.map_or_else(|| vec![0.0; channels], |bias| parameters.list[bias].values.clone());
         let mut folded = None;
         if let Some(norm) = &layer.norm {
             if norm.batch {
@@ -219,7 +226,9 @@ impl Run<'_> {
             // What waits to be read is stored as it is computed.
             let act = if layer.reads_later() { Act::None } else { layer.act };
             let pieces = match layer.form {
-                Form::Rows { m, k, n } => self.rows_forward([m, k, n], act, layer.is_batch(), state, x, lazy, y),
+                Form::Rows { m, k, n } => {
+                    self.rows_forward([m, k, n], act, layer.is_batch(), state, x, lazy, y)
+                }
                 Form::Depthwise { .. } | Form::Dense { .. } => {
                     self.images_forward(layer, act, state, x, lazy, y)
                 }
@@ -234,9 +243,11 @@ impl Run<'_> {
             let [raw, z] = parts(arena, [layer.raw.clone(), self.output().stored.clone()]);
             let lazy = state.lazy(layer);
             let rows = z.len().div_ceil(channels * 4 * PIECES) * channels;
-            z.par_chunks_mut(rows.max(channels)).zip(raw.par_chunks(rows.max(channels))).for_each(|(z, raw)| {
-                batch_norm::apply(self.isa, channels, &lazy.get(), raw, z);
-            });
+            z.par_chunks_mut(rows.max(channels)).zip(raw.par_chunks(rows.max(channels))).for_each(
+                |(z, raw)| {
+                    batch_norm::apply(self.isa, channels, &lazy.get(), raw, z);
+                },
+            );
         }
     }
 
@@ -293,7 +304,9 @@ impl Run<'_> {
                     }
                     Form::Dense { window, in_c, out_c, groups } => {
                         let packed = &state.packed;
-                        conv::run(self.isa, &Serial, &window, in_c, out_c, groups, act, x, packed, None, own, y);
+                        conv::run(
+                            self.isa, &Serial, &window, in_c, out_c, groups, act, x, packed, None, own, y,
+                        );
                     }
                     Form::Rows { .. } => {}
                 }
@@ -387,7 +400,16 @@ impl Run<'_> {
                     job.delta(self, n, from * n..to * n, dy, &mut partial.bias);
                     if learns {
                         let x = read(self.isa, k, job.lazy, &job.x[from * k..to * k], xs);
-                        pointwise::weight_gradient(self.isa, &Serial, count, n, k, dy, x, &mut partial.weights);
+                        pointwise::weight_gradient(
+                            self.isa,
+                            &Serial,
+                            count,
+                            n,
+                            k,
+                            dy,
+                            x,
+                            &mut partial.weights,
+                        );
                     }
                     if let Some(dx) = dx {
                         let dx = &mut dx[(from - rows.start) * k..(to - rows.start) * k];
@@ -458,7 +480,8 @@ impl Run<'_> {
     fn images_backward(&self, job: &Backward, dx: Option<(&mut [f32], bool)>) -> Vec<Partial> {
         let layer = job.layer;
         let channels = layer.channels();
-        let (in_len, out_len, in_c) = (self.input(0).image(), self.output().image(), self.input(0).channels());
+        let (in_len, out_len, in_c) =
+            (self.input(0).image(), self.output().image(), self.input(0).channels());
         let images = self.output().shape[0];
         let group = image_cut(images);
         let (dx, adds) = dx.map_or((None, false), |(dx, adds)| (Some(dx), adds));
@@ -488,7 +511,9 @@ impl Run<'_> {
                                 depthwise::weight_gradient(self.isa, &Serial, &window, c, dy, x, dw);
                             }
                             Form::Dense { window, in_c, out_c, groups } => {
-                                conv::weight_gradient(self.isa, &Serial, &window, in_c, out_c, groups, dy, x, own, dw);
+                                conv::weight_gradient(
+                                    self.isa, &Serial, &window, in_c, out_c, groups, dy, x, own, dw,
+                                );
                             }
                             Form::Rows { .. } => {}
                         }
@@ -563,8 +588,6 @@ impl penjing_kernels::Workers for Team {
     }
 
     fn run(&self, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-        (0..pieces)
-            .into_par_iter()
-            .for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
+        (0..pieces).into_par_iter().for_each(|piece| task(piece, rayon::current_thread_index().unwrap_or(0)));
     }
 }

@@ -107,7 +107,8 @@ impl Tape {
         if graph.nodes().is_empty() {
             return Err(Error::Unsupported("the graph is empty; there is nothing to train".into()));
         }
-        plan::plan(graph, policy).map_err(|error| Error::Unsupported(format!("the network cannot be trained: {error}")))
+        plan::plan(graph, policy)
+            .map_err(|error| Error::Unsupported(format!("the network cannot be trained: {error}")))
     }
 
     /// Bytes that a tape for this graph takes: activations, gradients and packed weights.
@@ -216,7 +217,9 @@ impl Tape {
             let mut state = std::mem::take(&mut states[index]);
             let run = Run { plan, states, scratch, isa: *isa, dropout, unit: index };
             match (&unit.work, &mut state) {
-                (Work::Layer(layer), State::Layer(state)) => run.layer_backward(layer, state, arena, gradients),
+                (Work::Layer(layer), State::Layer(state)) => {
+                    run.layer_backward(layer, state, arena, gradients)
+                }
                 (Work::Norm { norm, act }, State::Norm(state)) => {
                     run.norm_backward(norm, *act, state, arena, gradients);
                 }

@@ -56,20 +56,38 @@ pub(super) enum Work {
     /// Convolution or linear layer, with the normalization and activation that follow it.
     Layer(Layer),
     /// A normalization that follows no convolution, with the activation after it.
-    Norm { norm: Norm, act: Act },
+    Norm {
+        norm: Norm,
+        act: Act,
+    },
     Act(Act),
     /// Sum, with the activation that follows it.
     Add,
     Mul,
     Concat,
-    Slice { start: usize },
-    ChannelShuffle { groups: usize },
-    Pad { padding: [usize; 4] },
-    MaxPool { window: Window },
-    AvgPool { window: Window, include_pad: bool },
+    Slice {
+        start: usize,
+    },
+    ChannelShuffle {
+        groups: usize,
+    },
+    Pad {
+        padding: [usize; 4],
+    },
+    MaxPool {
+        window: Window,
+    },
+    AvgPool {
+        window: Window,
+        include_pad: bool,
+    },
     GlobalAvgPool,
+    /// The same values under another shape.
+    Flatten,
     Softmax,
-    Dropout { rate: f32 },
+    Dropout {
+        rate: f32,
+    },
 }
 
 /// Convolution or linear layer, with what follows it.
@@ -267,13 +285,16 @@ impl Builder<'_> {
             Op::GlobalAvgPool => (Work::GlobalAvgPool, id),
             Op::Softmax => (Work::Softmax, id),
             Op::Dropout { rate } if *rate > 0.0 => (Work::Dropout { rate: *rate }, id),
-            // The same values in the same order.
+            Op::Flatten if input(0)[1..3] != [1, 1] => (Work::Flatten, id),
+            // The same values under the same shape.
             Op::Flatten | Op::Dropout { .. } => {
                 self.value[id.index()] = self.value[node.inputs[0].index()];
                 return Ok(());
             }
         };
-        let value = |id: &NodeId| self.value[id.index()].expect("nodes stand in an order in which they can be computed");
+        let value = |id: &NodeId| {
+            self.value[id.index()].expect("nodes stand in an order in which they can be computed")
+        };
         let inputs: Vec<usize> = node.inputs.iter().map(value).collect();
         let output = self.shapes.len();
         let mut at = id;
@@ -328,7 +349,8 @@ impl Builder<'_> {
                     last = last.max(backward_of(reader));
                 }
             }
-            let own = if units[made].backward && units[made].needs_output() { backward_of(made) } else { made };
+            let own =
+                if units[made].backward && units[made].needs_output() { backward_of(made) } else { made };
             let later = match &units[made].work {
                 Work::Layer(layer) => layer.reads_later(),
                 _ => false,
@@ -338,7 +360,8 @@ impl Builder<'_> {
                 raws[made] = Some(stored[value]);
                 continue;
             }
-            let all_can = value + 1 < shapes.len() && readers[value].iter().all(|&reader| units[reader].reads_lazily());
+            let all_can =
+                value + 1 < shapes.len() && readers[value].iter().all(|&reader| units[reader].reads_lazily());
             if all_can {
                 lazy[value] = Some(made);
                 stored.push(fresh([made, last.max(own)]));
@@ -425,6 +448,7 @@ impl Unit {
             | Work::Pad { .. }
             | Work::AvgPool { .. }
             | Work::GlobalAvgPool
+            | Work::Flatten
             | Work::Softmax
             | Work::Dropout { .. } => false,
         }

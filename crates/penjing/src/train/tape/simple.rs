@@ -5,12 +5,7 @@ use std::ops::Range;
 use penjing_kernels::{Serial, batch_norm, elementwise, layout, pool, softmax};
 use rayon::prelude::*;
 
-use super::{
-    OwnedLazy, Run,
-    norm::read,
-    parts,
-    plan::Work,
-};
+use super::{OwnedLazy, Run, norm::read, parts, plan::Work};
 use crate::random::SplitMix64;
 
 impl Run<'_> {
@@ -107,6 +102,7 @@ impl Run<'_> {
                     });
                 });
             }
+            Work::Flatten => self.each_image(arena, to, |x, y| y.copy_from_slice(x)),
             Work::Softmax => self.each_image(arena, to, |x, y| softmax::run(h * w, c, x, y)),
             Work::Dropout { rate } => {
                 let [x, y] = parts(arena, [self.input(0).stored.clone(), to]);
@@ -126,7 +122,8 @@ impl Run<'_> {
     /// Zeroes a share of the values and scales the others, by randomness of its own for each image.
     fn drop_out(&self, rate: f32, image: usize, x: &[f32], y: &mut [f32]) {
         let Some(seed) = self.dropout else { return y.copy_from_slice(x) };
-        let mut random = SplitMix64::new(SplitMix64::new(seed ^ ((self.unit as u64) << 32 | image as u64)).next_u64());
+        let mut random =
+            SplitMix64::new(SplitMix64::new(seed ^ ((self.unit as u64) << 32 | image as u64)).next_u64());
         let factor = if rate < 1.0 { 1.0 / (1.0 - rate) } else { 0.0 };
         for (y, x) in y.iter_mut().zip(x) {
             *y = if random.uniform() < f64::from(rate) { 0.0 } else { x * factor };
@@ -144,7 +141,9 @@ impl Run<'_> {
             Work::Add => {
                 for position in 0..2 {
                     // An input that nobody else reads shares the sum's gradient.
-                    let Some((to, adds)) = self.onward(position).filter(|(to, _)| *to != de) else { continue };
+                    let Some((to, adds)) = self.onward(position).filter(|(to, _)| *to != de) else {
+                        continue;
+                    };
                     let [de, dx] = parts(arena, [de.clone(), to]);
                     dx.par_chunks_mut(len).zip(de.par_chunks(len)).for_each(|(dx, de)| {
                         if adds { elementwise::accumulate(isa, de, dx) } else { dx.copy_from_slice(de) }
@@ -158,7 +157,10 @@ impl Run<'_> {
                     let other = self.input(1 - position);
                     let [other_values, de, dx] = parts(arena, [other.stored.clone(), de.clone(), to]);
                     let (in_len, other_len) = (self.input(position).image(), other.image());
-                    let images = dx.par_chunks_mut(in_len).zip(de.par_chunks(len)).zip(other_values.par_chunks(other_len));
+                    let images = dx
+                        .par_chunks_mut(in_len)
+                        .zip(de.par_chunks(len))
+                        .zip(other_values.par_chunks(other_len));
                     images.for_each(|((dx, de), other)| {
                         self.put(adds, dx, |dx| {
                             if same {
@@ -211,11 +213,14 @@ impl Run<'_> {
                 let pixels = self.input(0).shape[1] * self.input(0).shape[2];
                 self.send(arena, 0, |_, de, dx| pool::global_average_gradient(1, pixels, c, de, dx));
             }
+            Work::Flatten => self.send(arena, 0, |_, de, dx| dx.copy_from_slice(de)),
             Work::Softmax => {
                 let Some((to, adds)) = self.onward(0) else { return };
                 let [y, de, dx] = parts(arena, [output.stored.clone(), de, to]);
                 let images = dx.par_chunks_mut(len).zip(de.par_chunks(len)).zip(y.par_chunks(len));
-                images.for_each(|((dx, de), y)| self.put(adds, dx, |dx| softmax::gradient(h * w, c, y, de, dx)));
+                images.for_each(|((dx, de), y)| {
+                    self.put(adds, dx, |dx| softmax::gradient(h * w, c, y, de, dx))
+                });
             }
             Work::Dropout { rate } => {
                 self.send(arena, 0, |image, de, dx| self.drop_out(*rate, image, de, dx));
@@ -227,7 +232,8 @@ impl Run<'_> {
     fn send(&self, arena: &mut [f32], position: usize, write: impl Fn(usize, &[f32], &mut [f32]) + Sync) {
         let Some((to, adds)) = self.onward(position) else { return };
         let [de, dx] = parts(arena, [self.gradient(), to]);
-        let images = dx.par_chunks_mut(self.input(position).image()).zip(de.par_chunks(self.output().image()));
+        let images =
+            dx.par_chunks_mut(self.input(position).image()).zip(de.par_chunks(self.output().image()));
         images.enumerate().for_each(|(image, (dx, de))| self.put(adds, dx, |dx| write(image, de, dx)));
     }
 
@@ -236,7 +242,10 @@ impl Run<'_> {
         let Some((to, adds)) = self.onward(0) else { return };
         let in_len = self.input(0).image();
         let [x, de, dx] = parts(arena, [self.input(0).stored.clone(), self.gradient(), to]);
-        let images = dx.par_chunks_mut(in_len).zip(de.par_chunks(self.output().image())).zip(x.par_chunks(in_len));
-        images.enumerate().for_each(|(image, ((dx, de), x))| self.put(adds, dx, |dx| write(image, x, de, dx)));
+        let images =
+            dx.par_chunks_mut(in_len).zip(de.par_chunks(self.output().image())).zip(x.par_chunks(in_len));
+        images
+            .enumerate()
+            .for_each(|(image, ((dx, de), x))| self.put(adds, dx, |dx| write(image, x, de, dx)));
     }
 }
