@@ -7,5 +7,7 @@ mod interrupted;
 mod layouts;
 mod same_again;
 mod support;
+mod unfinished;
 mod usage;
 mod verbs;
+mod whole_network;

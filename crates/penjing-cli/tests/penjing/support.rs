@@ -84,6 +84,19 @@ impl Place {
         self.run(&args)
     }
 
+    /// Trains the whole network of [`tiny`] on 32 × 32 pixels: `penjing train FOLDER -o MODEL` with further arguments.
+    #[track_caller]
+    pub fn learn(&self, folder: &str, model: &str, more: &[&str]) -> Ran {
+        let args = whole(folder, model, more);
+        self.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// What is in a file.
+    #[track_caller]
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.at(name)).unwrap()
+    }
+
     /// Names of what lies in the folder, the hidden included.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.at(folder)).unwrap();
@@ -109,6 +122,32 @@ pub fn trained() -> &'static Path {
         assert_eq!(ran.code, Some(0), "{ran:?}");
         // A static is never dropped, so what stays lies where builds do.
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trained.penjing");
+        fs::copy(place.at("m.penjing"), &kept).unwrap();
+        kept
+    })
+}
+
+/// The arguments of [`Place::learn`].
+pub fn whole(folder: &str, model: &str, more: &[&str]) -> Vec<String> {
+    let mut args: Vec<String> =
+        ["train", folder, "-o", model, "--json", "--size", "32"].map(String::from).to_vec();
+    if !more.iter().any(|flag| ["--backbone", "--from"].contains(flag)) {
+        args.extend(["--backbone".into(), tiny().to_str().unwrap().into()]);
+    }
+    args.extend(more.iter().map(|arg| arg.to_string()));
+    args
+}
+
+/// A network of 0.2 million parameters that has learnt a little, made once for all tests.
+pub fn tiny() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let place = Place::new();
+        place.photos("photos", &CLASSES, 6);
+        let network = ["--recipe", "scratch", "--backbone", "mobilenet_v1_x0.25", "--epochs", "2"];
+        let ran = place.learn("photos", "m.penjing", &network);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tiny.penjing");
         fs::copy(place.at("m.penjing"), &kept).unwrap();
         kept
     })
