@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
-use crate::{Act, Isa, Window, Workers, arch, fma, volume, workers::split_rows};
+use crate::{
+    Act, Isa, Window, Workers, arch, fma, volume,
+    workers::{Shared, View, dispatch, part, pieces, split_rows},
+};
 
 /// Length of packed weights: `[c]` biases, then `[taps][c]` weights.
 pub fn packed_len(c: usize, taps: usize) -> usize {
@@ -101,10 +104,18 @@ pub fn weight_gradient(
         return;
     }
     let macs = dy.len().saturating_mul(window.taps());
-    split_rows(workers, dw, c, 1, macs, &|taps, dw, _| {
-        arch::select!(isa, depthwise_weight_gradient(window, c, dy, x, taps, dw));
+    let pieces = pieces(c.div_ceil(CHANNELS), macs);
+    let dw = Shared::new(dw);
+    dispatch(workers, pieces, &|piece, _| {
+        let channels = part(piece, pieces, c, CHANNELS);
+        // SAFETY: `part` gives disjoint channels to different pieces, and `dispatch` runs a piece once.
+        let dw = unsafe { dw.view(channels.start, window.taps(), channels.len(), c) };
+        arch::select!(isa, depthwise_weight_gradient(window, c, dy, x, channels.start, dw));
     });
 }
+
+/// Pieces of a weight gradient begin at multiples of so many channels.
+const CHANNELS: usize = 32;
 
 /// The arguments of [`run`], checked: all extents of y and the number of taps are at least 1.
 pub(crate) struct Job<'a> {
@@ -175,28 +186,26 @@ pub(crate) fn depthwise_input_gradient(
     }
 }
 
-/// The taps `taps` into `dw`; inlined as [`depthwise_input_gradient`].
+/// The channels from `channel` on into `dw`, a row of it per tap; inlined as [`depthwise_input_gradient`].
 #[inline(always)]
 pub(crate) fn depthwise_weight_gradient(
     w: &Window,
     c: usize,
     dy: &[f32],
     x: &[f32],
-    taps: Range<usize>,
-    dw: &mut [f32],
+    channel: usize,
+    mut dw: View,
 ) {
     for (pixel, dy) in dy.chunks_exact(c).enumerate() {
         let (row, ox) = (pixel / w.out_w, pixel % w.out_w);
         let (image, oy) = (row / w.out_h, row % w.out_h);
-        let (rows, columns) = (w.rows(oy), w.columns(ox));
-        for (tap, dw) in taps.clone().zip(dw.chunks_exact_mut(c)) {
-            let (ky, kx) = (tap / w.kernel_w, tap % w.kernel_w);
-            if !rows.contains(&ky) || !columns.contains(&kx) {
-                continue;
-            }
-            let x = &x[((image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx)) * c..][..c];
-            for ((dw, &dy), &x) in dw.iter_mut().zip(dy).zip(x) {
-                *dw = fma(dy, x, *dw);
+        for ky in w.rows(oy) {
+            for kx in w.columns(ox) {
+                let x = &x[((image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx)) * c..][..c];
+                let dw = dw.row(ky * w.kernel_w + kx);
+                for ((dw, &dy), &x) in dw.iter_mut().zip(&dy[channel..]).zip(&x[channel..]) {
+                    *dw = fma(dy, x, *dw);
+                }
             }
         }
     }

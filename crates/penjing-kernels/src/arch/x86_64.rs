@@ -4,7 +4,7 @@ use core::{arch::x86_64::*, ops::Range};
 
 use super::{
     channels,
-    depthwise::{self, Line},
+    depthwise::{self, Line, Strip},
     product::{self, Tile},
     simd::Simd,
     vectors,
@@ -49,6 +49,9 @@ macro_rules! compile {
                 product(block: &Block, y: View) = product::product;
                 gradient(job: &Gradient, dw: View) = product::gradient;
                 convolve(job: &Depthwise, rows: Range<usize>, y: &mut [f32]) = depthwise::convolve;
+                depthwise_weight_gradient(
+                    window: &Window, c: usize, dy: &[f32], x: &[f32], channel: usize, dw: View
+                ) = depthwise::weight_gradient;
                 pool(job: &Pool, rows: Range<usize>, y: &mut [f32]) = vectors::pool;
                 mean(x: &[f32], y: &mut [f32]) = vectors::mean;
                 activated(act: Act, x: &[f32], y: &mut [f32]) = vectors::activated;
@@ -86,18 +89,6 @@ macro_rules! compile {
             }
 
             #[target_feature(enable = $features)]
-            pub(crate) fn depthwise_weight_gradient(
-                window: &Window,
-                c: usize,
-                dy: &[f32],
-                x: &[f32],
-                taps: Range<usize>,
-                dw: &mut [f32],
-            ) {
-                crate::depthwise::depthwise_weight_gradient(window, c, dy, x, taps, dw)
-            }
-
-            #[target_feature(enable = $features)]
             pub(super) fn product_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
                 // SAFETY: `product::product` made the tile.
                 unsafe { product::tile::<$simd, ROWS, VECTORS>(tile) }
@@ -113,6 +104,14 @@ macro_rules! compile {
             pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
                 // SAFETY: `depthwise::convolve` made the line.
                 unsafe { depthwise::line::<$simd, K, STRIDE, ROWS>(line) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn depthwise_weight_strip<const K: usize, const STRIDE: usize, const ROWS: usize>(
+                strip: &Strip,
+            ) {
+                // SAFETY: `depthwise::weight_gradient` made the strip.
+                unsafe { depthwise::weight_strip::<$simd, K, STRIDE, ROWS>(strip) }
             }
         }
     };
@@ -185,6 +184,17 @@ impl Simd for Avx2 {
         // SAFETY: the promise of the trait.
         unsafe { avx2::depthwise_line::<K, STRIDE, ROWS>(line) }
     }
+
+    #[inline(always)]
+    unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {
+        // SAFETY: the promise of the trait.
+        unsafe {
+            match K {
+                3 => avx2::depthwise_weight_strip::<K, STRIDE, 3>(strip),
+                _ => avx2::depthwise_weight_strip::<K, STRIDE, 2>(strip),
+            }
+        }
+    }
 }
 
 /// All bits of the first `n` lanes.
@@ -256,5 +266,11 @@ impl Simd for Avx512 {
     unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
         // SAFETY: the promise of the trait.
         unsafe { avx512::depthwise_line::<K, STRIDE, ROWS>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx512::depthwise_weight_strip::<K, STRIDE, K>(strip) }
     }
 }
