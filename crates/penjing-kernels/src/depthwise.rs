@@ -81,9 +81,9 @@ pub fn input_gradient(
         return;
     }
     let macs = dy.len().saturating_mul(window.taps());
-    let weights = &packed[c..];
-    split_rows(workers, dx, window.in_w * c, 1, macs, &|rows, dx, _| {
-        arch::select!(isa, depthwise_input_gradient(window, c, dy, weights, rows, dx));
+    // Pairs of rows share their outputs.
+    split_rows(workers, dx, window.in_w * c, 2, macs, &|rows, dx, _| {
+        arch::select!(isa, depthwise_input_gradient(window, c, dy, packed, rows, dx));
     });
 }
 
@@ -156,10 +156,11 @@ pub(crate) fn depthwise_input_gradient(
     w: &Window,
     c: usize,
     dy: &[f32],
-    weights: &[f32],
+    packed: &[f32],
     rows: Range<usize>,
     dx: &mut [f32],
 ) {
+    let weights = &packed[c..];
     dx.fill(0.0);
     for (row, dx) in rows.zip(dx.chunks_exact_mut(w.in_w * c)) {
         let (image, iy) = (row / w.in_h, row % w.in_h);

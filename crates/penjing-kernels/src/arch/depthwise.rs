@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::{simd::Simd, vectors::activate_in_place};
 use crate::{
-    Window,
+    Act, Window,
     depthwise::{self, Job},
     workers::View,
 };
@@ -14,6 +14,8 @@ const COLUMNS: usize = 4;
 
 /// Most lanes of a vector of any instruction set.
 const MOST_LANES: usize = 16;
+
+static ZEROS: [f32; MOST_LANES] = [0.0; MOST_LANES];
 
 /// One or more adjacent output rows of one vector of channels.
 pub(crate) struct Line {
@@ -37,10 +39,17 @@ pub(crate) struct Line {
 /// As [`Simd`]; the slices have the lengths of the checked job.
 #[inline(always)]
 pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f32]) {
-    let &Job { window, c, act, x, packed } = job;
-    if c < S::LANES {
+    if job.c < S::LANES {
         return depthwise::convolve(job, rows, y);
     }
+    // SAFETY: the caller's promise; vectors of the bias stay inside it as those of pixels.
+    unsafe { lines::<S, false>(job, rows, y) }
+}
+
+/// The rows of a job at least a vector wide; with `FLIP`, of stride 1 and without a bias, see [`line`].
+#[inline(always)]
+unsafe fn lines<S: Simd, const FLIP: bool>(job: &Job, rows: Range<usize>, y: &mut [f32]) {
+    let &Job { window, c, act, x, packed } = job;
     let w = window;
     let shape = square(w);
     let (low, high) = act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
@@ -71,22 +80,23 @@ pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f
                     c,
                     x: x.as_ptr().wrapping_add(top.wrapping_mul(w.in_w * c)).wrapping_add(channel),
                     taps: taps.clone(),
-                    bias: packed.as_ptr().add(channel),
+                    bias: if FLIP { ZEROS.as_ptr() } else { packed.as_ptr().add(channel) },
                     weights: packed.as_ptr().add(c + channel),
                     low,
                     high,
                     y: y.add(channel),
                 };
+                // Only stride 1 is turned around.
                 match (shape, pair) {
-                    ((3, 1), true) => S::depthwise_line::<3, 1, 2>(&line),
-                    ((3, 1), false) => S::depthwise_line::<3, 1, 1>(&line),
-                    ((3, 2), true) => S::depthwise_line::<3, 2, 2>(&line),
-                    ((3, 2), false) => S::depthwise_line::<3, 2, 1>(&line),
-                    ((5, 1), true) => S::depthwise_line::<5, 1, 2>(&line),
-                    ((5, 1), false) => S::depthwise_line::<5, 1, 1>(&line),
-                    ((5, 2), true) => S::depthwise_line::<5, 2, 2>(&line),
-                    ((5, 2), false) => S::depthwise_line::<5, 2, 1>(&line),
-                    _ => S::depthwise_line::<0, 0, 1>(&line),
+                    ((3, 1), true) => S::depthwise_line::<3, 1, 2, FLIP>(&line),
+                    ((3, 1), false) => S::depthwise_line::<3, 1, 1, FLIP>(&line),
+                    ((3, 2), true) => S::depthwise_line::<3, 2, 2, false>(&line),
+                    ((3, 2), false) => S::depthwise_line::<3, 2, 1, false>(&line),
+                    ((5, 1), true) => S::depthwise_line::<5, 1, 2, FLIP>(&line),
+                    ((5, 1), false) => S::depthwise_line::<5, 1, 1, FLIP>(&line),
+                    ((5, 2), true) => S::depthwise_line::<5, 2, 2, false>(&line),
+                    ((5, 2), false) => S::depthwise_line::<5, 2, 1, false>(&line),
+                    _ => S::depthwise_line::<0, 0, 1, false>(&line),
                 }
             }
             if channel + S::LANES >= c {
@@ -103,12 +113,21 @@ pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f
     }
 }
 
-/// `ROWS` output rows of a square kernel `K` with stride `STRIDE`, or one row of any window (`K` = 0).
+/// `ROWS` output rows of a square kernel `K` with stride `STRIDE`, or one row of any window (`K` = 0). `FLIP` turns the
+/// kernel around: its taps, still in their order, meet the input from the last to the first.
 ///
 /// # Safety
 /// As [`Simd`]; the line's pointers are valid for the taps that exist.
 #[inline(always)]
-pub(crate) unsafe fn line<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(l: &Line) {
+pub(crate) unsafe fn line<
+    S: Simd,
+    const K: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const FLIP: bool,
+>(
+    l: &Line,
+) {
     let w = &l.window;
     // SAFETY: tiles cover the columns whose taps all exist, `edge` skips those that do not.
     unsafe {
@@ -119,27 +138,27 @@ pub(crate) unsafe fn line<S: Simd, const K: usize, const STRIDE: usize, const RO
             return;
         }
         let Range { start: first, end } = inner_columns(w, K, STRIDE);
-        border::<S, K, STRIDE, ROWS>(l, 0..first);
+        border::<S, K, STRIDE, ROWS, FLIP>(l, 0..first);
         let mut ox = first;
         while ox < end {
             // Widths as equal as can be: a narrow tile waits for its own sums.
             let left = end - ox;
             let width = left.div_ceil(left.div_ceil(COLUMNS));
             match width {
-                COLUMNS => tile::<S, K, STRIDE, ROWS, COLUMNS, false>(l, ox),
-                3 => tile::<S, K, STRIDE, ROWS, 3, false>(l, ox),
-                2 => tile::<S, K, STRIDE, ROWS, 2, false>(l, ox),
-                _ => tile::<S, K, STRIDE, ROWS, 1, false>(l, ox),
+                COLUMNS => tile::<S, K, STRIDE, ROWS, COLUMNS, false, FLIP>(l, ox),
+                3 => tile::<S, K, STRIDE, ROWS, 3, false, FLIP>(l, ox),
+                2 => tile::<S, K, STRIDE, ROWS, 2, false, FLIP>(l, ox),
+                _ => tile::<S, K, STRIDE, ROWS, 1, false, FLIP>(l, ox),
             }
             ox += width;
         }
-        border::<S, K, STRIDE, ROWS>(l, end..w.out_w);
+        border::<S, K, STRIDE, ROWS, FLIP>(l, end..w.out_w);
     }
 }
 
 /// Columns some of whose taps do not exist.
 #[inline(always)]
-unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(
+unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
     l: &Line,
     columns: Range<usize>,
 ) {
@@ -147,11 +166,11 @@ unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize
     // SAFETY: the tiles skip taps that do not exist.
     unsafe {
         while ox + 2 <= columns.end {
-            tile::<S, K, STRIDE, ROWS, 2, true>(l, ox);
+            tile::<S, K, STRIDE, ROWS, 2, true, FLIP>(l, ox);
             ox += 2;
         }
         if ox < columns.end {
-            tile::<S, K, STRIDE, ROWS, 1, true>(l, ox);
+            tile::<S, K, STRIDE, ROWS, 1, true, FLIP>(l, ox);
         }
     }
 }
@@ -165,6 +184,7 @@ unsafe fn tile<
     const ROWS: usize,
     const COLS: usize,
     const BORDER: bool,
+    const FLIP: bool,
 >(
     l: &Line,
     ox: usize,
@@ -175,7 +195,8 @@ unsafe fn tile<
         let bias = S::load(l.bias);
         let mut sums = [[bias; COLS]; ROWS];
         let left = (ox * STRIDE).wrapping_sub(w.pad_left);
-        for r in 0..K + (ROWS - 1) * STRIDE {
+        for step in 0..K + (ROWS - 1) * STRIDE {
+            let r = if FLIP { K + (ROWS - 1) * STRIDE - 1 - step } else { step };
             if r < l.taps.start || r >= l.taps.end {
                 continue;
             }
@@ -184,11 +205,13 @@ unsafe fn tile<
                 let mut weights = [bias; ROWS];
                 for i in 0..ROWS {
                     if r >= i * STRIDE && r < i * STRIDE + K {
-                        weights[i] = S::load(l.weights.add(((r - i * STRIDE) * K + kx) * c));
+                        let below = r - i * STRIDE;
+                        let ky = if FLIP { K - 1 - below } else { below };
+                        weights[i] = S::load(l.weights.add((ky * K + kx) * c));
                     }
                 }
                 for j in 0..COLS {
-                    let column = left.wrapping_add(j * STRIDE + kx);
+                    let column = left.wrapping_add(j * STRIDE + if FLIP { K - 1 - kx } else { kx });
                     // One comparison: what lies left of the input has wrapped.
                     if BORDER && column >= w.in_w {
                         continue;
@@ -227,6 +250,34 @@ unsafe fn any<S: Simd>(l: &Line, ox: usize) {
         }
         S::store(l.y.add(ox * c), S::min(S::splat(l.high), S::max(S::splat(l.low), sum)));
     }
+}
+
+/// [`crate::depthwise::depthwise_input_gradient`].
+///
+/// # Safety
+/// As [`Simd`]; the slices have the lengths of the checked operation.
+#[inline(always)]
+pub(crate) unsafe fn input_gradient<S: Simd>(
+    w: &Window,
+    c: usize,
+    dy: &[f32],
+    packed: &[f32],
+    rows: Range<usize>,
+    dx: &mut [f32],
+) {
+    let shape = square(w);
+    let pads = (w.kernel_h.checked_sub(1 + w.pad_top), w.kernel_w.checked_sub(1 + w.pad_left));
+    if let ((3 | 5, 1), (Some(pad_top), Some(pad_left))) = (shape, pads)
+        && c >= S::LANES
+    {
+        // A convolution of dy, back to the extents of x.
+        let back =
+            Window { in_h: w.out_h, in_w: w.out_w, out_h: w.in_h, out_w: w.in_w, pad_top, pad_left, ..*w };
+        let job = Job { window: &back, c, act: Act::None, x: dy, packed };
+        // SAFETY: the caller's promise; dy and dx have the lengths that the window back asks for.
+        return unsafe { lines::<S, true>(&job, rows, dx) };
+    }
+    depthwise::depthwise_input_gradient(w, c, dy, packed, rows, dx)
 }
 
 /// One vector of channels of a weight gradient.

@@ -54,7 +54,9 @@ pub(crate) trait Simd: Copy {
     /// [`super::product::gradient_tile`] likewise.
     unsafe fn gradient_tile(rows: usize, vectors: usize, tile: &Tile);
     /// [`super::depthwise::line`] likewise.
-    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line);
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
+        line: &Line,
+    );
     /// [`super::depthwise::weight_strip`] likewise, of as many rows of the kernel as there are registers for.
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip);
 }

@@ -49,6 +49,9 @@ macro_rules! compile {
                 product(block: &Block, y: View) = product::product;
                 gradient(job: &Gradient, dw: View) = product::gradient;
                 convolve(job: &Depthwise, rows: Range<usize>, y: &mut [f32]) = depthwise::convolve;
+                depthwise_input_gradient(
+                    window: &Window, c: usize, dy: &[f32], packed: &[f32], rows: Range<usize>, dx: &mut [f32]
+                ) = depthwise::input_gradient;
                 depthwise_weight_gradient(
                     window: &Window, c: usize, dy: &[f32], x: &[f32], channel: usize, dw: View
                 ) = depthwise::weight_gradient;
@@ -77,18 +80,6 @@ macro_rules! compile {
             }
 
             #[target_feature(enable = $features)]
-            pub(crate) fn depthwise_input_gradient(
-                window: &Window,
-                c: usize,
-                dy: &[f32],
-                weights: &[f32],
-                rows: Range<usize>,
-                dx: &mut [f32],
-            ) {
-                crate::depthwise::depthwise_input_gradient(window, c, dy, weights, rows, dx)
-            }
-
-            #[target_feature(enable = $features)]
             pub(super) fn product_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
                 // SAFETY: `product::product` made the tile.
                 unsafe { product::tile::<$simd, ROWS, VECTORS>(tile) }
@@ -101,9 +92,9 @@ macro_rules! compile {
             }
 
             #[target_feature(enable = $features)]
-            pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+            pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(line: &Line) {
                 // SAFETY: `depthwise::convolve` made the line.
-                unsafe { depthwise::line::<$simd, K, STRIDE, ROWS>(line) }
+                unsafe { depthwise::line::<$simd, K, STRIDE, ROWS, FLIP>(line) }
             }
 
             #[target_feature(enable = $features)]
@@ -180,9 +171,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
+        line: &Line,
+    ) {
         // SAFETY: the promise of the trait.
-        unsafe { avx2::depthwise_line::<K, STRIDE, ROWS>(line) }
+        unsafe { avx2::depthwise_line::<K, STRIDE, ROWS, FLIP>(line) }
     }
 
     #[inline(always)]
@@ -263,9 +256,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
+        line: &Line,
+    ) {
         // SAFETY: the promise of the trait.
-        unsafe { avx512::depthwise_line::<K, STRIDE, ROWS>(line) }
+        unsafe { avx512::depthwise_line::<K, STRIDE, ROWS, FLIP>(line) }
     }
 
     #[inline(always)]
