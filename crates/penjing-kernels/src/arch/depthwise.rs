@@ -277,7 +277,121 @@ pub(crate) unsafe fn input_gradient<S: Simd>(
         // SAFETY: the caller's promise; dy and dx have the lengths that the window back asks for.
         return unsafe { lines::<S, true>(&job, rows, dx) };
     }
-    depthwise::depthwise_input_gradient(w, c, dy, packed, rows, dx)
+    if !matches!(shape, (3 | 5, 2)) || c < S::LANES {
+        return depthwise::depthwise_input_gradient(w, c, dy, packed, rows, dx);
+    }
+    for (row, dx) in rows.zip(dx.chunks_exact_mut(w.in_w * c)) {
+        let (image, padded) = (row / w.in_h, row % w.in_h + w.pad_top);
+        let mut channel = 0;
+        loop {
+            // SAFETY: `channel` + LANES ≤ c, so vectors stay inside pixels; outputs that do not exist are skipped.
+            unsafe {
+                let line = SpreadLine {
+                    window: w,
+                    c,
+                    dy: dy.as_ptr().wrapping_add(image * w.out_h * w.out_w * c + channel),
+                    padded,
+                    weights: packed.as_ptr().add(c + channel),
+                    dx: dx.as_mut_ptr().add(channel),
+                };
+                match shape {
+                    (3, _) => S::depthwise_spread_line::<3>(&line),
+                    _ => S::depthwise_spread_line::<5>(&line),
+                }
+            }
+            if channel + S::LANES >= c {
+                break;
+            }
+            // As in `lines`, the same values may be written again.
+            channel = (channel + S::LANES).min(c - S::LANES);
+        }
+    }
+}
+
+/// One row of one vector of channels of an input gradient of stride 2.
+pub(crate) struct SpreadLine<'a> {
+    pub window: &'a Window,
+    pub c: usize,
+    /// Output row 0 of the image.
+    pub dy: *const f32,
+    /// The input row, counted from the first row of padding.
+    pub padded: usize,
+    pub weights: *const f32,
+    pub dx: *mut f32,
+}
+
+/// A row of a square kernel `K`, pairs of columns at a time: columns at an even distance from the padding's first see even
+/// kx, the others odd kx.
+///
+/// # Safety
+/// As [`Simd`]; the line's pointers are valid for its window.
+#[inline(always)]
+pub(crate) unsafe fn spread_line<S: Simd, const K: usize>(l: &SpreadLine) {
+    let w = l.window;
+    // Pairs that hold a column of x, and among them those that hold two and see only outputs that exist.
+    let pairs = w.pad_left / 2..(w.pad_left + w.in_w).div_ceil(2);
+    let first = w.pad_left.div_ceil(2).max(K / 2).min(pairs.end);
+    let end = ((w.pad_left + w.in_w) / 2).min(w.out_w).max(first);
+    // SAFETY: `spread_tile` skips what does not exist where something may not.
+    unsafe {
+        for pair in pairs.start..first {
+            spread_tile::<S, K, 1, true>(l, pair);
+        }
+        let mut pair = first;
+        while pair + COLUMNS <= end {
+            spread_tile::<S, K, COLUMNS, false>(l, pair);
+            pair += COLUMNS;
+        }
+        match end - pair {
+            3 => spread_tile::<S, K, 3, false>(l, pair),
+            2 => spread_tile::<S, K, 2, false>(l, pair),
+            1 => spread_tile::<S, K, 1, false>(l, pair),
+            _ => {}
+        }
+        for pair in end..pairs.end {
+            spread_tile::<S, K, 1, true>(l, pair);
+        }
+    }
+}
+
+/// `PAIRS` pairs of columns; they and all outputs in their columns exist unless `BORDER`.
+#[inline(always)]
+unsafe fn spread_tile<S: Simd, const K: usize, const PAIRS: usize, const BORDER: bool>(
+    l: &SpreadLine,
+    pair: usize,
+) {
+    let (w, c) = (l.window, l.c);
+    // SAFETY: loads and stores are of outputs and columns that exist.
+    unsafe {
+        let mut sums = [[S::splat(0.0); 2]; PAIRS];
+        for ky in (l.padded % 2..K).step_by(2) {
+            // What lies above the first output row wraps.
+            let oy = (l.padded / 2).wrapping_sub(ky / 2);
+            if oy >= w.out_h {
+                continue;
+            }
+            let dy = l.dy.add(oy * w.out_w * c);
+            for kx in 0..K {
+                let weights = S::load(l.weights.add((ky * K + kx) * c));
+                for j in 0..PAIRS {
+                    let ox = (pair + j).wrapping_sub(kx / 2);
+                    if BORDER && ox >= w.out_w {
+                        continue;
+                    }
+                    let value = S::load(dy.add(ox * c));
+                    sums[j][kx % 2] = S::fma(value, weights, sums[j][kx % 2]);
+                }
+            }
+        }
+        for j in 0..PAIRS {
+            for side in 0..2 {
+                let column = (2 * (pair + j) + side).wrapping_sub(w.pad_left);
+                if !BORDER || column < w.in_w {
+                    S::store(l.dx.add(column * c), sums[j][side]);
+                }
+            }
+        }
+    }
 }
 
 /// One vector of channels of a weight gradient.

@@ -1,7 +1,7 @@
 //! What the generic loops ask of an instruction set.
 
 use super::{
-    depthwise::{Line, Strip},
+    depthwise::{Line, SpreadLine, Strip},
     product::Tile,
 };
 use crate::{
@@ -57,6 +57,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
         line: &Line,
     );
+    /// [`super::depthwise::spread_line`] likewise.
+    unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine);
     /// [`super::depthwise::weight_strip`] likewise, of as many rows of the kernel as there are registers for.
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip);
 }

@@ -4,7 +4,7 @@ use core::{arch::x86_64::*, ops::Range};
 
 use super::{
     channels,
-    depthwise::{self, Line, Strip},
+    depthwise::{self, Line, SpreadLine, Strip},
     product::{self, Tile},
     simd::Simd,
     vectors,
@@ -98,6 +98,12 @@ macro_rules! compile {
             }
 
             #[target_feature(enable = $features)]
+            pub(super) fn depthwise_spread_line<const K: usize>(line: &SpreadLine) {
+                // SAFETY: `depthwise::input_gradient` made the line.
+                unsafe { depthwise::spread_line::<$simd, K>(line) }
+            }
+
+            #[target_feature(enable = $features)]
             pub(super) fn depthwise_weight_strip<const K: usize, const STRIDE: usize, const ROWS: usize>(
                 strip: &Strip,
             ) {
@@ -176,6 +182,12 @@ impl Simd for Avx2 {
     ) {
         // SAFETY: the promise of the trait.
         unsafe { avx2::depthwise_line::<K, STRIDE, ROWS, FLIP>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx2::depthwise_spread_line::<K>(line) }
     }
 
     #[inline(always)]
@@ -261,6 +273,12 @@ impl Simd for Avx512 {
     ) {
         // SAFETY: the promise of the trait.
         unsafe { avx512::depthwise_line::<K, STRIDE, ROWS, FLIP>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx512::depthwise_spread_line::<K>(line) }
     }
 
     #[inline(always)]
