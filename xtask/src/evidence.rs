@@ -64,7 +64,7 @@ fn without_paths(value: Value, folders: &[&Path]) -> Option<Value> {
     match value {
         Value::String(text) => {
             let holds = |folder: &&Path| text.contains(&*folder.to_string_lossy());
-            (!folders.iter().any(|folder| holds(folder))).then_some(Value::String(text))
+            (!folders.iter().any(holds)).then_some(Value::String(text))
         }
         Value::Array(values) => {
             Some(values.into_iter().filter_map(|value| without_paths(value, folders)).collect())

@@ -132,7 +132,8 @@ fn measure(args: &Args) -> Result<()> {
         match bench.cell(cell) {
             Ok(measured) => {
                 super::write(&cell.path(), &measured)?;
-                println!("   test top-1 {}, {:.0} s", percent(&measured["test_top1"]), measured["seconds"]);
+                let seconds = measured["seconds"].as_f64().unwrap_or_default();
+                println!("   test top-1 {}, {seconds:.1} s", percent(&measured["test_top1"]));
             }
             // An overnight run is not to end with its first fault.
             Err(error) => {
@@ -205,15 +206,15 @@ impl Bench<'_> {
             python
         };
         let mut script = python();
+        let limits = cell.set.whole.filter(|_| mode != "head");
         script.arg(self.shared.join("bench/pt_finetune.py")).arg(data).arg(weights).arg(mode);
-        if mode != "head" {
-            script.args(cell.set.whole.into_iter().flatten());
-        }
+        script.args(limits.into_iter().flatten());
         let line = process::output(&mut script)?;
         let version = process::output(python().args(["-c", "import torch; print(torch.__version__)"]))?;
         let mut measured = printed(&line).with_context(|| format!("not understood: {line}"))?;
         measured["who"] = json!(format!("pytorch-{mode}"));
         measured["seed"] = json!(0);
+        measured["epochs_and_size"] = json!(limits);
         measured["torch"] = json!(version.trim());
         Ok(measured)
     }
