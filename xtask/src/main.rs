@@ -6,6 +6,7 @@ mod budget;
 mod check;
 mod demo;
 mod docs;
+mod evidence;
 mod floors;
 mod fuzz;
 mod mutate;
@@ -38,6 +39,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run the commands of README.md and docs/ that are marked `<!-- run -->`
     Docs,
+    /// Measured figures, one small file a run, and their table
+    Evidence(evidence::Args),
     /// Run every fuzz target for a while
     Fuzz(fuzz::Args),
     /// Break the code in one place after the other; name the test that notices each
@@ -62,6 +65,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Budget(args) => budget::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Docs => docs::run(),
+        Verb::Evidence(args) => evidence::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Mutate(args) => mutate::run(&args),
     }

@@ -1,5 +1,6 @@
 //! Times every layer of MobileNetV2 and EfficientNet-Lite0 (224 px, batch 1, one thread) in network order and relates each
-//! to the machine's own multiply-add peak; then convolutions forward and backward, and weight gradients.
+//! to the machine's own multiply-add peak; then convolutions and depthwise layers forward and backward, and weight
+//! gradients.
 //!
 //! `cargo run --release -p penjing-kernels --example kernel_bench [-- scalar|avx2|avx512]`
 
@@ -55,6 +56,26 @@ const GRADIENTS: &[(usize, usize)] = &[
     (1152, 192),
 ];
 
+/// Input extent, kernel, stride and channels of depthwise layers of both networks.
+const DEPTHWISE: &[(usize, usize, usize, usize)] = &[
+    (112, 3, 1, 32),
+    (56, 3, 1, 144),
+    (28, 3, 1, 192),
+    (14, 3, 1, 384),
+    (14, 3, 1, 576),
+    (7, 3, 1, 960),
+    (112, 3, 2, 96),
+    (56, 3, 2, 144),
+    (28, 3, 2, 192),
+    (14, 3, 2, 576),
+    (28, 5, 1, 240),
+    (14, 5, 1, 480),
+    (14, 5, 1, 672),
+    (7, 5, 1, 1152),
+    (56, 5, 2, 144),
+    (14, 5, 2, 672),
+];
+
 const RUNS: usize = 200;
 
 fn main() {
@@ -69,6 +90,7 @@ fn main() {
         network(isa, peak, name, stages);
     }
     convolutions(isa);
+    depthwise_gradients(isa);
     println!("\nweight gradient of pointwise layers and of a linear head");
     let layers = GRADIENTS.iter().flat_map(|&(n, k)| [(64, n, k), (512, n, k)]);
     for (m, n, k) in layers.chain([(256, 5, 1280), (1024, 10, 1280), (1024, 100, 1280), (4096, 2, 1280)]) {
@@ -128,6 +150,36 @@ fn convolutions(isa: Isa) {
         let [forward, dx, dw] = best.map(|seconds| 2.0 * (dy.len * k) as f64 / seconds / 1e9);
         let name = format!("{size:3}x{size:<3} 3x3/{stride} {in_c:3} -> {out_c:3}");
         println!("{name:34} {forward:8.1} {dx:8.1} {dw:8.1}");
+    }
+}
+
+/// Forward, input gradient and weight gradient of depthwise layers of both networks.
+fn depthwise_gradients(isa: Isa) {
+    println!("\n{:34} {:>8} {:>8} {:>8}  us, then GFLOP/s", "depthwise", "forward", "dx", "dw");
+    for &(size, kernel, stride, c) in DEPTHWISE {
+        let w = window(size, kernel, stride);
+        let (x, dy) = (Buffer::noise(size * size * c), Buffer::noise(w.out_pixels() * c));
+        let (mut dx, mut y) = (Buffer::noise(x.len), Buffer::noise(dy.len));
+        let packed = Buffer::noise(depthwise::packed_len(c, w.taps()));
+        let mut dw = Buffer::noise(w.taps() * c);
+        let mut best = [f64::INFINITY; 3];
+        for run in 0..RUNS / 2 * 3 {
+            let (x, dy, packed) = (x.get(), dy.get(), packed.get());
+            let start = Instant::now();
+            match run % 3 {
+                0 => depthwise::run(isa, &Serial, &w, c, Act::None, x, packed, y.get_mut()),
+                1 => depthwise::input_gradient(isa, &Serial, &w, c, dy, packed, dx.get_mut()),
+                _ => depthwise::weight_gradient(isa, &Serial, &w, c, dy, x, dw.get_mut()),
+            }
+            best[run % 3] = best[run % 3].min(start.elapsed().as_secs_f64());
+        }
+        let [forward, dx, dw] = best.map(|seconds| seconds * 1e6);
+        let speed = best.map(|seconds| 2.0 * (dy.len * w.taps()) as f64 / seconds / 1e9);
+        let name = format!("{size:3}x{size:<3} {kernel}x{kernel}/{stride} {c:4}");
+        println!(
+            "{name:34} {forward:8.1} {dx:8.1} {dw:8.1} {:8.1} {:8.1} {:8.1}",
+            speed[0], speed[1], speed[2]
+        );
     }
 }
 

@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
-use crate::{Act, Isa, Window, Workers, arch, fma, volume, workers::split_rows};
+use crate::{
+    Act, Isa, Window, Workers, arch, fma, volume,
+    workers::{Shared, View, dispatch, part, pieces, split_rows},
+};
 
 /// Length of packed weights: `[c]` biases, then `[taps][c]` weights.
 pub fn packed_len(c: usize, taps: usize) -> usize {
@@ -78,9 +81,9 @@ pub fn input_gradient(
         return;
     }
     let macs = dy.len().saturating_mul(window.taps());
-    let weights = &packed[c..];
-    split_rows(workers, dx, window.in_w * c, 1, macs, &|rows, dx, _| {
-        arch::select!(isa, depthwise_input_gradient(window, c, dy, weights, rows, dx));
+    // Pairs of rows share their outputs.
+    split_rows(workers, dx, window.in_w * c, 2, macs, &|rows, dx, _| {
+        arch::select!(isa, depthwise_input_gradient(window, c, dy, packed, rows, dx));
     });
 }
 
@@ -101,10 +104,18 @@ pub fn weight_gradient(
         return;
     }
     let macs = dy.len().saturating_mul(window.taps());
-    split_rows(workers, dw, c, 1, macs, &|taps, dw, _| {
-        arch::select!(isa, depthwise_weight_gradient(window, c, dy, x, taps, dw));
+    let pieces = pieces(c.div_ceil(CHANNELS), macs);
+    let dw = Shared::new(dw);
+    dispatch(workers, pieces, &|piece, _| {
+        let channels = part(piece, pieces, c, CHANNELS);
+        // SAFETY: `part` gives disjoint channels to different pieces, and `dispatch` runs a piece once.
+        let dw = unsafe { dw.view(channels.start, window.taps(), channels.len(), c) };
+        arch::select!(isa, depthwise_weight_gradient(window, c, dy, x, channels.start, dw));
     });
 }
+
+/// Pieces of a weight gradient begin at multiples of so many channels.
+const CHANNELS: usize = 32;
 
 /// The arguments of [`run`], checked: all extents of y and the number of taps are at least 1.
 pub(crate) struct Job<'a> {
@@ -145,10 +156,11 @@ pub(crate) fn depthwise_input_gradient(
     w: &Window,
     c: usize,
     dy: &[f32],
-    weights: &[f32],
+    packed: &[f32],
     rows: Range<usize>,
     dx: &mut [f32],
 ) {
+    let weights = &packed[c..];
     dx.fill(0.0);
     for (row, dx) in rows.zip(dx.chunks_exact_mut(w.in_w * c)) {
         let (image, iy) = (row / w.in_h, row % w.in_h);
@@ -175,28 +187,26 @@ pub(crate) fn depthwise_input_gradient(
     }
 }
 
-/// The taps `taps` into `dw`; inlined as [`depthwise_input_gradient`].
+/// The channels from `channel` on into `dw`, a row of it per tap; inlined as [`depthwise_input_gradient`].
 #[inline(always)]
 pub(crate) fn depthwise_weight_gradient(
     w: &Window,
     c: usize,
     dy: &[f32],
     x: &[f32],
-    taps: Range<usize>,
-    dw: &mut [f32],
+    channel: usize,
+    mut dw: View,
 ) {
     for (pixel, dy) in dy.chunks_exact(c).enumerate() {
         let (row, ox) = (pixel / w.out_w, pixel % w.out_w);
         let (image, oy) = (row / w.out_h, row % w.out_h);
-        let (rows, columns) = (w.rows(oy), w.columns(ox));
-        for (tap, dw) in taps.clone().zip(dw.chunks_exact_mut(c)) {
-            let (ky, kx) = (tap / w.kernel_w, tap % w.kernel_w);
-            if !rows.contains(&ky) || !columns.contains(&kx) {
-                continue;
-            }
-            let x = &x[((image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx)) * c..][..c];
-            for ((dw, &dy), &x) in dw.iter_mut().zip(dy).zip(x) {
-                *dw = fma(dy, x, *dw);
+        for ky in w.rows(oy) {
+            for kx in w.columns(ox) {
+                let x = &x[((image * w.in_h + w.row(oy, ky)) * w.in_w + w.column(ox, kx)) * c..][..c];
+                let dw = dw.row(ky * w.kernel_w + kx);
+                for ((dw, &dy), &x) in dw.iter_mut().zip(&dy[channel..]).zip(&x[channel..]) {
+                    *dw = fma(dy, x, *dw);
+                }
             }
         }
     }
@@ -295,6 +305,9 @@ mod tests {
         windows.push(window(1, 12, 12, 5, 2, 2, 4));
         windows.push(Window { pad_top: 0, pad_left: 0, out_h: 7, out_w: 7, ..window(1, 14, 14, 3, 2, 1, 1) });
         windows.push(window(1, 2, 2, 5, 1, 1, 4));
+        windows.push(window(1, 2, 2, 3, 1, 1, 3));
+        windows.push(window(1, 2, 3, 5, 2, 1, 6));
+        windows.push(Window { pad_top: 1, pad_left: 1, out_h: 7, out_w: 8, ..window(1, 14, 16, 5, 2, 1, 2) });
         for w in &windows {
             for c in [1, 8, 16, 19, 40, 72] {
                 let taps = w.taps();

@@ -4,12 +4,18 @@ use core::ops::Range;
 
 use super::{simd::Simd, vectors::activate_in_place};
 use crate::{
-    Window,
+    Act, Window,
     depthwise::{self, Job},
+    workers::View,
 };
 
 /// Output columns in a register tile.
 const COLUMNS: usize = 4;
+
+/// Most lanes of a vector of any instruction set.
+const MOST_LANES: usize = 16;
+
+static ZEROS: [f32; MOST_LANES] = [0.0; MOST_LANES];
 
 /// One or more adjacent output rows of one vector of channels.
 pub(crate) struct Line {
@@ -33,14 +39,19 @@ pub(crate) struct Line {
 /// As [`Simd`]; the slices have the lengths of the checked job.
 #[inline(always)]
 pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f32]) {
-    let &Job { window, c, act, x, packed } = job;
-    if c < S::LANES {
+    if job.c < S::LANES {
         return depthwise::convolve(job, rows, y);
     }
+    // SAFETY: the caller's promise; vectors of the bias stay inside it as those of pixels.
+    unsafe { lines::<S, false>(job, rows, y) }
+}
+
+/// The rows of a job at least a vector wide; with `FLIP`, of stride 1 and without a bias, see [`line`].
+#[inline(always)]
+unsafe fn lines<S: Simd, const FLIP: bool>(job: &Job, rows: Range<usize>, y: &mut [f32]) {
+    let &Job { window, c, act, x, packed } = job;
     let w = window;
-    let plain =
-        (w.dilation_h, w.dilation_w) == (1, 1) && w.kernel_h == w.kernel_w && w.stride_h == w.stride_w;
-    let shape = if plain { (w.kernel_h, w.stride_h) } else { (0, 0) };
+    let shape = square(w);
     let (low, high) = act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     let width = w.out_w * c;
     let mut row = rows.start;
@@ -69,22 +80,23 @@ pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f
                     c,
                     x: x.as_ptr().wrapping_add(top.wrapping_mul(w.in_w * c)).wrapping_add(channel),
                     taps: taps.clone(),
-                    bias: packed.as_ptr().add(channel),
+                    bias: if FLIP { ZEROS.as_ptr() } else { packed.as_ptr().add(channel) },
                     weights: packed.as_ptr().add(c + channel),
                     low,
                     high,
                     y: y.add(channel),
                 };
+                // Only stride 1 is turned around.
                 match (shape, pair) {
-                    ((3, 1), true) => S::depthwise_line::<3, 1, 2>(&line),
-                    ((3, 1), false) => S::depthwise_line::<3, 1, 1>(&line),
-                    ((3, 2), true) => S::depthwise_line::<3, 2, 2>(&line),
-                    ((3, 2), false) => S::depthwise_line::<3, 2, 1>(&line),
-                    ((5, 1), true) => S::depthwise_line::<5, 1, 2>(&line),
-                    ((5, 1), false) => S::depthwise_line::<5, 1, 1>(&line),
-                    ((5, 2), true) => S::depthwise_line::<5, 2, 2>(&line),
-                    ((5, 2), false) => S::depthwise_line::<5, 2, 1>(&line),
-                    _ => S::depthwise_line::<0, 0, 1>(&line),
+                    ((3, 1), true) => S::depthwise_line::<3, 1, 2, FLIP>(&line),
+                    ((3, 1), false) => S::depthwise_line::<3, 1, 1, FLIP>(&line),
+                    ((3, 2), true) => S::depthwise_line::<3, 2, 2, false>(&line),
+                    ((3, 2), false) => S::depthwise_line::<3, 2, 1, false>(&line),
+                    ((5, 1), true) => S::depthwise_line::<5, 1, 2, FLIP>(&line),
+                    ((5, 1), false) => S::depthwise_line::<5, 1, 1, FLIP>(&line),
+                    ((5, 2), true) => S::depthwise_line::<5, 2, 2, false>(&line),
+                    ((5, 2), false) => S::depthwise_line::<5, 2, 1, false>(&line),
+                    _ => S::depthwise_line::<0, 0, 1, false>(&line),
                 }
             }
             if channel + S::LANES >= c {
@@ -101,12 +113,21 @@ pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f
     }
 }
 
-/// `ROWS` output rows of a square kernel `K` with stride `STRIDE`, or one row of any window (`K` = 0).
+/// `ROWS` output rows of a square kernel `K` with stride `STRIDE`, or one row of any window (`K` = 0). `FLIP` turns the
+/// kernel around: its taps, still in their order, meet the input from the last to the first.
 ///
 /// # Safety
 /// As [`Simd`]; the line's pointers are valid for the taps that exist.
 #[inline(always)]
-pub(crate) unsafe fn line<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(l: &Line) {
+pub(crate) unsafe fn line<
+    S: Simd,
+    const K: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const FLIP: bool,
+>(
+    l: &Line,
+) {
     let w = &l.window;
     // SAFETY: tiles cover the columns whose taps all exist, `edge` skips those that do not.
     unsafe {
@@ -116,31 +137,28 @@ pub(crate) unsafe fn line<S: Simd, const K: usize, const STRIDE: usize, const RO
             }
             return;
         }
-        // Columns whose window lies inside the input.
-        let first = w.pad_left.div_ceil(STRIDE).min(w.out_w);
-        let end = (w.in_w + w.pad_left).checked_sub(K).map_or(0, |last| last / STRIDE + 1);
-        let end = end.clamp(first, w.out_w);
-        border::<S, K, STRIDE, ROWS>(l, 0..first);
+        let Range { start: first, end } = inner_columns(w, K, STRIDE);
+        border::<S, K, STRIDE, ROWS, FLIP>(l, 0..first);
         let mut ox = first;
         while ox < end {
             // Widths as equal as can be: a narrow tile waits for its own sums.
             let left = end - ox;
             let width = left.div_ceil(left.div_ceil(COLUMNS));
             match width {
-                COLUMNS => tile::<S, K, STRIDE, ROWS, COLUMNS, false>(l, ox),
-                3 => tile::<S, K, STRIDE, ROWS, 3, false>(l, ox),
-                2 => tile::<S, K, STRIDE, ROWS, 2, false>(l, ox),
-                _ => tile::<S, K, STRIDE, ROWS, 1, false>(l, ox),
+                COLUMNS => tile::<S, K, STRIDE, ROWS, COLUMNS, false, FLIP>(l, ox),
+                3 => tile::<S, K, STRIDE, ROWS, 3, false, FLIP>(l, ox),
+                2 => tile::<S, K, STRIDE, ROWS, 2, false, FLIP>(l, ox),
+                _ => tile::<S, K, STRIDE, ROWS, 1, false, FLIP>(l, ox),
             }
             ox += width;
         }
-        border::<S, K, STRIDE, ROWS>(l, end..w.out_w);
+        border::<S, K, STRIDE, ROWS, FLIP>(l, end..w.out_w);
     }
 }
 
 /// Columns some of whose taps do not exist.
 #[inline(always)]
-unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(
+unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
     l: &Line,
     columns: Range<usize>,
 ) {
@@ -148,11 +166,11 @@ unsafe fn border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize
     // SAFETY: the tiles skip taps that do not exist.
     unsafe {
         while ox + 2 <= columns.end {
-            tile::<S, K, STRIDE, ROWS, 2, true>(l, ox);
+            tile::<S, K, STRIDE, ROWS, 2, true, FLIP>(l, ox);
             ox += 2;
         }
         if ox < columns.end {
-            tile::<S, K, STRIDE, ROWS, 1, true>(l, ox);
+            tile::<S, K, STRIDE, ROWS, 1, true, FLIP>(l, ox);
         }
     }
 }
@@ -166,6 +184,7 @@ unsafe fn tile<
     const ROWS: usize,
     const COLS: usize,
     const BORDER: bool,
+    const FLIP: bool,
 >(
     l: &Line,
     ox: usize,
@@ -176,7 +195,8 @@ unsafe fn tile<
         let bias = S::load(l.bias);
         let mut sums = [[bias; COLS]; ROWS];
         let left = (ox * STRIDE).wrapping_sub(w.pad_left);
-        for r in 0..K + (ROWS - 1) * STRIDE {
+        for step in 0..K + (ROWS - 1) * STRIDE {
+            let r = if FLIP { K + (ROWS - 1) * STRIDE - 1 - step } else { step };
             if r < l.taps.start || r >= l.taps.end {
                 continue;
             }
@@ -185,11 +205,13 @@ unsafe fn tile<
                 let mut weights = [bias; ROWS];
                 for i in 0..ROWS {
                     if r >= i * STRIDE && r < i * STRIDE + K {
-                        weights[i] = S::load(l.weights.add(((r - i * STRIDE) * K + kx) * c));
+                        let below = r - i * STRIDE;
+                        let ky = if FLIP { K - 1 - below } else { below };
+                        weights[i] = S::load(l.weights.add((ky * K + kx) * c));
                     }
                 }
                 for j in 0..COLS {
-                    let column = left.wrapping_add(j * STRIDE + kx);
+                    let column = left.wrapping_add(j * STRIDE + if FLIP { K - 1 - kx } else { kx });
                     // One comparison: what lies left of the input has wrapped.
                     if BORDER && column >= w.in_w {
                         continue;
@@ -228,4 +250,362 @@ unsafe fn any<S: Simd>(l: &Line, ox: usize) {
         }
         S::store(l.y.add(ox * c), S::min(S::splat(l.high), S::max(S::splat(l.low), sum)));
     }
+}
+
+/// [`crate::depthwise::depthwise_input_gradient`].
+///
+/// # Safety
+/// As [`Simd`]; the slices have the lengths of the checked operation.
+#[inline(always)]
+pub(crate) unsafe fn input_gradient<S: Simd>(
+    w: &Window,
+    c: usize,
+    dy: &[f32],
+    packed: &[f32],
+    rows: Range<usize>,
+    dx: &mut [f32],
+) {
+    let shape = square(w);
+    let pads = (w.kernel_h.checked_sub(1 + w.pad_top), w.kernel_w.checked_sub(1 + w.pad_left));
+    if let ((3 | 5, 1), (Some(pad_top), Some(pad_left))) = (shape, pads)
+        && c >= S::LANES
+    {
+        // A convolution of dy, back to the extents of x.
+        let back =
+            Window { in_h: w.out_h, in_w: w.out_w, out_h: w.in_h, out_w: w.in_w, pad_top, pad_left, ..*w };
+        let job = Job { window: &back, c, act: Act::None, x: dy, packed };
+        // SAFETY: the caller's promise; dy and dx have the lengths that the window back asks for.
+        return unsafe { lines::<S, true>(&job, rows, dx) };
+    }
+    if !matches!(shape, (3 | 5, 2)) || c < S::LANES {
+        return depthwise::depthwise_input_gradient(w, c, dy, packed, rows, dx);
+    }
+    for (row, dx) in rows.zip(dx.chunks_exact_mut(w.in_w * c)) {
+        let (image, padded) = (row / w.in_h, row % w.in_h + w.pad_top);
+        let mut channel = 0;
+        loop {
+            // SAFETY: `channel` + LANES ≤ c, so vectors stay inside pixels; outputs that do not exist are skipped.
+            unsafe {
+                let line = SpreadLine {
+                    window: w,
+                    c,
+                    dy: dy.as_ptr().wrapping_add(image * w.out_h * w.out_w * c + channel),
+                    padded,
+                    weights: packed.as_ptr().add(c + channel),
+                    dx: dx.as_mut_ptr().add(channel),
+                };
+                match shape {
+                    (3, _) => S::depthwise_spread_line::<3>(&line),
+                    _ => S::depthwise_spread_line::<5>(&line),
+                }
+            }
+            if channel + S::LANES >= c {
+                break;
+            }
+            // As in `lines`, the same values may be written again.
+            channel = (channel + S::LANES).min(c - S::LANES);
+        }
+    }
+}
+
+/// One row of one vector of channels of an input gradient of stride 2.
+pub(crate) struct SpreadLine<'a> {
+    pub window: &'a Window,
+    pub c: usize,
+    /// Output row 0 of the image.
+    pub dy: *const f32,
+    /// The input row, counted from the first row of padding.
+    pub padded: usize,
+    pub weights: *const f32,
+    pub dx: *mut f32,
+}
+
+/// A row of a square kernel `K`, pairs of columns at a time: columns at an even distance from the padding's first see even
+/// kx, the others odd kx.
+///
+/// # Safety
+/// As [`Simd`]; the line's pointers are valid for its window.
+#[inline(always)]
+pub(crate) unsafe fn spread_line<S: Simd, const K: usize>(l: &SpreadLine) {
+    let w = l.window;
+    // Pairs that hold a column of x, and among them those that hold two and see only outputs that exist.
+    let pairs = w.pad_left / 2..(w.pad_left + w.in_w).div_ceil(2);
+    let first = w.pad_left.div_ceil(2).max(K / 2).min(pairs.end);
+    let end = ((w.pad_left + w.in_w) / 2).min(w.out_w).max(first);
+    // SAFETY: `spread_tile` skips what does not exist where something may not.
+    unsafe {
+        for pair in pairs.start..first {
+            spread_tile::<S, K, 1, true>(l, pair);
+        }
+        let mut pair = first;
+        while pair + COLUMNS <= end {
+            spread_tile::<S, K, COLUMNS, false>(l, pair);
+            pair += COLUMNS;
+        }
+        match end - pair {
+            3 => spread_tile::<S, K, 3, false>(l, pair),
+            2 => spread_tile::<S, K, 2, false>(l, pair),
+            1 => spread_tile::<S, K, 1, false>(l, pair),
+            _ => {}
+        }
+        for pair in end..pairs.end {
+            spread_tile::<S, K, 1, true>(l, pair);
+        }
+    }
+}
+
+/// `PAIRS` pairs of columns; they and all outputs in their columns exist unless `BORDER`.
+#[inline(always)]
+unsafe fn spread_tile<S: Simd, const K: usize, const PAIRS: usize, const BORDER: bool>(
+    l: &SpreadLine,
+    pair: usize,
+) {
+    let (w, c) = (l.window, l.c);
+    // SAFETY: loads and stores are of outputs and columns that exist.
+    unsafe {
+        let mut sums = [[S::splat(0.0); 2]; PAIRS];
+        for ky in (l.padded % 2..K).step_by(2) {
+            // What lies above the first output row wraps.
+            let oy = (l.padded / 2).wrapping_sub(ky / 2);
+            if oy >= w.out_h {
+                continue;
+            }
+            let dy = l.dy.add(oy * w.out_w * c);
+            for kx in 0..K {
+                let weights = S::load(l.weights.add((ky * K + kx) * c));
+                for j in 0..PAIRS {
+                    let ox = (pair + j).wrapping_sub(kx / 2);
+                    if BORDER && ox >= w.out_w {
+                        continue;
+                    }
+                    let value = S::load(dy.add(ox * c));
+                    sums[j][kx % 2] = S::fma(value, weights, sums[j][kx % 2]);
+                }
+            }
+        }
+        for j in 0..PAIRS {
+            for side in 0..2 {
+                let column = (2 * (pair + j) + side).wrapping_sub(w.pad_left);
+                if !BORDER || column < w.in_w {
+                    S::store(l.dx.add(column * c), sums[j][side]);
+                }
+            }
+        }
+    }
+}
+
+/// One vector of channels of a weight gradient.
+pub(crate) struct Strip<'a> {
+    pub window: &'a Window,
+    pub c: usize,
+    pub dy: *const f32,
+    pub x: *const f32,
+    pub dw: *mut f32,
+    /// Lanes at the front that belong to the strip before.
+    pub skip: usize,
+}
+
+/// One output row of a strip, seen by some rows of the kernel.
+struct WeightLine<'a> {
+    window: &'a Window,
+    c: usize,
+    dy: *const f32,
+    /// Input row of the first of these kernel rows, column 0; only `taps` rows of it exist.
+    x: *const f32,
+    /// Input rows that exist, counted from the first of these kernel rows.
+    taps: Range<usize>,
+}
+
+/// [`crate::depthwise::depthwise_weight_gradient`].
+///
+/// # Safety
+/// As [`Simd`]; the slices have the lengths of the checked operation, `dw` is `[taps][c]` from `channel` on.
+#[inline(always)]
+pub(crate) unsafe fn weight_gradient<S: Simd>(
+    w: &Window,
+    c: usize,
+    dy: &[f32],
+    x: &[f32],
+    channel: usize,
+    mut dw: View,
+) {
+    let shape = square(w);
+    if c < S::LANES || !matches!(shape, (3 | 5, 1 | 2)) {
+        return depthwise::depthwise_weight_gradient(w, c, dy, x, channel, dw);
+    }
+    for from in (0..dw.columns()).step_by(S::LANES) {
+        let skip = (channel + from + S::LANES).saturating_sub(c);
+        let first = channel + from - skip;
+        // SAFETY: `first` + LANES ≤ c, so vectors of dy and x stay inside pixels; lanes of dw before `skip`, which may
+        // be another's, are not touched.
+        unsafe {
+            let strip = Strip {
+                window: w,
+                c,
+                dy: dy.as_ptr().wrapping_add(first),
+                x: x.as_ptr().wrapping_add(first),
+                dw: dw.as_mut_ptr().wrapping_add(from).wrapping_sub(skip),
+                skip,
+            };
+            match shape {
+                (3, 1) => S::depthwise_weight_strip::<3, 1>(&strip),
+                (3, _) => S::depthwise_weight_strip::<3, 2>(&strip),
+                (_, 1) => S::depthwise_weight_strip::<5, 1>(&strip),
+                _ => S::depthwise_weight_strip::<5, 2>(&strip),
+            }
+        }
+    }
+}
+
+/// All pixels of a strip, with the sums of `ROWS` rows of the kernel in registers at a time.
+///
+/// # Safety
+/// As [`Simd`]; the strip's pointers are valid for its window.
+#[inline(always)]
+pub(crate) unsafe fn weight_strip<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(
+    s: &Strip,
+) {
+    let (w, c) = (s.window, s.c);
+    let inner = inner_columns(w, K, STRIDE);
+    // SAFETY: tiles cover the columns whose taps all exist, or skip those that do not.
+    unsafe {
+        for first in (0..K).step_by(ROWS) {
+            let mut sums = [[S::splat(0.0); K]; ROWS];
+            for r in 0..ROWS {
+                for kx in 0..K {
+                    if first + r < K {
+                        sums[r][kx] = load_from::<S>(s.dw.wrapping_add(((first + r) * K + kx) * c), s.skip);
+                    }
+                }
+            }
+            for row in 0..w.n * w.out_h {
+                let (image, oy) = (row / w.out_h, row % w.out_h);
+                let taps = w.rows(oy);
+                let top = (image * w.in_h + oy * STRIDE + first).wrapping_sub(w.pad_top);
+                let line = WeightLine {
+                    window: w,
+                    c,
+                    x: s.x.wrapping_add(top.wrapping_mul(w.in_w * c)),
+                    taps: taps.start.saturating_sub(first)..taps.end.saturating_sub(first),
+                    dy: s.dy.add(row * w.out_w * c),
+                };
+                for ox in 0..inner.start {
+                    weight_tile::<S, K, STRIDE, ROWS, 1, true>(&line, ox, &mut sums);
+                }
+                let mut ox = inner.start;
+                while ox + COLUMNS <= inner.end {
+                    weight_tile::<S, K, STRIDE, ROWS, COLUMNS, false>(&line, ox, &mut sums);
+                    ox += COLUMNS;
+                }
+                match inner.end - ox {
+                    3 => weight_tile::<S, K, STRIDE, ROWS, 3, false>(&line, ox, &mut sums),
+                    2 => weight_tile::<S, K, STRIDE, ROWS, 2, false>(&line, ox, &mut sums),
+                    1 => weight_tile::<S, K, STRIDE, ROWS, 1, false>(&line, ox, &mut sums),
+                    _ => {}
+                }
+                for ox in inner.end..w.out_w {
+                    weight_tile::<S, K, STRIDE, ROWS, 1, true>(&line, ox, &mut sums);
+                }
+            }
+            for r in 0..ROWS {
+                for kx in 0..K {
+                    if first + r < K {
+                        store_from::<S>(s.dw.wrapping_add(((first + r) * K + kx) * c), s.skip, sums[r][kx]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What `COLS` adjacent outputs add to the sums; all their columns exist unless `BORDER`.
+#[inline(always)]
+unsafe fn weight_tile<
+    S: Simd,
+    const K: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const COLS: usize,
+    const BORDER: bool,
+>(
+    l: &WeightLine,
+    ox: usize,
+    sums: &mut [[S::V; K]; ROWS],
+) {
+    let (w, c) = (l.window, l.c);
+    // SAFETY: rows of `taps` exist, and columns that the padding does not hold.
+    unsafe {
+        let mut dy = [S::splat(0.0); COLS];
+        for j in 0..COLS {
+            dy[j] = S::load(l.dy.add((ox + j) * c));
+        }
+        let left = (ox * STRIDE).wrapping_sub(w.pad_left);
+        for r in 0..ROWS {
+            if r < l.taps.start || r >= l.taps.end {
+                continue;
+            }
+            let x = l.x.wrapping_add(r * w.in_w * c);
+            // Every column is loaded once, and meets the outputs of a tap in their order.
+            for i in 0..(COLS - 1) * STRIDE + K {
+                let column = left.wrapping_add(i);
+                if BORDER && column >= w.in_w {
+                    continue;
+                }
+                let value = S::load(x.wrapping_add(column.wrapping_mul(c)));
+                for j in 0..COLS {
+                    if i >= j * STRIDE && i < j * STRIDE + K {
+                        let kx = i - j * STRIDE;
+                        sums[r][kx] = S::fma(dy[j], value, sums[r][kx]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A vector whose first `skip` lanes, zero here, are not read.
+#[inline(always)]
+unsafe fn load_from<S: Simd>(from: *const f32, skip: usize) -> S::V {
+    // SAFETY: the other lanes are readable.
+    unsafe {
+        if skip == 0 {
+            return S::load(from);
+        }
+        let mut lanes = [0.0; MOST_LANES];
+        for i in skip..S::LANES {
+            lanes[i] = *from.wrapping_add(i);
+        }
+        S::load(lanes.as_ptr())
+    }
+}
+
+/// Stores a vector but for its first `skip` lanes.
+#[inline(always)]
+unsafe fn store_from<S: Simd>(to: *mut f32, skip: usize, v: S::V) {
+    // SAFETY: the other lanes are writable.
+    unsafe {
+        if skip == 0 {
+            return S::store(to, v);
+        }
+        let mut lanes = [0.0; MOST_LANES];
+        S::store(lanes.as_mut_ptr(), v);
+        for i in skip..S::LANES {
+            *to.wrapping_add(i) = lanes[i];
+        }
+    }
+}
+
+/// Size and stride of a square kernel without dilation, or zeros.
+fn square(w: &Window) -> (usize, usize) {
+    let plain =
+        (w.dilation_h, w.dilation_w) == (1, 1) && w.kernel_h == w.kernel_w && w.stride_h == w.stride_w;
+    if plain { (w.kernel_h, w.stride_h) } else { (0, 0) }
+}
+
+/// The output columns whose window lies inside the input.
+#[inline(always)]
+fn inner_columns(w: &Window, kernel: usize, stride: usize) -> Range<usize> {
+    let first = w.pad_left.div_ceil(stride).min(w.out_w);
+    let end = (w.in_w + w.pad_left).checked_sub(kernel).map_or(0, |last| last / stride + 1);
+    first..end.clamp(first, w.out_w)
 }

@@ -1,6 +1,9 @@
 //! What the generic loops ask of an instruction set.
 
-use super::{depthwise::Line, product::Tile};
+use super::{
+    depthwise::{Line, SpreadLine, Strip},
+    product::Tile,
+};
 use crate::{
     Act,
     act::{SIXTH, THIRD, exp_constants},
@@ -51,7 +54,13 @@ pub(crate) trait Simd: Copy {
     /// [`super::product::gradient_tile`] likewise.
     unsafe fn gradient_tile(rows: usize, vectors: usize, tile: &Tile);
     /// [`super::depthwise::line`] likewise.
-    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line);
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
+        line: &Line,
+    );
+    /// [`super::depthwise::spread_line`] likewise.
+    unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine);
+    /// [`super::depthwise::weight_strip`] likewise, of as many rows of the kernel as there are registers for.
+    unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip);
 }
 
 /// [`Act::apply`] of a vector: the same operations in the same order.

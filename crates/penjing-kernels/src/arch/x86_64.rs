@@ -4,7 +4,7 @@ use core::{arch::x86_64::*, ops::Range};
 
 use super::{
     channels,
-    depthwise::{self, Line},
+    depthwise::{self, Line, SpreadLine, Strip},
     product::{self, Tile},
     simd::Simd,
     vectors,
@@ -49,6 +49,12 @@ macro_rules! compile {
                 product(block: &Block, y: View) = product::product;
                 gradient(job: &Gradient, dw: View) = product::gradient;
                 convolve(job: &Depthwise, rows: Range<usize>, y: &mut [f32]) = depthwise::convolve;
+                depthwise_input_gradient(
+                    window: &Window, c: usize, dy: &[f32], packed: &[f32], rows: Range<usize>, dx: &mut [f32]
+                ) = depthwise::input_gradient;
+                depthwise_weight_gradient(
+                    window: &Window, c: usize, dy: &[f32], x: &[f32], channel: usize, dw: View
+                ) = depthwise::weight_gradient;
                 pool(job: &Pool, rows: Range<usize>, y: &mut [f32]) = vectors::pool;
                 mean(x: &[f32], y: &mut [f32]) = vectors::mean;
                 activated(act: Act, x: &[f32], y: &mut [f32]) = vectors::activated;
@@ -74,30 +80,6 @@ macro_rules! compile {
             }
 
             #[target_feature(enable = $features)]
-            pub(crate) fn depthwise_input_gradient(
-                window: &Window,
-                c: usize,
-                dy: &[f32],
-                weights: &[f32],
-                rows: Range<usize>,
-                dx: &mut [f32],
-            ) {
-                crate::depthwise::depthwise_input_gradient(window, c, dy, weights, rows, dx)
-            }
-
-            #[target_feature(enable = $features)]
-            pub(crate) fn depthwise_weight_gradient(
-                window: &Window,
-                c: usize,
-                dy: &[f32],
-                x: &[f32],
-                taps: Range<usize>,
-                dw: &mut [f32],
-            ) {
-                crate::depthwise::depthwise_weight_gradient(window, c, dy, x, taps, dw)
-            }
-
-            #[target_feature(enable = $features)]
             pub(super) fn product_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
                 // SAFETY: `product::product` made the tile.
                 unsafe { product::tile::<$simd, ROWS, VECTORS>(tile) }
@@ -110,9 +92,23 @@ macro_rules! compile {
             }
 
             #[target_feature(enable = $features)]
-            pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+            pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(line: &Line) {
                 // SAFETY: `depthwise::convolve` made the line.
-                unsafe { depthwise::line::<$simd, K, STRIDE, ROWS>(line) }
+                unsafe { depthwise::line::<$simd, K, STRIDE, ROWS, FLIP>(line) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn depthwise_spread_line<const K: usize>(line: &SpreadLine) {
+                // SAFETY: `depthwise::input_gradient` made the line.
+                unsafe { depthwise::spread_line::<$simd, K>(line) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn depthwise_weight_strip<const K: usize, const STRIDE: usize, const ROWS: usize>(
+                strip: &Strip,
+            ) {
+                // SAFETY: `depthwise::weight_gradient` made the strip.
+                unsafe { depthwise::weight_strip::<$simd, K, STRIDE, ROWS>(strip) }
             }
         }
     };
@@ -181,9 +177,28 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
+        line: &Line,
+    ) {
         // SAFETY: the promise of the trait.
-        unsafe { avx2::depthwise_line::<K, STRIDE, ROWS>(line) }
+        unsafe { avx2::depthwise_line::<K, STRIDE, ROWS, FLIP>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx2::depthwise_spread_line::<K>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {
+        // SAFETY: the promise of the trait.
+        unsafe {
+            match K {
+                3 => avx2::depthwise_weight_strip::<K, STRIDE, 3>(strip),
+                _ => avx2::depthwise_weight_strip::<K, STRIDE, 2>(strip),
+            }
+        }
     }
 }
 
@@ -253,8 +268,22 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize>(line: &Line) {
+    unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
+        line: &Line,
+    ) {
         // SAFETY: the promise of the trait.
-        unsafe { avx512::depthwise_line::<K, STRIDE, ROWS>(line) }
+        unsafe { avx512::depthwise_line::<K, STRIDE, ROWS, FLIP>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx512::depthwise_spread_line::<K>(line) }
+    }
+
+    #[inline(always)]
+    unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {
+        // SAFETY: the promise of the trait.
+        unsafe { avx512::depthwise_weight_strip::<K, STRIDE, K>(strip) }
     }
 }

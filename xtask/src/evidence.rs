@@ -1,0 +1,149 @@
+//! `cargo xtask evidence`: measured figures as small files, one a run, so that a long matrix can be stopped and resumed.
+
+mod accuracy;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::process;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Test accuracy on the shared data sets, penjing beside PyTorch
+    Accuracy(accuracy::Args),
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Accuracy(args) => accuracy::run(args),
+    }
+}
+
+/// The folder of a matrix.
+fn folder(matrix: &str) -> PathBuf {
+    process::root().join("docs/evidence").join(matrix)
+}
+
+/// Folder of what is too large for the repository: the variable PENJING_SHARED, or `shared` beside the repository.
+fn shared() -> PathBuf {
+    std::env::var_os("PENJING_SHARED").map_or_else(|| process::root().join("../shared"), PathBuf::from)
+}
+
+/// What was measured, and on what: no path, no host name.
+fn machine() -> Result<Value> {
+    // The evidence itself does not change the program.
+    let git = |args: &[&str]| {
+        process::output(std::process::Command::new("git").args(args).current_dir(process::root()))
+    };
+    let changes = git(&["status", "--porcelain", "--", ".", ":!docs/evidence"])?;
+    Ok(json!({
+        "commit": git(&["rev-parse", "--short", "HEAD"])?.trim(),
+        "dirty": !changes.trim().is_empty(),
+        "threads": std::thread::available_parallelism().map_or(1, usize::from),
+        "cpu": cpu(),
+    }))
+}
+
+/// The processor's name where the system tells it, else its architecture.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+/// `value` without the strings in it that hold one of these folders. `None` if it is such a string itself.
+fn without_paths(value: Value, folders: &[&Path]) -> Option<Value> {
+    match value {
+        Value::String(text) => {
+            let holds = |folder: &&Path| text.contains(&*folder.to_string_lossy());
+            (!folders.iter().any(holds)).then_some(Value::String(text))
+        }
+        Value::Array(values) => {
+            Some(values.into_iter().filter_map(|value| without_paths(value, folders)).collect())
+        }
+        Value::Object(fields) => Some(
+            fields
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, without_paths(value, folders)?)))
+                .collect(),
+        ),
+        other => Some(other),
+    }
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, value: &Value) -> Result<()> {
+    let part = path.with_extension("part");
+    let whole = || -> std::io::Result<()> {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+        std::fs::write(&part, format!("{value:#}\n"))?;
+        std::fs::rename(&part, path)
+    };
+    whole().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Every JSON file under a folder, sorted by path; none if it is not there.
+fn read_all(folder: &Path) -> Result<Vec<Value>> {
+    let mut paths = Vec::new();
+    for set in entries(folder)? {
+        paths.extend(entries(&set)?);
+    }
+    let json = paths.into_iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
+    json.map(|path| {
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))
+    })
+    .collect()
+}
+
+/// What a folder holds, sorted; nothing if it is no folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_left_out() {
+        let report = json!({
+            "model": "/r/target/m.penjing", "recipe": "head", "rates": "1e-3/3e-4",
+            "skipped": [{"path": "/data/train/a.jpg", "reason": "no photo"}, "/data/b.jpg"],
+        });
+        let kept = without_paths(report, &[Path::new("/r"), Path::new("/data")]).unwrap();
+        assert_eq!(
+            kept,
+            json!({"recipe": "head", "rates": "1e-3/3e-4", "skipped": [{"reason": "no photo"}]})
+        );
+    }
+
+    #[test]
+    fn files_are_read_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b/x-seed1", "b/x-seed0", "a/x-seed0"] {
+            write(&folder.path().join(format!("{name}.json")), &json!(name)).unwrap();
+        }
+        assert_eq!(
+            read_all(folder.path()).unwrap(),
+            [json!("a/x-seed0"), json!("b/x-seed0"), json!("b/x-seed1")]
+        );
+        assert!(read_all(&folder.path().join("absent")).unwrap().is_empty());
+    }
+}
