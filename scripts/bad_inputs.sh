@@ -39,7 +39,7 @@ echo '| input | command | what penjing says | exit code |'
 echo '|---|---|---|---|'
 
 photos photos
-"$penjing" train photos -o m.penjing --quiet > out || exit 1
+"$penjing" train photos -o m.penjing --recipe head --quiet > out || exit 1
 train 'good photos, for comparison' photos
 train 'a folder that is not there' nowhere
 mkdir void; train 'an empty folder' void
@@ -66,6 +66,24 @@ try 'an output that exists' train photos -o m.penjing
 try 'an output in a missing folder' train photos -o new/m.penjing
 try 'an output that is a folder' train photos -o photos
 
+# A run that is interrupted after some steps leaves its state.
+whole="--recipe scratch --backbone mobilenet_v1_x0.25 --size 32"
+PENJING_KEEP_SECONDS=0 "$penjing" train photos -o part.penjing $whole --epochs 3000 --quiet > out &
+for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; [ -f part.penjing.part ] && break; done
+kill -INT $!; wait $!
+go_on() { input=$1; shift; try "$input" train "$@"; }
+go_on 'the state of training with another seed' photos -o part.penjing $whole --epochs 3000 --seed 1
+photos more; bmp more/red/6.bmp 6 2
+go_on 'the state of training on other photos' more -o part.penjing $whole --epochs 3000
+go_on 'the state of training, and only a head now' photos -o part.penjing --recipe head
+head -c 1000 part.penjing.part > cut; mv cut part.penjing.part
+go_on 'half a state of training' photos -o part.penjing $whole --epochs 3000
+rm part.penjing.part; go_on 'an unfinished model without its state' photos -o part.penjing $whole --epochs 3000
+go_on 'a model that goes on into itself' photos -o m.penjing --from m.penjing --force
+photos lost; mv lost/red lost/blue; go_on 'photos that lack a class of the model' lost -o out.penjing --from m.penjing
+train 'a time that is too short' photos --recipe scratch --size 384 --time 1s
+train 'memory that is too small' photos --recipe finetune --size 64 --memory 1MB
+
 model() { try "$1" inspect "$2"; }
 model 'a model that is not there' gone.penjing
 : > empty.penjing; model 'an empty model' empty.penjing
@@ -84,7 +102,8 @@ try 'a folder without photos' classify m.penjing void
 try 'photo and model swapped' classify photos/red/1.bmp m.penjing
 photos other; mv other/red other/horse; try 'classes that the model does not know' eval m.penjing other
 
-for flag in '--threads 0' '--views 0' '--size 7' '--size abc' '--backbone nonsense' '--group-by (' '--group-by nomatch' '--nonsense'; do
+for flag in '--recipe magic' '--epochs 0' '--time 10' '--memory 500' '--balance 2' '--recipe head --epochs 3' \
+    '--recipe scratch --from m.penjing' '--backbone mobilenet_v2_x0.5' '--threads 0' '--views 0' '--size 7' '--size abc' '--backbone nonsense' '--group-by (' '--group-by nomatch' '--nonsense'; do
     # shellcheck disable=SC2086
     train 'a flag that cannot be meant' photos $flag
 done

@@ -97,7 +97,9 @@ fn a_killed_run_goes_on_and_ends_as_if_nothing_had_happened() {
             killed(&place, &args, moment);
             assert!(!place.at(MODEL).exists(), "{recipe}: a model before its time");
         }
-        run(&place, &args).json();
+        let ran = run(&place, &args);
+        ran.says(&["going on after"]);
+        ran.json();
         assert!(place.read(MODEL) == expected, "{recipe}: the model differs");
         std::fs::remove_file(place.at(MODEL)).unwrap();
         assert_eq!(place.names("."), ["cache", "photos"], "{recipe}");

@@ -159,11 +159,10 @@ fn a_time_limit_shortens_the_training() {
     let place = Place::new();
     place.photos("photos", &["a", "b"], 16);
     let ran =
-        place.learn("photos", "m.penjing", &["--recipe", "finetune", "--epochs", "10000", "--time", "4s"]);
+        place.learn("photos", "m.penjing", &["--recipe", "finetune", "--epochs", "10000", "--time", "2s"]);
     ran.says(&["epochs instead of 10000 fit into the time limit"]);
-    let report = ran.json();
-    assert!(report["seconds"].as_f64().unwrap() < 20.0, "{report}");
-    assert!((1..10_000).contains(&report["epochs"].as_array().unwrap().len()));
+    // How many depends on the machine and on what else it does.
+    assert!((1..10_000).contains(&ran.json()["epochs"].as_array().unwrap().len()));
 
     // An epoch of the large network takes longer than a second.
     let large =
@@ -201,6 +200,10 @@ fn a_log_tells_every_step_and_epoch() {
     // 32 photos are learnt from while 8 judge, then 40: one step an epoch in either run.
     let (steps, epochs) = (events("step"), events("epoch"));
     assert_eq!((steps.len(), epochs.len(), events("done").len()), (6, 6, 1));
+    assert_eq!(
+        events("phase").iter().map(|phase| &phase["name"]).collect::<Vec<_>>(),
+        ["training", "all photos"]
+    );
     assert!(steps.iter().all(|step| step["loss"].as_f64().is_some() && step["lr"].as_f64().is_some()));
     assert!((0.0..=1.0).contains(&epochs[2]["val_top1"].as_f64().unwrap()));
     assert_eq!(learn().len(), 2 * lines.len(), "a second run appends");

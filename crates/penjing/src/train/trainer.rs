@@ -370,6 +370,9 @@ impl<'a> Run<'a> {
         let (first, steps) = (self.standing.step, self.schedule.steps);
         watch.progress.begin(self.job.name, (steps as usize).saturating_mul(self.batch));
         watch.progress.advance(first as usize * self.batch);
+        if let Some(log) = &mut watch.log {
+            log.write(&Event::Phase { name: self.job.name });
+        }
         let mut kept = Instant::now();
         let mut stopped = None;
         let len = self.feed.pixels().len();

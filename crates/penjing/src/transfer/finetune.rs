@@ -438,6 +438,7 @@ pub(super) fn scratch(
     let [held, others] = [true, false].map(|held| survey.held(held));
     let (recipe, resume) = match work.keeper.load(options.force)? {
         Some((state, tensors)) => {
+            progress.notice(&format!("going on after {} steps", state.standing.step));
             work.before = state.seconds;
             (state.recipe, Some((state.standing, tensors)))
         }
@@ -466,6 +467,15 @@ pub(super) fn scratch(
     }
     let weights = run.parameters.to_weights();
     let model = assemble(shape, &survey, graph, weights, steps, t, score.top1, options)?;
+    let val_nll = calibration::mean_surprise(&run.logits, &labels, facts.classes, t);
+    if let Some(log) = log.filter(|_| !run.interrupted) {
+        log.write(&Event::Done {
+            epochs: recipe.epochs.ceil() as u64,
+            val_top1: score.top1,
+            val_nll,
+            seconds: work.seconds(),
+        });
+    }
     Ok(Trained {
         model,
         photos: others.len(),
@@ -476,7 +486,7 @@ pub(super) fn scratch(
         candidates: vec![Candidate {
             name: title(RecipeKind::Scratch).into(),
             val_top1: score.top1,
-            val_nll: calibration::mean_surprise(&run.logits, &labels, facts.classes, t),
+            val_nll,
             seconds: work.seconds(),
             chosen: true,
         }],
