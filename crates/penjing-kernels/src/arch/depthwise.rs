@@ -489,9 +489,7 @@ pub(crate) unsafe fn weight_strip<S: Simd, const K: usize, const STRIDE: usize, 
                     taps: taps.start.saturating_sub(first)..taps.end.saturating_sub(first),
                     dy: s.dy.add(row * w.out_w * c),
                 };
-                for ox in 0..inner.start {
-                    weight_tile::<S, K, STRIDE, ROWS, 1, true>(&line, ox, &mut sums);
-                }
+                weight_border::<S, K, STRIDE, ROWS>(&line, 0..inner.start, &mut sums);
                 let mut ox = inner.start;
                 while ox + COLUMNS <= inner.end {
                     weight_tile::<S, K, STRIDE, ROWS, COLUMNS, false>(&line, ox, &mut sums);
@@ -503,9 +501,7 @@ pub(crate) unsafe fn weight_strip<S: Simd, const K: usize, const STRIDE: usize, 
                     1 => weight_tile::<S, K, STRIDE, ROWS, 1, false>(&line, ox, &mut sums),
                     _ => {}
                 }
-                for ox in inner.end..w.out_w {
-                    weight_tile::<S, K, STRIDE, ROWS, 1, true>(&line, ox, &mut sums);
-                }
+                weight_border::<S, K, STRIDE, ROWS>(&line, inner.end..w.out_w, &mut sums);
             }
             for r in 0..ROWS {
                 for kx in 0..K {
@@ -514,6 +510,26 @@ pub(crate) unsafe fn weight_strip<S: Simd, const K: usize, const STRIDE: usize, 
                     }
                 }
             }
+        }
+    }
+}
+
+/// As [`border`].
+#[inline(always)]
+unsafe fn weight_border<S: Simd, const K: usize, const STRIDE: usize, const ROWS: usize>(
+    l: &WeightLine,
+    columns: Range<usize>,
+    sums: &mut [[S::V; K]; ROWS],
+) {
+    let mut ox = columns.start;
+    // SAFETY: the tiles skip taps that do not exist.
+    unsafe {
+        while ox + 2 <= columns.end {
+            weight_tile::<S, K, STRIDE, ROWS, 2, true>(l, ox, sums);
+            ox += 2;
+        }
+        if ox < columns.end {
+            weight_tile::<S, K, STRIDE, ROWS, 1, true>(l, ox, sums);
         }
     }
 }
