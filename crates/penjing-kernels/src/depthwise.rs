@@ -306,6 +306,8 @@ mod tests {
         windows.push(Window { pad_top: 0, pad_left: 0, out_h: 7, out_w: 7, ..window(1, 14, 14, 3, 2, 1, 1) });
         windows.push(window(1, 2, 2, 5, 1, 1, 4));
         windows.push(window(1, 2, 2, 3, 1, 1, 3));
+        windows.push(window(1, 3, 26, 3, 1, 1, 1));
+        windows.push(window(1, 3, 26, 5, 2, 1, 2));
         windows.push(window(1, 2, 3, 5, 2, 1, 6));
         windows.push(Window { pad_top: 1, pad_left: 1, out_h: 7, out_w: 8, ..window(1, 14, 16, 5, 2, 1, 2) });
         for w in &windows {

@@ -11,6 +11,10 @@ mod depthwise;
 #[cfg(target_arch = "x86_64")]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
+mod depthwise_weights;
+#[cfg(target_arch = "x86_64")]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod simd;

@@ -1,7 +1,8 @@
 //! What the generic loops ask of an instruction set.
 
 use super::{
-    depthwise::{Line, SpreadLine, Strip},
+    depthwise::{Line, SpreadLine},
+    depthwise_weights::Strip,
     product::Tile,
 };
 use crate::{
@@ -59,7 +60,7 @@ pub(crate) trait Simd: Copy {
     );
     /// [`super::depthwise::spread_line`] likewise.
     unsafe fn depthwise_spread_line<const K: usize>(line: &SpreadLine);
-    /// [`super::depthwise::weight_strip`] likewise, of as many rows of the kernel as there are registers for.
+    /// [`super::depthwise_weights::strip`] likewise, of as many rows of the kernel as there are registers for.
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip);
 }
 

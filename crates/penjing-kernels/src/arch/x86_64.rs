@@ -4,7 +4,8 @@ use core::{arch::x86_64::*, ops::Range};
 
 use super::{
     channels,
-    depthwise::{self, Line, SpreadLine, Strip},
+    depthwise::{self, Line, SpreadLine},
+    depthwise_weights::{self, Strip},
     product::{self, Tile},
     simd::Simd,
     vectors,
@@ -54,7 +55,7 @@ macro_rules! compile {
                 ) = depthwise::input_gradient;
                 depthwise_weight_gradient(
                     window: &Window, c: usize, dy: &[f32], x: &[f32], channel: usize, dw: View
-                ) = depthwise::weight_gradient;
+                ) = depthwise_weights::gradient;
                 pool(job: &Pool, rows: Range<usize>, y: &mut [f32]) = vectors::pool;
                 mean(x: &[f32], y: &mut [f32]) = vectors::mean;
                 activated(act: Act, x: &[f32], y: &mut [f32]) = vectors::activated;
@@ -107,8 +108,8 @@ macro_rules! compile {
             pub(super) fn depthwise_weight_strip<const K: usize, const STRIDE: usize, const ROWS: usize>(
                 strip: &Strip,
             ) {
-                // SAFETY: `depthwise::weight_gradient` made the strip.
-                unsafe { depthwise::weight_strip::<$simd, K, STRIDE, ROWS>(strip) }
+                // SAFETY: `depthwise_weights::gradient` made the strip.
+                unsafe { depthwise_weights::strip::<$simd, K, STRIDE, ROWS>(strip) }
             }
         }
     };
