@@ -77,10 +77,11 @@ impl Place {
         finish(self.command(args), args)
     }
 
-    /// `penjing train FOLDER -o MODEL`, quick, with further arguments.
+    /// `penjing train FOLDER -o MODEL`, quick, with further arguments; a head unless they say otherwise.
     #[track_caller]
     pub fn train(&self, folder: &str, model: &str, more: &[&str]) -> Ran {
-        let args = [&["train", folder, "-o", model, "--json"], QUICK, more].concat();
+        let recipe: &[&str] = if more.contains(&"--recipe") { &[] } else { &["--recipe", "head"] };
+        let args = [&["train", folder, "-o", model, "--json"], QUICK, recipe, more].concat();
         self.run(&args)
     }
 

@@ -156,7 +156,7 @@ fn a_state_of_other_work_is_refused_by_what_differs() {
     run(&place, &args("full", &[])).refused(1, &[PART, "--recipe (then finetune, now full)"]);
     let head = ["train", "photos", "-o", MODEL, "--recipe", "head"];
     place.run(&head).refused(1, &[PART, "unfinished training", "--force"]);
-    place.train("photos", MODEL, &[]).refused(1, &[PART, "unfinished training", "--force"]);
+    place.train("photos", MODEL, &["--recipe", "auto"]).refused(1, &[PART, "unfinished training", "--force"]);
 
     place.write("photos/a/more.png", crate::support::photo(0, 99));
     again(&[]).refused(1, &[PART, "the photos"]);

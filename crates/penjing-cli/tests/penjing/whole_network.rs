@@ -98,7 +98,7 @@ fn people_see_what_was_tried() {
 fn where_nothing_is_left_to_gain_the_network_is_not_trained() {
     let place = Place::new();
     place.photos("photos", &["a", "b"], 50);
-    let ran = place.train("photos", "m.penjing", &[]);
+    let ran = place.train("photos", "m.penjing", &["--recipe", "auto"]);
     ran.says(&["the head is wrong on 0 of 100 held-out photos", "nothing is left to gain"]);
     let report = ran.json();
     assert_eq!((&report["epochs"], &report["val_top1"]), (&json!([]), &1.0.into()));
@@ -109,7 +109,10 @@ fn where_nothing_is_left_to_gain_the_network_is_not_trained() {
     assert_eq!(place.names("."), ["cache", "head.penjing", "m.penjing", "photos"]);
 
     place.photos("few", &["a", "b"], 8);
-    place.train("few", "few.penjing", &[]).says(&["16 photos are too few to train the whole network"]);
+    // What `auto` does is what happens when nothing is said.
+    let ran = place.run(&["train", "few", "-o", "few.penjing", "--size", "32"]);
+    ran.says(&["16 photos are too few to train the whole network"]);
+    assert_eq!(ran.code, Some(0));
 }
 
 #[test]
