@@ -1,4 +1,4 @@
-//! Batches of photos.
+//! Batches of photos: which ones an epoch shows, in which order, and how they become the network's input.
 
 use std::{
     path::PathBuf,
@@ -18,96 +18,330 @@ use crate::{
     random::SplitMix64,
 };
 
-/// A photo.
+/// A labelled photo.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Photo {
-    /// p
+    /// The file.
     pub path: PathBuf,
-    /// c
+    /// Place of its class.
     pub class: u32,
-    /// k
+    /// What its looks are drawn from; a photo of the same key looks the same wherever it stands in the list.
     pub key: u64,
 }
-/// A draw.
+
+/// One look at a photo.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
-    /// p
+    /// Place of the photo.
     pub photo: u32,
-    /// t
+    /// How often the photo was drawn before in the same epoch: each time gives another look.
     pub time: u32,
 }
-/// A feed.
+
+/// A source of batches. What it gives depends on its photos, contract, augmentation and seed, and neither on the
+/// number of threads nor on the memory it may take.
 #[derive(Debug)]
 pub struct Feed {
     photos: Vec<Photo>,
-    slots: Vec<OnceLock<Arc<decode::Photo>>>,
+    /// The photos of each class, shuffled; empty when every photo is drawn once.
+    decks: Vec<Vec<u32>>,
+    balance: f64,
+    /// Decoded photos that are kept.
+    kept: Vec<OnceLock<Arc<decode::Photo>>>,
+    /// Bytes that may still be kept.
     left: AtomicUsize,
     pixels: Pixels,
     augment: Augment,
     seed: u64,
 }
+
+/// Sets the order apart from the looks, which are drawn from the same seed.
+const ORDER: u64 = 0x6f72_6465;
+
 impl Feed {
-    /// new
+    /// A feed of `photos` in `classes` classes as inputs of `pixels`.
+    ///
+    /// `balance` 0 shows every photo equally often, 1 every class, and b between them a class of n photos in proportion
+    /// to n^(1 − b). Decoded photos are kept until they take `memory` bytes; the others are read anew each time.
+    ///
+    /// # Panics
+    /// If `balance` is not 0 and a photo's class is not below `classes`.
     pub fn new(
         photos: Vec<Photo>,
-        _classes: usize,
+        classes: usize,
         pixels: Pixels,
         augment: Augment,
-        _balance: f64,
+        balance: f64,
         seed: u64,
         memory: usize,
     ) -> Feed {
-        Feed {
-            slots: photos.iter().map(|_| OnceLock::new()).collect(),
-            photos,
-            left: AtomicUsize::new(memory),
-            pixels,
-            augment,
-            seed,
+        let mut decks = Vec::new();
+        if balance != 0.0 {
+            decks.resize(classes, Vec::new());
+            for (place, photo) in (0..).zip(&photos) {
+                decks[photo.class as usize].push(place);
+            }
+            let mut random = SplitMix64::new(SplitMix64::new(seed ^ ORDER).next_u64());
+            decks.iter_mut().for_each(|deck| shuffle(deck, &mut random));
         }
+        let kept = photos.iter().map(|_| OnceLock::new()).collect();
+        Feed { photos, decks, balance, kept, left: AtomicUsize::new(memory), pixels, augment, seed }
     }
-    /// pixels
+
+    /// The contract that the inputs follow.
     pub fn pixels(&self) -> &Pixels {
         &self.pixels
     }
-    /// order
+
+    /// The draws of an epoch, as many as there are photos, shuffled.
+    ///
+    /// With balance, what a class gets differs from its share by less than one, and is right on average. Its photos take
+    /// turns, from one epoch to the next too.
     pub fn order(&self, epoch: u64) -> Vec<Draw> {
-        let mut all: Vec<Draw> = (0..self.photos.len() as u32).map(|photo| Draw { photo, time: 0 }).collect();
-        let mut random = SplitMix64::new(SplitMix64::new(self.seed ^ 0x6f72_6465).next_u64() ^ epoch);
-        for i in (1..all.len()).rev() {
-            all.swap(i, random.below(i + 1));
-        }
-        all
+        let mut random = SplitMix64::new(SplitMix64::new(self.seed ^ ORDER).next_u64() ^ epoch);
+        let mut draws = match self.balance {
+            0.0 => (0..self.photos.len() as u32).map(|photo| Draw { photo, time: 0 }).collect(),
+            _ => self.balanced(epoch, &mut random),
+        };
+        shuffle(&mut draws, &mut random);
+        draws
     }
-    fn photo(&self, index: usize) -> Result<Arc<decode::Photo>> {
-        if let Some(photo) = self.slots[index].get() {
-            return Ok(photo.clone());
+
+    fn balanced(&self, epoch: u64, random: &mut SplitMix64) -> Vec<Draw> {
+        // A class without photos has no share, though 0⁰ is 1.
+        let weight = |deck: &Vec<u32>| match deck.len() {
+            0 => 0.0,
+            n => (n as f64).powf(1.0 - self.balance),
+        };
+        let total: f64 = self.decks.iter().map(weight).sum();
+        let photos = self.photos.len();
+        let mut draws = Vec::with_capacity(photos);
+        // Shares lie end to end on a line; a class gets the whole numbers within its own, after a random shift of all.
+        let (mut end, shift) = (0.0, random.uniform());
+        let last = self.decks.iter().rposition(|deck| !deck.is_empty());
+        for (class, deck) in self.decks.iter().enumerate().filter(|(_, deck)| !deck.is_empty()) {
+            let share = photos as f64 * weight(deck) / total;
+            end += share;
+            // Rounding must not cost the last class a draw.
+            let end = if Some(class) == last { photos } else { (end + shift) as usize };
+            let (count, n) = (end.saturating_sub(draws.len()), deck.len());
+            let start = (epoch as f64 * share) as usize;
+            draws.extend((0..count).map(|i| Draw { photo: deck[(start + i) % n], time: (i / n) as u32 }));
         }
-        let photo = Arc::new(decode::read(&self.photos[index].path, &Limits::default())?);
-        let len = photo.data.len();
-        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(len)).is_ok()
-        {
-            let _ = self.slots[index].set(photo.clone());
-        }
-        Ok(photo)
+        draws
     }
-    /// fill
+
+    /// Writes the inputs `[draws, height, width, channels]` of `draws`, each as its look in `epoch`.
+    ///
+    /// # Errors
+    /// That of the first photo, in the order of `draws`, that cannot be read; it names the file.
+    ///
+    /// # Panics
+    /// If `inputs` does not hold as many inputs as there are draws.
     pub fn fill(&self, epoch: u64, draws: &[Draw], inputs: &mut [f32]) -> Result<()> {
-        inputs.par_chunks_mut(self.pixels.len()).zip(draws).try_for_each_init(
-            Vec::new,
-            |scratch, (out, draw)| {
+        assert_eq!(inputs.len(), draws.len() * self.pixels.len(), "one input for each draw");
+        let looks = inputs.par_chunks_mut(self.pixels.len()).zip(draws);
+        let results: Vec<Result<()>> = looks
+            .map_init(Vec::new, |scratch, (out, draw)| {
                 let photo = self.photo(draw.photo as usize)?;
-                let mut random =
-                    random(self.seed, epoch, self.photos[draw.photo as usize].key ^ u64::from(draw.time));
+                let key = self.photos[draw.photo as usize].key;
+                let first = random(self.seed, epoch, key).next_u64();
+                let mut random = SplitMix64::new(first ^ u64::from(draw.time));
                 self.augment.look(&self.pixels, photo.view(), &mut random, scratch, out);
                 Ok(())
-            },
-        )
+            })
+            .collect();
+        results.into_iter().collect()
     }
-    /// plain
+
+    /// Writes the input of a photo as the contract says, without augmentation.
+    ///
+    /// # Errors
+    /// The photo cannot be read; the error names the file.
+    ///
+    /// # Panics
+    /// If `out` is not as long as an input.
     pub fn plain(&self, photo: usize, out: &mut [f32]) -> Result<()> {
         let photo = self.photo(photo)?;
         self.pixels.tensor(photo.view(), View::PLAIN, out);
         Ok(())
+    }
+
+    /// The decoded photo, from memory if it was kept.
+    fn photo(&self, place: usize) -> Result<Arc<decode::Photo>> {
+        if let Some(photo) = self.kept[place].get() {
+            return Ok(photo.clone());
+        }
+        let photo = Arc::new(decode::read(&self.photos[place].path, &Limits::default())?);
+        let bytes = photo.data.len();
+        let less = |left: usize| left.checked_sub(bytes);
+        let fits = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if fits && self.kept[place].set(photo.clone()).is_err() {
+            // Another thread has kept the same photo meanwhile.
+            self.left.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(photo)
+    }
+}
+
+/// Every order equally likely (Fisher and Yates).
+fn shuffle<T>(items: &mut [T], random: &mut SplitMix64) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, random.below(i + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, path::Path};
+
+    use penjing_runtime::pixels::{Color, DecodeRule, Filter, Fit};
+
+    use super::*;
+    use crate::threads::Threads;
+
+    const PHOTOS: [&str; 5] =
+        ["lossy.webp", "palette.png", "progressive_420.jpg", "still.gif", "palette.bmp"];
+
+    fn pixels() -> Pixels {
+        Pixels {
+            height: 20,
+            width: 24,
+            color: Color::Rgb,
+            fit: Fit::Squash,
+            filter: Filter::Bilinear,
+            mean: [100.0, 110.0, 120.0],
+            std: [60.0; 3],
+            decode: DecodeRule::Full,
+        }
+    }
+
+    /// So many photos of each class, the files taken in turn.
+    fn feed(counts: &[usize], balance: f64, seed: u64, memory: usize) -> Feed {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos");
+        let classes = counts.iter().enumerate().flat_map(|(c, &n)| std::iter::repeat_n(c as u32, n));
+        let photos = classes.enumerate().map(|(i, class)| Photo {
+            path: folder.join(PHOTOS[i % PHOTOS.len()]),
+            class,
+            key: i as u64,
+        });
+        let augment = Augment::recommended(10.0);
+        Feed::new(photos.collect(), counts.len(), pixels(), augment, balance, seed, memory)
+    }
+
+    #[test]
+    fn without_balance_an_epoch_shows_every_photo_once() {
+        let feed = feed(&[30, 0, 5], 0.0, 1, 0);
+        for epoch in 0..3 {
+            let mut places: Vec<u32> = feed.order(epoch).iter().map(|draw| draw.photo).collect();
+            assert!(!places.is_sorted());
+            places.sort_unstable();
+            assert_eq!(places, (0..35).collect::<Vec<_>>());
+            assert!(feed.order(epoch).iter().all(|draw| draw.time == 0));
+        }
+    }
+
+    #[test]
+    fn with_balance_classes_get_their_shares_and_photos_take_turns() {
+        // 160 draws in proportion to √n, and alike; the empty class gets none.
+        let counts = [100, 0, 4, 56];
+        let root = 10.0 + 2.0 + 56f64.sqrt();
+        let shares = [
+            (0.5, [1600.0 / root, 0.0, 320.0 / root, 160.0 * 56f64.sqrt() / root]),
+            (1.0, [160.0 / 3.0, 0.0, 160.0 / 3.0, 160.0 / 3.0]),
+        ];
+        for (balance, shares) in shares {
+            let feed = feed(&counts, balance, 3, 0);
+            let mut drawn = vec![0; 160];
+            let epochs = 60;
+            for epoch in 0..epochs {
+                let order = feed.order(epoch);
+                assert_eq!(order.len(), 160);
+                let mut got = [0; 4];
+                let mut seen = HashSet::new();
+                let mut times = vec![0; 160];
+                for draw in &order {
+                    got[feed.photos[draw.photo as usize].class as usize] += 1;
+                    drawn[draw.photo as usize] += 1;
+                    times[draw.photo as usize] += 1;
+                    assert!(seen.insert((draw.photo, draw.time)), "the same look twice");
+                }
+                for (got, share) in got.into_iter().zip(shares) {
+                    assert!((f64::from(got) - share).abs() < 1.0, "{got} of {share}");
+                }
+                for draw in order {
+                    assert!(draw.time < times[draw.photo as usize]);
+                }
+            }
+            let mut first = 0;
+            for (&count, share) in counts.iter().zip(shares).filter(|(count, _)| **count > 0) {
+                let class = &drawn[first..first + count];
+                let each = share * epochs as f64 / count as f64;
+                let most = class.iter().max().unwrap() - class.iter().min().unwrap();
+                // A draw more or less in an epoch shifts the turns by one.
+                assert!(most <= 4 + (each * 0.1) as i32, "{most} of {each}");
+                let sum = f64::from(class.iter().sum::<i32>());
+                assert!((sum / (share * epochs as f64) - 1.0).abs() < 0.01, "{sum}");
+                first += count;
+            }
+        }
+    }
+
+    #[test]
+    fn batches_depend_neither_on_threads_nor_on_memory() {
+        let batch = |threads, memory, seed, epoch| {
+            let feed = feed(&[9, 3], 0.5, seed, memory);
+            let order = feed.order(epoch);
+            let mut inputs = vec![0.0; order.len() * feed.pixels.len()];
+            Threads::new(Some(threads)).unwrap().install(|| {
+                feed.fill(epoch, &order, &mut inputs).unwrap();
+                // Again, from memory where there is some.
+                feed.fill(epoch, &order, &mut inputs).unwrap();
+            });
+            let kept = feed.kept.iter().filter(|slot| slot.get().is_some()).count();
+            (order, inputs, kept)
+        };
+        let (order, inputs, kept) = batch(1, 0, 7, 2);
+        assert_eq!(kept, 0);
+        let mut most = 0;
+        for (threads, memory) in [(2, 0), (1, 100_000), (2, usize::MAX)] {
+            let other = batch(threads, memory, 7, 2);
+            assert_eq!((&order, &inputs), (&other.0, &other.1), "{threads} threads, {memory} bytes");
+            assert!(other.2 >= most);
+            most = other.2;
+        }
+        let drawn: HashSet<u32> = order.iter().map(|draw| draw.photo).collect();
+        assert_eq!(most, drawn.len());
+        for (seed, epoch) in [(8, 2), (7, 3)] {
+            let other = batch(1, 0, seed, epoch);
+            assert_ne!(order, other.0);
+            assert_ne!(inputs, other.1);
+        }
+    }
+
+    #[test]
+    fn every_draw_is_another_look() {
+        let feed = feed(&[2], 0.0, 7, usize::MAX);
+        let look = |epoch, photo, time| {
+            let mut input = vec![0.0; feed.pixels.len()];
+            feed.fill(epoch, &[Draw { photo, time }], &mut input).unwrap();
+            input
+        };
+        assert_eq!(look(0, 0, 0), look(0, 0, 0));
+        assert_ne!(look(0, 0, 0), look(0, 0, 1));
+        assert_ne!(look(0, 0, 0), look(1, 0, 0));
+    }
+
+    #[test]
+    fn an_unreadable_photo_is_named() {
+        let mut feed = feed(&[6], 0.0, 7, usize::MAX);
+        feed.photos[3].path = "no/such/photo.jpg".into();
+        feed.photos[4].path = "nor/this.jpg".into();
+        let draws: Vec<Draw> = (0..6).map(|photo| Draw { photo, time: 0 }).collect();
+        let mut inputs = vec![0.0; 6 * feed.pixels.len()];
+        let error = feed.fill(0, &draws, &mut inputs).unwrap_err().to_string();
+        assert!(error.contains("no/such/photo.jpg"), "{error}");
+        let error = feed.plain(4, &mut inputs[..feed.pixels.len()]).unwrap_err().to_string();
+        assert!(error.contains("nor/this.jpg"), "{error}");
     }
 }

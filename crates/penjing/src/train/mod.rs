@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod checkpoint;
+pub mod color;
 pub mod ema;
 pub mod feed;
 pub mod learner;
@@ -11,6 +12,7 @@ pub mod memory;
 pub mod mix;
 pub mod optimizer;
 pub mod parameters;
+pub mod randaugment;
 pub mod schedule;
 pub mod tape;
 pub mod trainer;
