@@ -171,7 +171,7 @@ fn a_time_limit_shortens_the_training() {
     let large =
         ["train", "photos", "--backbone", "efficientnet_lite0", "--size", "384", "--time", "1s", "--json"];
     let ran = place.run(&[&large[..], &["--recipe", "finetune", "-o", "head.penjing"]].concat());
-    ran.says(&["the time limit leaves", "head alone"]);
+    ran.says(&["the time limit leaves", "too little to train the whole network"]);
     assert_eq!(tried(&ran.json()), [("head on frozen features".to_string(), true)]);
     let ran = place.run(&[&large[..], &["--recipe", "scratch", "-o", "none.penjing"]].concat());
     ran.refused(1, &["time limit is too short", "--time"]);

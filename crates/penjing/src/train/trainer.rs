@@ -235,8 +235,8 @@ pub fn micro_batch(
             return Err(Error::Unsupported(format!(
                 "training at {} px takes {} MB even for one photo at a time, but {} MB are there; use a smaller --size",
                 recipe.size,
-                bytes >> 20,
-                memory >> 20
+                bytes.div_ceil(1_000_000),
+                memory / 1_000_000
             )));
         }
         size = size.div_ceil(2);

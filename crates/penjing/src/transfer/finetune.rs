@@ -170,8 +170,7 @@ impl<'a> Work<'a> {
         let epochs = (left * 0.85 * speed / photos as f64).min(recipe.epochs);
         if epochs < SHORTEST {
             self.progress.notice(&format!(
-                "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch); the \
-                 head alone it is",
+                "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch)",
                 left.max(0.0),
                 photos as f64 / speed / 0.85
             ));
