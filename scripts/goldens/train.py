@@ -1,12 +1,20 @@
 #!/usr/bin/env python3
 """Golden gradients and losses of training, from PyTorch in float64, for crates/penjing/tests/goldens/train_*.safetensors.
 
-usage: train.py [FOLDER]        (needs torch, numpy, safetensors; run from the root of the repository)
+usage: train.py [every_op] [lite0] [lite0_silu]   (needs torch, numpy, safetensors; run from the root of the repository)
+
+Makes the named goldens, or all; each replaces its file.
 
 Each network is described by penjing's own JSON of its graph's nodes, kept in the metadata (`graph`), and computed here
 by reading that JSON. Keys start with the BatchNorm mode: `batch.` (batch statistics) or `frozen.` (running ones).
 Dropout is the identity. `info` in the metadata holds, for each mode, PyTorch float32's own relative error of each
-parameter's gradient (the norm taken to be 1e-4 where it is less), and of Lite0 the ten losses of each optimizer in both precisions.
+parameter's gradient (the norm taken to be 1e-4 where it is less), and of Lite0 the ten losses of each optimizer in both
+precisions.
+
+Lite0's float32 is run four times: once as it is, then from weights that are moved by one unit in the last place or not
+at all; the error is the largest. With ReLU6 one gate that rounding turns over changes gradients by 1e-3, so one run
+alone says little of what another order of sums may do. With SiLU in ReLU6's place (`lite0_silu`) there are no gates.
+
 
 Projections: the r-th (of 32) for the parameter at place i of the graph's parameters (running statistics counted) is the
 sum over its values of sign·gradient, in the order in which they are stored; the signs are the top bits (1 is minus) of
@@ -25,9 +33,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import save_file
 
-FOLDER = sys.argv[1] if len(sys.argv) > 1 else "crates/penjing/tests/goldens"
+FOLDER = "crates/penjing/tests/goldens"
 MODEL = "crates/penjing-weights/efficientnet_lite0.penjing"
 PROJECTIONS = 32
+FLOAT32_RUNS = 4
 # Errors are relative to at least this norm: a bias before BatchNorm has no gradient but rounding.
 FLOOR = 1e-4
 
@@ -292,9 +301,9 @@ def write(name, out, nodes, info):
     save_file(out, f"{FOLDER}/{name}.safetensors", {"graph": dump(nodes), "info": dump(info), "torch": torch.__version__})
 
 
-def bundled():
-    """The bundled model's nodes and weights."""
-    with open(MODEL, "rb") as file:
+def read_model(path):
+    """A model's nodes and weights."""
+    with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         data = file.read()
     nodes = json.loads(header.pop("__metadata__")["penjing"])["graph"]
@@ -306,15 +315,24 @@ def bundled():
     return nodes, weights
 
 
-def lite0_batch(s):
-    cells = (split_mix(100 + s, 8 * 12 * 12 * 3) >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23) - np.float32(1)
-    image = cells.reshape(8, 12, 12, 3).repeat(8, 1).repeat(8, 2)
+def batch_of(s, size=96):
+    """Images and targets of step s."""
+    g = size // 8
+    cells = (split_mix(100 + s, 8 * g * g * 3) >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23) - np.float32(1)
+    image = cells.reshape(8, g, g, 3).repeat(8, 1).repeat(8, 2)
     targets = np.full((8, 10), 0.01)
     targets[np.arange(8), (3 * np.arange(8) + s) % 10] += 0.9
     return image, targets
 
 
-def losses(nodes, weights, batch_statistics, optimizer, dtype):
+def nudged(weights, run):
+    """Every weight moved by one unit in the last place, up or down, or not at all; none in run 0."""
+    rng = np.random.default_rng(run)
+    move = lambda v: np.nextafter(v, v + rng.integers(-1, 2, v.shape).astype(np.float32))
+    return {k: move(v) for k, v in weights.items()} if run else weights
+
+
+def losses(nodes, weights, batch_statistics, optimizer, dtype, batches):
     w = tensors(weights, dtype)
     rate = lambda k: 0.01 if optimizer == "sgd" else 1e-3 if k.startswith("classifier.") else 1e-4
     decay = lambda k: (5e-5 if optimizer == "sgd" else 0.02) if k.endswith(".weight") else 0.0
@@ -322,8 +340,7 @@ def losses(nodes, weights, batch_statistics, optimizer, dtype):
     kinds = {"sgd": lambda g: torch.optim.SGD(g, 0.01, momentum=0.9, nesterov=True), "adamw": torch.optim.AdamW}
     tuner = kinds[optimizer](groups)
     out = []
-    for s in range(10):
-        image, targets = lite0_batch(s)
+    for image, targets in batches:
         logits = forward(nodes, w, torch.tensor(image, dtype=dtype), batch_statistics)
         loss = cross_entropy(logits, torch.tensor(targets, dtype=dtype))
         tuner.zero_grad()
@@ -334,49 +351,57 @@ def losses(nodes, weights, batch_statistics, optimizer, dtype):
     return out
 
 
-def lite0():
-    nodes, weights = bundled()
-    nodes[0]["op"]["input"]["shape"] = [8, 96, 96, 3]
+def to_train(path, shape, act=None):
+    """A model's nodes and weights for an input of this shape, with a fresh head of 10 classes and without dropout;
+    `act` stands in ReLU6's place."""
+    nodes, weights = read_model(path)
+    nodes[0]["op"]["input"]["shape"] = shape
     for node in nodes:
         if "dropout" in node["op"]:
             node["op"]["dropout"]["rate"] = 0.0
-    if nodes[-1]["name"] != "classifier":
-        features = len(weights[f"{[n for n in nodes if op_of(n)[0] == 'batch_norm'][-1]['name']}.gamma"])
-        nodes.append({"name": "classifier", "op": {"linear": dict(out_features=10, bias=True)}, "inputs": [len(nodes) - 1]})
-    else:
-        nodes[-1]["op"]["linear"]["out_features"] = 10
-        features = weights["classifier.weight"].shape[1]
+        if act and node["op"] == {"act": "relu6"}:
+            node["op"] = {"act": act}
+    nodes[-1]["op"]["linear"]["out_features"] = 10
+    head = nodes[-1]["name"]
+    features = weights[f"{head}.weight"].shape[1]
     rng = np.random.default_rng(11)
-    weights["classifier.weight"] = (rng.standard_normal((10, features)) * 0.03).astype(np.float32)
-    weights["classifier.bias"] = (rng.standard_normal(10) * 0.03).astype(np.float32)
+    weights[f"{head}.weight"] = (rng.standard_normal((10, features)) * 0.03).astype(np.float32)
+    weights[f"{head}.bias"] = (rng.standard_normal(10) * 0.03).astype(np.float32)
+    return nodes, weights
+
+
+def lite0(name="train_lite0", act=None):
+    nodes, weights = to_train(MODEL, [8, 96, 96, 3], act)
     names = parameters(nodes)
     assert set(names) == set(weights)
     out = {k: weights[k] for k in ("classifier.weight", "classifier.bias")}
     info = {}
-    image, targets = lite0_batch(0)
+    batches = [batch_of(s) for s in range(10)]
     for mode in ("batch", "frozen"):
         batch = mode == "batch"
-        w, _, logits, loss = step(nodes, weights, image, targets, batch, torch.float64)
-        w32, _, _, _ = step(nodes, weights, image, targets, batch, torch.float32)
+        w, _, logits, loss = step(nodes, weights, *batches[0], batch, torch.float64)
+        runs = [nudged(weights, run) for run in range(FLOAT32_RUNS)]
+        in32 = [step(nodes, run, *batches[0], batch, torch.float32)[0] for run in runs]
         errors = {}
         for i, k in enumerate(names):
             if learnt(k):
                 g = w[k].grad.numpy().ravel()
-                errors[k] = relative(w32[k].grad, w[k].grad)
+                errors[k] = max(relative(run[k].grad, w[k].grad) for run in in32)
                 minus = [split_mix(i * PROJECTIONS + r, g.size) >> np.uint64(63) for r in range(PROJECTIONS)]
                 out[f"{mode}.norm.{k}"] = np.linalg.norm(g).reshape(1)
                 out[f"{mode}.projections.{k}"] = np.array([g @ (1.0 - 2.0 * m.astype(np.float64)) for m in minus])
         out[f"{mode}.logits"] = logits.detach().numpy()
         info[mode] = {"loss": loss.item(), "errors": errors}
         for optimizer in ("adamw", "sgd"):
-            for bits, dtype in (("64", torch.float64), ("32", torch.float32)):
-                info[mode][f"{optimizer}{bits}"] = losses(nodes, weights, batch, optimizer, dtype)
-    write("train_lite0", out, nodes, info)
+            info[mode][f"{optimizer}64"] = losses(nodes, weights, batch, optimizer, torch.float64, batches)
+            info[mode][f"{optimizer}32"] = [losses(nodes, run, batch, optimizer, torch.float32, batches) for run in runs]
+    write(name, out, nodes, info)
     return info
 
 
 if __name__ == "__main__":
-    for make in (every_op, lite0):
+    makers = {"every_op": every_op, "lite0": lite0, "lite0_silu": lambda: lite0("train_lite0_silu", "silu")}
+    for make in [makers[name] for name in sys.argv[1:]] or makers.values():
         for mode, values in make().items():
             errors = values.pop("errors")
-            print(make.__name__, mode, "largest error of float32:", max(errors.values()), values, flush=True)
+            print(mode, "largest error of float32:", max(errors.values()), values, flush=True)

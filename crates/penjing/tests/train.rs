@@ -1,11 +1,14 @@
 //! Training against PyTorch in float64 (`scripts/goldens/train.py`).
 
 use penjing::train::{
-    loss::cross_entropy,
+    learner::{Learner, Method},
+    loss::{cross_entropy, smoothed},
+    optimizer::{Rates, Rule},
     parameters::{Gradients, Parameters},
     tape::{Policy, Statistics, Tape},
 };
 use penjing_runtime::{
+    file::Model,
     graph::{Graph, Node},
     tensor::{Tensor, Weights},
 };
@@ -16,6 +19,8 @@ use serde_json::Value;
 const MODES: [(&str, Statistics); 2] = [("batch", Statistics::Batch), ("frozen", Statistics::Frozen)];
 /// Relative errors of gradients are taken against at least this norm, as in the script.
 const FLOOR: f64 = 1e-4;
+/// Projections of each of Lite0's gradients.
+const PROJECTIONS: usize = 32;
 
 struct Golden {
     bytes: Vec<u8>,
@@ -108,6 +113,145 @@ fn gradients_of_every_operation() {
             for (ours, theirs) in parameter.values.iter().zip(theirs) {
                 let near = (ours - theirs).abs() <= 1e-5 * theirs.abs().max(1.0);
                 assert!(near, "{mode} {}: {ours}, expected {theirs}", parameter.name);
+            }
+        }
+    }
+}
+
+/// SplitMix64's outputs.
+fn split_mix(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// Lite0's batch of a step, as the script makes it.
+fn lite0_batch(step: u64) -> (Vec<f32>, Vec<f32>) {
+    let mut next = split_mix(100 + step);
+    let grid: Vec<f32> =
+        (0..8 * 12 * 12 * 3).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect();
+    let mut input = Vec::with_capacity(8 * 96 * 96 * 3);
+    for image in 0..8 {
+        for (y, x) in (0..96).flat_map(|y| (0..96).map(move |x| (y, x))) {
+            let cell = ((image * 12 + y / 8) * 12 + x / 8) * 3;
+            input.extend_from_slice(&grid[cell..cell + 3]);
+        }
+    }
+    let mut targets = vec![0.0; 80];
+    for (image, row) in targets.chunks_exact_mut(10).enumerate() {
+        smoothed((3 * image + step as usize) % 10, 0.1, row);
+    }
+    (input, targets)
+}
+
+fn lite0_parameters(golden: &Golden) -> Parameters {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../penjing-weights/efficientnet_lite0.penjing");
+    let model = Model::from_bytes(&std::fs::read(path).unwrap()).unwrap();
+    let mut weights = model.weights;
+    for (name, shape) in golden.graph.parameters().into_iter().filter(|(n, _)| n.starts_with("classifier.")) {
+        let values = golden.get(&name);
+        weights.insert(name, Tensor::f32(&shape, values));
+    }
+    Parameters::new(&golden.graph, &weights).unwrap()
+}
+
+/// Lite0 as it is, and with SiLU in the place of ReLU6.
+const LITE0: [&str; 2] = ["train_lite0", "train_lite0_silu"];
+
+/// A ReLU6 gate that rounding turns over changes all gradients before it by 1e-3 or so; in which layer that happens is
+/// chance, so with ReLU6 PyTorch's float32 is given by its worst parameter. SiLU has no gates, and each stands for itself.
+#[test]
+fn gradients_of_lite0() {
+    for name in LITE0 {
+        let golden = Golden::read(name);
+        let parameters = lite0_parameters(&golden);
+        let (input, targets) = lite0_batch(0);
+        for (mode, statistics) in MODES {
+            let mut tape = Tape::new(&golden.graph, &Policy::whole(statistics)).unwrap();
+            let (_, loss, gradients) = step(&mut tape, &parameters, &input, &targets);
+            let expected = golden.info[mode]["loss"].as_f64().unwrap();
+            assert!((loss - expected).abs() <= 1e-4 * expected, "{mode}: loss {loss}, expected {expected}");
+            let float32 = golden.info[mode]["errors"].as_object().unwrap();
+            let worst = float32.values().map(|v| v.as_f64().unwrap()).fold(0.0, f64::max);
+            let mut wrong = Vec::new();
+            for (index, (parameter, ours)) in parameters.list.iter().zip(&gradients).enumerate() {
+                if !parameter.kind.is_learnt() {
+                    continue;
+                }
+                let error = projected_error(&golden, mode, index, &parameter.name, ours);
+                let theirs =
+                    if name == LITE0[0] { worst } else { float32[&parameter.name].as_f64().unwrap() };
+                println!("{name} {mode} {}: {error:.1e}, PyTorch's float32 {theirs:.1e}", parameter.name);
+                if error.is_nan() || error > (2.0 * theirs).max(1e-3) {
+                    wrong.push(format!("{}: {error:.1e}", parameter.name));
+                }
+            }
+            assert!(wrong.is_empty(), "{name} {mode}: {wrong:?}");
+        }
+    }
+}
+
+/// ‖ours − float64's‖ / ‖float64's‖: the mean square of projections on random signs is the squared norm, up to chance.
+fn projected_error(golden: &Golden, mode: &str, index: usize, name: &str, ours: &[f32]) -> f64 {
+    let theirs = golden.get(&format!("{mode}.projections.{name}"));
+    let differences = theirs.iter().enumerate().map(|(r, &theirs)| {
+        let mut next = split_mix((index * PROJECTIONS + r) as u64);
+        let signed = ours.iter().map(|&g| if next() >> 63 == 1 { -f64::from(g) } else { f64::from(g) });
+        signed.sum::<f64>() - f64::from(theirs)
+    });
+    let difference = norm(differences) / (PROJECTIONS as f64).sqrt();
+    difference / f64::from(golden.get(&format!("{mode}.norm.{name}"))[0]).max(FLOOR)
+}
+
+/// Rounding grows from step to step, so the bound at each is three times the most that it has made of PyTorch's float32
+/// up to there; with ReLU6, where gates turn over in some step or other, in all ten steps.
+#[test]
+fn steps_of_lite0() {
+    for golden in LITE0 {
+        let file = Golden::read(golden);
+        for (mode, statistics) in MODES {
+            let adamw = Method {
+                rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+                decay: 0.02,
+                clip: Some(1.0),
+                rates: Rates { head: 1e-3, last: 1e-4, middle: 1e-4, first: 1e-4 },
+                policy: Policy::whole(statistics),
+                momentum: 0.1,
+            };
+            let sgd = Method {
+                rule: Rule::Sgd { momentum: 0.9, nesterov: true },
+                decay: 5e-5,
+                rates: Rates { head: 0.01, last: 0.01, middle: 0.01, first: 0.01 },
+                ..adamw
+            };
+            for (name, method) in [("adamw", adamw), ("sgd", sgd)] {
+                let mut learner = Learner::new(&file.graph, lite0_parameters(&file), &method).unwrap();
+                let losses = |key: &str| -> Value { file.info[mode][format!("{name}{key}")].clone() };
+                let exact: Vec<f64> = serde_json::from_value(losses("64")).unwrap();
+                let float32: Vec<Vec<f64>> = serde_json::from_value(losses("32")).unwrap();
+                let deviation = |step: usize| {
+                    float32.iter().map(|run| (run[step] - exact[step]).abs()).fold(1e-5, f64::max)
+                };
+                for (step, &exact) in exact.iter().enumerate() {
+                    let (input, targets) = lite0_batch(step as u64);
+                    let loss = learner.step(&input, &targets, 0, 1.0);
+                    let steps = if golden == LITE0[0] { 0..10 } else { 0..step + 1 };
+                    let rounding = steps.map(deviation).fold(0.0, f64::max);
+                    let error = (loss - exact).abs();
+                    println!(
+                        "{golden} {mode} {name} {step}: {loss:.6}, float64 {exact:.6}, off by {error:.1e}, \
+                         PyTorch's float32 up to {rounding:.1e}"
+                    );
+                    assert!(
+                        error <= 3.0 * rounding,
+                        "{golden} {mode} {name}, step {step}: {loss}, expected {exact}"
+                    );
+                }
             }
         }
     }

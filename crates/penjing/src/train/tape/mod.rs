@@ -456,4 +456,33 @@ mod tests {
             }
         }
     }
+
+    /// Whichever way a batch's pixels are cut, frozen statistics give the sum of its images' gradients.
+    #[test]
+    fn a_batch_is_the_sum_of_its_images() {
+        let model = model::bundled().unwrap();
+        let gradients = |batch: usize, inputs: &[f32], slope: &[f32]| {
+            let graph = model.graph.with_input([batch, 96, 96, 3]).unwrap();
+            let parameters = Parameters::new(&graph, &model.weights).unwrap();
+            let mut tape = Tape::new(&graph, &Policy::whole(Statistics::Frozen)).unwrap();
+            let mut gradients = tape.gradients(&parameters);
+            tape.prepare(&parameters);
+            let images = inputs.chunks_exact(batch * 96 * 96 * 3).zip(slope.chunks_exact(batch * 1000));
+            for (input, slope) in images {
+                tape.input().copy_from_slice(input);
+                tape.forward(None);
+                tape.backward(slope, None, &mut gradients);
+            }
+            tape.finish(&parameters, &mut gradients);
+            (parameters, gradients)
+        };
+        let (input, slope) = (noise(8 * 96 * 96 * 3, 1), noise(8 * 1000, 2));
+        let (parameters, whole) = gradients(8, &input, &slope);
+        let (_, single) = gradients(1, &input, &slope);
+        for ((parameter, a), b) in parameters.list.iter().zip(&whole).zip(&single) {
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let off = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+            assert!(off <= 1e-4 * norm(&mut a.iter().copied()), "{}: {off} of {}", parameter.name, norm(&mut a.iter().copied()));
+        }
+    }
 }
