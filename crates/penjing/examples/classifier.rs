@@ -4,7 +4,13 @@
 use std::path::PathBuf;
 
 use penjing::{
-    Result, classifier::Classifier, data::Dataset, eval, model, progress::Quiet, threads::Threads, transfer,
+    Result,
+    classifier::Classifier,
+    data::Dataset,
+    eval, model,
+    progress::Quiet,
+    threads::Threads,
+    transfer::{self, plan::RecipeKind},
 };
 
 fn main() -> Result<()> {
@@ -14,7 +20,8 @@ fn main() -> Result<()> {
     let output = model::Output::new(&output, true)?;
     let photos = Dataset::open(&train, None)?;
     let backbone = model::bundled().expect("built with the backbone");
-    let trained = transfer::fit_head(&photos, &backbone, &transfer::Options::default(), &threads, &Quiet)?;
+    let options = transfer::Options { recipe: RecipeKind::Head, ..Default::default() };
+    let trained = transfer::train(&photos, &backbone, &options, &threads, &Quiet, None)?;
     let unseen = Dataset::open(&test, None)?;
     let judged =
         eval::evaluate(&Classifier::new(&trained.model)?, &unseen, unseen.samples.iter(), &threads, &Quiet)?;
