@@ -201,7 +201,7 @@ mod tests {
             let values = (0..self.width * self.height * self.channels).map(|_| {
                 state = state.wrapping_mul(1664525).wrapping_add(1013904223);
                 let value = (state >> 24) as u8;
-                if self.seed % 2 == 0 { 50 + value / 2 } else { value }
+                if self.seed.is_multiple_of(2) { 50 + value / 2 } else { value }
             });
             values.collect()
         }
