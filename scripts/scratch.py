@@ -6,7 +6,13 @@ usage: scratch.py [--part val|test] [--size PX] [--epochs N] [--seeds N] [NET...
 (run from the repository's root; needs torch, torchvision, timm; NET is mobilenet_v1_x0.25 or mobilenet_v2_x0.5)
 
 Prints top-1 on the 1,000 test photos for every seed, and the median. `--part val` learns from the first 80 photos of each
-class and tests on the other 20: size and epochs were chosen so.
+class and tests on the other 20: size and epochs were chosen so, from 32 and 64 px and 40 and 120 epochs. There 64 px was
+better than 32 by 1 to 7 points (V2) and by 3 or within the noise (V1), 120 epochs better than 40 by 2 to 10.
+
+The steps: AdamW at 2e-3 with decay 0.05 on weights of convolutions and the linear layer, none on biases and normalizations;
+batches of 32, the short last one dropped; the rate rises over the first 10 % of the steps, then falls by a cosine to 1 %;
+label smoothing 0.1, gradients clipped to norm 1; crops of 70 to 100 % of the area, mirrored half the time. Statistics of
+the normalizations follow with momentum 0.1. Tested on the whole photo.
 """
 import argparse
 import gzip
