@@ -6,7 +6,18 @@ usage: scratch.py [--part val|test] [--size PX] [--epochs N] [--seeds N] [NET...
 (run from the repository's root; needs torch, torchvision, timm; NET is mobilenet_v1_x0.25 or mobilenet_v2_x0.5)
 
 Prints top-1 on the 1,000 test photos for every seed, and the median. `--part val` learns from the first 80 photos of each
-class and tests on the other 20: size and epochs were chosen so.
+class and tests on the other 20 (one standard error is about 3 points). Medians there:
+
+                        32 px, 40 epochs    64 px, 40    32 px, 120    64 px, 120
+    mobilenet_v1_x0.25            75.0 %      72.5 %        80.0 %        82.5 %    three seeds
+    mobilenet_v2_x0.5             75.5 %      82.0 %        81.8 %        83.5 %    three, three, two, one
+
+Hence 64 px; 120 epochs are better and three times as slow.
+
+The steps: AdamW at 2e-3 with decay 0.05 on weights of convolutions and the linear layer, none on biases and normalizations;
+batches of 32, the short last one dropped; the rate rises over the first 10 % of the steps, then falls by a cosine to 1 %;
+label smoothing 0.1, gradients clipped to norm 1; crops of 70 to 100 % of the area, mirrored half the time. Statistics of
+the normalizations follow with momentum 0.1. Tested on the whole photo.
 """
 import argparse
 import gzip
@@ -115,7 +126,7 @@ def run(name, size, epochs, seed, learn, held_out):
 parser = argparse.ArgumentParser()
 parser.add_argument("--part", choices=["val", "test"], default="test")
 parser.add_argument("--size", type=int, default=64)
-parser.add_argument("--epochs", type=int, default=120)
+parser.add_argument("--epochs", type=int, default=40)
 parser.add_argument("--seeds", type=int, default=3)
 parser.add_argument("nets", nargs="*", default=list(NETS))
 args = parser.parse_args()
