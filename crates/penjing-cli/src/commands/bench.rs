@@ -15,7 +15,7 @@ use penjing::{
         optimizer::{Rates, Rule},
         parameters::Parameters,
         tape::{Policy, Statistics, Tape},
-        trainer::MICRO_BATCH,
+        trainer::AT_ONCE,
     },
     zoo::{self, Arch, Config},
 };
@@ -181,9 +181,9 @@ fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result
     let graph = arch.graph(&config)?;
     let parameters = Parameters::new(&graph, &zoo::random_weights(&graph, 0))?;
     let statistics = if args.frozen { Statistics::Frozen } else { Statistics::Batch };
-    let micro = if args.frozen { batch.min(MICRO_BATCH) } else { batch };
+    let at_once = if args.frozen { batch.min(AT_ONCE) } else { batch };
     let graph =
-        graph.with_input([micro, size, size, 3]).map_err(|error| Error::Unsupported(error.to_string()))?;
+        graph.with_input([at_once, size, size, 3]).map_err(|error| Error::Unsupported(error.to_string()))?;
     let method = Method {
         rule: Rule::Sgd { momentum: 0.9, nesterov: false },
         decay: 0.0,
@@ -196,7 +196,7 @@ fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result
     // Weights, gradients and the velocity.
     let planned_bytes = Tape::bytes(&graph, &method.policy, threads)? + 3 * 4 * values;
     let mut learner = Learner::new(&graph, parameters, &method)?;
-    let images = batch.div_ceil(micro) * micro;
+    let images = batch.div_ceil(at_once) * at_once;
     let inputs: Vec<f32> = (0..images * size * size * 3).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
     let mut targets = vec![0.0; images * args.classes as usize];
     for (image, row) in targets.chunks_exact_mut(args.classes as usize).enumerate() {

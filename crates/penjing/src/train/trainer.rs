@@ -34,6 +34,8 @@ pub struct Recipe {
     pub epochs: f64,
     /// Photos of a step.
     pub batch: usize,
+    /// Photos that go through the network at once: all of the batch with its own statistics.
+    pub at_once: usize,
     /// Height and width of the input while training, in pixels.
     pub size: usize,
     /// The optimizer.
@@ -141,7 +143,8 @@ pub struct Standing {
 /// What a run gave.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// The best weights on the photos to choose by; without such photos the last ones.
+    /// The weights at the end, or their moving average, whichever is better on the photos to choose by; of a run that
+    /// did not reach its end the best of all epochs. Without such photos the last weights.
     pub parameters: Parameters,
     /// Whether they are the moving average.
     pub average: bool,
@@ -175,6 +178,9 @@ impl std::fmt::Debug for Watch<'_> {
     }
 }
 
+/// Most bytes of decoded photos that are kept at hand; others are decoded again in every epoch.
+const PHOTOS_BYTES: u64 = 512 << 20;
+
 /// Set apart what is drawn from one seed.
 const DROPOUT: u64 = 0x6472_6f70;
 const BLENDING: u64 = 0x626c_656e;
@@ -192,14 +198,9 @@ impl Recipe {
         Method { rule, decay, clip, rates, policy, momentum }
     }
 
-    /// Photos of a step for so many photos in all.
-    pub fn batch_for(&self, photos: usize) -> usize {
-        self.batch.min(photos).max(1)
-    }
-
     /// Steps of an epoch: photos that do not fill a batch wait for another epoch.
     pub fn steps_per_epoch(&self, photos: usize) -> u64 {
-        (photos / self.batch_for(photos)).max(1) as u64
+        (photos / self.batch).max(1) as u64
     }
 
     /// All steps.
@@ -208,67 +209,64 @@ impl Recipe {
     }
 }
 
-/// Images that go through the tape at once. With frozen statistics the batch's images do not know each other, so few
-/// at a time take less memory; a batch's own statistics need all of it.
-///
-/// # Errors
-/// [`Error::Unsupported`] when not even the smallest batch fits into `memory` bytes.
-pub fn micro_batch(
-    graph: &Graph,
-    recipe: &Recipe,
-    photos: usize,
-    memory: u64,
-    threads: &Threads,
-) -> Result<usize> {
-    let batch = recipe.batch_for(photos);
-    let policy = recipe.method().policy;
-    let mut size = match recipe.statistics {
-        Statistics::Batch => batch,
-        Statistics::Frozen => batch.min(MICRO_BATCH),
-    };
-    loop {
-        let bytes = Tape::bytes(&sized(graph, size, recipe.size)?, &policy, threads)?;
-        if bytes <= memory {
-            return Ok(size);
+impl Recipe {
+    /// The recipe for so many photos and `memory` bytes. With frozen statistics the batch's photos do not know each
+    /// other, so few go through the network at once; with the batch's own statistics it is all of them, and the batch
+    /// shrinks until it fits.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when not even one photo at a time fits.
+    pub fn fitted(self, graph: &Graph, photos: usize, memory: u64, threads: &Threads) -> Result<Recipe> {
+        let batch = self.batch.min(photos).max(1);
+        let mut at_once = match self.statistics {
+            Statistics::Batch => batch,
+            // Equal parts of the batch.
+            Statistics::Frozen => batch.div_ceil(batch.div_ceil(AT_ONCE)),
+        };
+        let policy = self.method().policy;
+        loop {
+            let bytes = Tape::bytes(&sized(graph, at_once, self.size)?, &policy, threads)?;
+            if bytes <= memory {
+                break;
+            }
+            if at_once == 1 {
+                return Err(Error::Unsupported(format!(
+                    "training at {} px takes {} MB even for one photo at a time, but {} MB may be used; use a smaller \
+                     --size, or more --memory",
+                    self.size,
+                    bytes.div_ceil(1_000_000),
+                    memory / 1_000_000
+                )));
+            }
+            at_once = at_once.div_ceil(2);
         }
-        if size == 1 {
-            return Err(Error::Unsupported(format!(
-                "training at {} px takes {} MB even for one photo at a time, but {} MB are there; use a smaller --size",
-                recipe.size,
-                bytes.div_ceil(1_000_000),
-                memory / 1_000_000
-            )));
-        }
-        size = size.div_ceil(2);
+        let batch = match self.statistics {
+            Statistics::Batch => at_once,
+            Statistics::Frozen => batch.next_multiple_of(at_once),
+        };
+        Ok(Recipe { batch, at_once, ..self })
     }
 }
 
-/// Images whose maps stay near the cores.
-pub const MICRO_BATCH: usize = 8;
+/// Photos whose maps stay near the cores.
+pub const AT_ONCE: usize = 8;
 
 fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
     let [_, _, _, channels] = graph.input_shape().unwrap_or_default();
     graph.with_input([batch, size, size, channels]).map_err(|error| Error::Unsupported(error.to_string()))
 }
 
-/// Training images a second on this machine, photos at hand: the faster of two steps.
+/// Training images a second on this machine, photos at hand: the faster of two steps. The recipe is
+/// [`fitted`](Recipe::fitted).
 ///
 /// # Errors
-/// As [`micro_batch`].
-pub fn speed(
-    graph: &Graph,
-    weights: &Parameters,
-    recipe: &Recipe,
-    photos: usize,
-    memory: u64,
-    threads: &Threads,
-) -> Result<f64> {
-    let micro = micro_batch(graph, recipe, photos, memory, threads)?;
-    let graph = sized(graph, micro, recipe.size)?;
+/// [`Error::Unsupported`] when the network cannot be trained.
+pub fn speed(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
+    let graph = sized(graph, recipe.at_once, recipe.size)?;
     let mut learner = Learner::new(&graph, weights.clone(), &recipe.method())?;
     let classes = graph.output().map_or(0, |output| graph.shape(output)[3]);
     let inputs = vec![0.0; graph.input_shape().unwrap_or_default().iter().product()];
-    let targets = vec![1.0 / classes as f32; micro * classes];
+    let targets = vec![1.0 / classes as f32; recipe.at_once * classes];
     let seconds = threads.install(|| {
         let mut step = || {
             let began = Instant::now();
@@ -277,7 +275,7 @@ pub fn speed(
         };
         step().min(step())
     });
-    Ok(micro as f64 / seconds)
+    Ok(recipe.at_once as f64 / seconds)
 }
 
 /// The contract for another size of the input.
@@ -300,7 +298,7 @@ pub fn train(
     threads: &Threads,
     watch: &mut Watch,
 ) -> Result<Trained> {
-    threads.install(|| Run::new(job, start, resume, threads)?.run(watch))
+    threads.install(|| Run::new(job, start, resume)?.run(watch))
 }
 
 struct Run<'a> {
@@ -317,22 +315,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        job: &'a Job<'a>,
-        start: Parameters,
-        resume: Option<(Standing, Tensors<'_>)>,
-        threads: &Threads,
-    ) -> Result<Self> {
+    fn new(job: &'a Job<'a>, start: Parameters, resume: Option<(Standing, Tensors<'_>)>) -> Result<Self> {
         let recipe = job.recipe;
         let photos = job.learn.len();
-        let micro = micro_batch(job.graph, recipe, photos, job.memory, threads)?;
-        // With the batch's own statistics the batch is what fits.
-        let batch = match recipe.statistics {
-            Statistics::Batch => micro,
-            Statistics::Frozen => recipe.batch_for(photos).next_multiple_of(micro),
-        };
         let pixels = contract(job.pixels, recipe.size);
-        let memory = job.memory / 4;
+        let memory = PHOTOS_BYTES.min(job.memory / 4);
         let feed = |photos: &[Photo], pixels: Pixels, augment| {
             Feed::new(
                 photos.to_vec(),
@@ -345,7 +332,7 @@ impl<'a> Run<'a> {
             )
         };
         let steps = recipe.steps(photos);
-        let learner = Learner::new(&sized(job.graph, micro, recipe.size)?, start, &recipe.method())?;
+        let learner = Learner::new(&sized(job.graph, recipe.at_once, recipe.size)?, start, &recipe.method())?;
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
             feed: feed(&job.learn, pixels, recipe.augment),
@@ -355,7 +342,7 @@ impl<'a> Run<'a> {
             schedule: Schedule { steps, warmup: recipe.warmup, floor: recipe.floor },
             standing: Standing::default(),
             best: None,
-            batch,
+            batch: recipe.batch,
             per_epoch: recipe.steps_per_epoch(photos),
             job,
         };
@@ -443,7 +430,7 @@ impl<'a> Run<'a> {
         if order.0 != epoch {
             *order = (epoch, self.feed.order(epoch));
         }
-        // Fewer photos than a whole number of micro-batches: the first ones are seen again.
+        // Where there are fewer photos than a batch takes, the first ones are seen again.
         (0..self.batch).map(|i| order.1[(within * self.batch + i) % order.1.len()]).collect()
     }
 
@@ -471,6 +458,11 @@ impl<'a> Run<'a> {
         let (sum, steps) = std::mem::take(&mut self.standing.loss);
         let mut record = EpochRecord { epoch, loss: sum / steps as f64, raw: None, average: None };
         if !self.job.judge.is_empty() {
+            // What the schedule's end gives is what counts: before it the rate is still high, and the best of many
+            // epochs would owe something to chance.
+            if self.standing.step == self.schedule.steps {
+                self.standing.best = None;
+            }
             let scores = self.scores()?;
             for (average, score) in [false, true].into_iter().zip(scores) {
                 *(if average { &mut record.average } else { &mut record.raw }) = Some(score);

@@ -52,14 +52,14 @@ struct State {
     seconds: f64,
 }
 
-/// What the run that judges has shown.
+/// What the run that judges has shown; scores are of the photos that were held out of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Judged {
     score: Score,
+    /// The head's, on the same photos: the mean negative log-likelihood is under its own temperature.
+    head: Score,
     temperature: f64,
-    /// Mean negative log-likelihood under the temperature.
-    calibrated: f64,
     /// Whether the moving average was the best.
     average: bool,
     history: Vec<EpochRecord>,
@@ -136,6 +136,7 @@ impl<'a> Work<'a> {
             ("--seed", options.seed.to_string()),
             ("--recipe", format!("{:?}", options.recipe).to_lowercase()),
             ("--epochs", options.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
+            ("--memory", options.memory.map_or("what is there".into(), |bytes| bytes.to_string())),
             ("--time", options.time.map_or("unlimited".into(), |time| format!("{} s", time.as_secs()))),
             ("--views", options.views.map_or("by the data".into(), |views| views.to_string())),
             ("--balance", options.balance.map_or("by the data".into(), |balance| balance.to_string())),
@@ -153,26 +154,29 @@ impl<'a> Work<'a> {
         self.options.memory.unwrap_or_else(memory::available)
     }
 
-    /// The recipe shortened to the time that is left for so many looks at photos an epoch; `None` when that would be no
-    /// training any more.
-    fn within_time(&self, recipe: Recipe, photos: usize) -> Result<Option<Recipe>> {
+    /// The recipe for the memory at hand, and shortened to the time that is left: `looks` photos an epoch, of which
+    /// `photos` make batches. `None` when that would be no training any more.
+    fn fitted(&self, recipe: Recipe, graph: &Graph, photos: usize, looks: usize) -> Result<Option<Recipe>> {
+        let wished = recipe.batch.min(photos);
+        let recipe = recipe.fitted(graph, photos, self.memory(), self.threads)?;
+        if recipe.batch < wished {
+            self.progress.notice(&format!(
+                "batches of {} photos instead of {wished}: more do not fit into {} MB",
+                recipe.batch,
+                self.memory() / 1_000_000
+            ));
+        }
         let Some(limit) = self.options.time else { return Ok(Some(recipe)) };
-        let (graph, name) = with_classes(self.backbone, self.survey.data.classes.len())?;
-        let mut weights = self.backbone.weights.clone();
-        let fresh = fresh_weights(&graph, 0)
-            .into_iter()
-            .filter(|(key, _)| key.rsplit_once('.').is_some_and(|(layer, _)| layer == name));
-        weights.extend(fresh);
-        let parameters = Parameters::new(&graph, &weights)?;
-        let speed = trainer::speed(&graph, &parameters, &recipe, photos, self.memory(), self.threads)?;
+        let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
+        let speed = trainer::speed(graph, &parameters, &recipe, self.threads)?;
         let left = limit.as_secs_f64() - self.seconds();
         // Decoding, validation and writing take their part.
-        let epochs = (left * 0.85 * speed / photos as f64).min(recipe.epochs);
+        let epochs = (left * 0.85 * speed / looks as f64).min(recipe.epochs);
         if epochs < SHORTEST {
             self.progress.notice(&format!(
                 "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch)",
                 left.max(0.0),
-                photos as f64 / speed / 0.85
+                looks as f64 / speed / 0.85
             ));
             return Ok(None);
         }
@@ -279,7 +283,8 @@ pub(super) fn refine(
         }
         None => {
             let recipe = facts.recipe(kind, options.epochs, options.balance);
-            match work.within_time(recipe, others.len() + survey.kept.len())? {
+            let (graph, _) = with_classes(backbone, facts.classes)?;
+            match work.fitted(recipe, &graph, others.len(), others.len() + survey.kept.len())? {
                 Some(recipe) => recipe,
                 None => return Ok(()),
             }
@@ -322,12 +327,17 @@ pub(super) fn refine(
             (temperature, calibration::mean_surprise(logits, &labels, facts.classes, temperature))
         };
         let (temperature, nll) = calibrated(&run.logits);
-        let (_, head_nll) = calibrated(&fit.logits_of(&held));
-        let wins = nll < head_nll || options.recipe != RecipeKind::Auto;
+        let head_logits = fit.logits_of(&held);
+        let score = |logits: &[f32], nll| Score {
+            nll,
+            ..trainer::score(logits, &survey.photos(&held), facts.classes)
+        };
+        let head = score(&head_logits, calibrated(&head_logits).1);
+        let wins = nll < head.nll || options.recipe != RecipeKind::Auto;
         judged = Some(Judged {
-            score: trainer::score(&run.logits, &survey.photos(&held), facts.classes),
+            score: score(&run.logits, nll),
+            head,
             temperature,
-            calibrated: nll,
             average: run.average,
             history: run.history,
             // What has not lasted an epoch has not been judged.
@@ -337,11 +347,12 @@ pub(super) fn refine(
         best = Some(run.parameters);
     }
     let (Some(judged), Some(best)) = (judged, best) else { return Ok(()) };
-    trained.candidates[0].chosen = !judged.chosen;
+    let head = &mut trained.candidates[0];
+    (head.val_top1, head.val_nll, head.chosen) = (judged.head.top1, judged.head.nll, !judged.chosen);
     trained.candidates.push(Candidate {
         name: title(kind).into(),
         val_top1: judged.score.top1,
-        val_nll: judged.calibrated,
+        val_nll: judged.score.nll,
         seconds: judged.seconds,
         chosen: judged.chosen,
     });
@@ -443,7 +454,7 @@ pub(super) fn scratch(
         }
         None => {
             let recipe = facts.recipe(RecipeKind::Scratch, options.epochs, options.balance);
-            let recipe = work.within_time(recipe, others.len())?.ok_or_else(|| {
+            let recipe = work.fitted(recipe, &graph, others.len(), others.len())?.ok_or_else(|| {
                 Error::Unsupported(
                     "the time limit is too short to train a network from random weights; raise --time".into(),
                 )

@@ -121,6 +121,7 @@ impl Facts {
         Recipe {
             epochs: f64::from(epochs.unwrap_or_else(|| self.epochs(scratch))),
             batch: BATCH,
+            at_once: BATCH,
             size: if statistics == Statistics::Batch { self.size } else { training_size(self.size) },
             rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
             decay: if scratch { 0.05 } else { 0.02 },

@@ -482,7 +482,12 @@ mod tests {
         for ((parameter, a), b) in parameters.list.iter().zip(&whole).zip(&single) {
             let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
             let off = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
-            assert!(off <= 1e-4 * norm(&mut a.iter().copied()), "{}: {off} of {}", parameter.name, norm(&mut a.iter().copied()));
+            assert!(
+                off <= 1e-4 * norm(&mut a.iter().copied()),
+                "{}: {off} of {}",
+                parameter.name,
+                norm(&mut a.iter().copied())
+            );
         }
     }
 }
