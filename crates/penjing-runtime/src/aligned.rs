@@ -20,20 +20,20 @@ impl Aligned {
         Aligned { values, start }
     }
 
-    /// Number of values.
-    pub fn len(&self) -> usize {
-        self.values.len() - LINE / size_of::<f32>()
+    /// Past the last value.
+    fn end(&self) -> usize {
+        self.start + self.values.len() - LINE / size_of::<f32>()
     }
 
     /// The values.
     pub fn get(&self) -> &[f32] {
-        &self.values[self.start..self.start + self.len()]
+        &self.values[self.start..self.end()]
     }
 
     /// The values, to be changed.
     pub fn get_mut(&mut self) -> &mut [f32] {
-        let len = self.len();
-        &mut self.values[self.start..self.start + len]
+        let end = self.end();
+        &mut self.values[self.start..end]
     }
 }
 

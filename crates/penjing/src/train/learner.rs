@@ -100,3 +100,97 @@ impl Learner {
         loss
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use penjing_runtime::graph::NodeId;
+
+    use super::*;
+    use crate::{
+        threads::Threads,
+        train::parameters::Kind,
+        zoo::{Arch, Config, fresh_weights},
+    };
+
+    const SIZE: usize = 32;
+    const CLASSES: usize = 3;
+
+    fn graph(batch: usize) -> Graph {
+        let (arch, width) = Arch::named("mobilenet_v2_x0.35").unwrap();
+        let config = Config { width, size: SIZE, ..arch.config(CLASSES) };
+        arch.graph(&config).unwrap().with_input([batch, SIZE, SIZE, 3]).unwrap()
+    }
+
+    fn method(policy: Policy) -> Method {
+        Method {
+            rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            decay: 0.02,
+            clip: Some(1.0),
+            rates: Rates { head: 1e-3, last: 1e-3, middle: 1e-3, first: 1e-3 },
+            policy,
+            momentum: 0.1,
+        }
+    }
+
+    /// The weights before and after some steps on `batch` photos, `at_once` of them going through together.
+    fn learnt(policy: Policy, batch: usize, at_once: usize, threads: usize) -> [Parameters; 2] {
+        let graph = graph(at_once);
+        let start = Parameters::new(&graph, &fresh_weights(&graph, 1)).unwrap();
+        let mut learner = Learner::new(&graph, start.clone(), &method(policy)).unwrap();
+        let mut random = SplitMix64::new(5);
+        let inputs: Vec<f32> =
+            (0..batch * SIZE * SIZE * 3).map(|_| random.uniform() as f32 * 2.0 - 1.0).collect();
+        let mut targets = vec![0.0; batch * CLASSES];
+        for (image, row) in targets.chunks_exact_mut(CLASSES).enumerate() {
+            loss::smoothed(image % CLASSES, 0.0, row);
+        }
+        let threads = Threads::new(Some(threads)).unwrap();
+        threads.install(|| {
+            for step in 0..4 {
+                assert!(learner.step(&inputs, &targets, step, 1.0).is_finite());
+            }
+        });
+        [start, learner.parameters]
+    }
+
+    #[test]
+    fn what_is_frozen_keeps_every_bit() {
+        let whole = graph(1);
+        let first = whole.nodes().iter().position(|node| node.name.starts_with("blocks.9")).unwrap();
+        let learnt_layer = |name: &str| {
+            let layer = name.rsplit_once('.').unwrap().0;
+            whole.nodes().iter().position(|node| node.name == layer).unwrap() >= first
+        };
+        for statistics in [Statistics::Frozen, Statistics::Batch] {
+            let [before, after] = learnt(Policy { statistics, first }, 4, 4, 1);
+            for (before, after) in before.list.iter().zip(&after.list) {
+                let moves = learnt_layer(&before.name)
+                    && (before.kind.is_learnt() || statistics == Statistics::Batch);
+                assert_eq!(before.values != after.values, moves, "{statistics:?} {}", before.name);
+            }
+        }
+        assert!(NodeId::index(whole.output().unwrap()) > first);
+    }
+
+    #[test]
+    fn a_photo_alone_teaches_something() {
+        for statistics in [Statistics::Frozen, Statistics::Batch] {
+            let [before, after] = learnt(Policy::whole(statistics), 1, 1, 2);
+            let moved = before
+                .list
+                .iter()
+                .zip(&after.list)
+                .filter(|(a, b)| a.kind == Kind::Weight && a.values != b.values);
+            assert!(moved.count() > 10, "{statistics:?}");
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        for (statistics, at_once) in [(Statistics::Frozen, 2), (Statistics::Batch, 6)] {
+            let [one, two, five] =
+                [1, 2, 5].map(|threads| learnt(Policy::whole(statistics), 6, at_once, threads));
+            assert!(one == two && one == five, "{statistics:?}");
+        }
+    }
+}

@@ -430,7 +430,7 @@ mod tests {
             let mut gradients = tape.gradients(&parameters);
             tape.backward(&slope, None, &mut gradients);
             tape.finish(&parameters, &mut gradients);
-            for index in 0..parameters.list.len() {
+            for (index, gradient) in gradients.iter().enumerate() {
                 if !parameters.list[index].kind.is_learnt() {
                     continue;
                 }
@@ -444,9 +444,9 @@ mod tests {
                 let step = 2e-3;
                 let slope = (at(step) - at(-step)) / f64::from(2.0 * step);
                 parameters.list[index].values = before;
-                let products = gradients[index].iter().zip(&direction);
+                let products = gradient.iter().zip(&direction);
                 let along: f64 = products.map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
-                let norm = gradients[index].iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+                let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
                 let name = &parameters.list[index].name;
                 assert!(
                     (slope - along).abs() < 0.02 * norm + 2e-4,
