@@ -115,7 +115,11 @@ impl Facts {
             (false, true) => 5e-5,
             (false, false) => 0.02,
         };
-        let augment = Augment::recommended(self.photos as f64 / self.classes as f64);
+        let augment = match scratch {
+            // A light network that starts from nothing has little to spare for photos that are hard to tell.
+            true => Augment { scale: 0.7, jitter: 0.0, ..Augment::recommended(f64::INFINITY) },
+            false => Augment::recommended(self.photos as f64 / self.classes as f64),
+        };
         let steps_per_epoch = (self.photos / BATCH).max(1) as f32;
         Recipe {
             epochs: f64::from(epochs.unwrap_or_else(|| self.epochs(scratch))),
