@@ -102,6 +102,13 @@ pub fn read(path: &Path, limits: &Limits) -> crate::Result<Photo> {
     decode(&read_bytes(path, limits)?, limits).map_err(|e| Error::data(path, e.to_string()))
 }
 
+/// Columns and rows of the photo at `path` as it is stored, read from its beginning; `None` for what is no photo.
+pub fn dimensions(path: &Path) -> Option<[u32; 2]> {
+    let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+    let (width, height) = quietly(|| reader.into_dimensions().ok()).flatten()?;
+    Some([width, height])
+}
+
 /// The bytes of the photo at `path`, not more than `limits.max_file_bytes`.
 pub(crate) fn read_bytes(path: &Path, limits: &Limits) -> crate::Result<Vec<u8>> {
     let io = |e| Error::io(path, "read the photo", e);

@@ -79,6 +79,21 @@ impl Parameters {
         self.list.iter().map(tensor).collect()
     }
 
+    /// The values on the way from `start` to these: 0 gives the start, 1 these (WiSE-FT, arXiv 2109.01903).
+    ///
+    /// # Panics
+    /// If `start` is of another network.
+    pub fn between(&self, start: &Parameters, share: f32) -> Parameters {
+        assert_eq!(self.list.len(), start.list.len(), "parameters of another network");
+        let mut between = self.clone();
+        for (parameter, start) in between.list.iter_mut().zip(&start.list) {
+            for (value, start) in parameter.values.iter_mut().zip(&start.values) {
+                *value = start + share * (*value - start);
+            }
+        }
+        between
+    }
+
     /// Place of the parameter of this name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.list.iter().position(|parameter| parameter.name == name)

@@ -18,10 +18,12 @@ use crate::{
     Error, Result,
     data::Dataset,
     progress::Progress,
+    runner::Runner,
     threads::Threads,
     train::{
+        augment::Augment,
         checkpoint::{self, Checkpoint, Identity, Tensors},
-        feed::Photo,
+        feed::{Feed, Photo},
         log::{Event, Log},
         memory,
         parameters::Parameters,
@@ -62,6 +64,8 @@ struct Judged {
     temperature: f64,
     /// Whether the moving average was the best.
     average: bool,
+    /// How far from the start to the end of training the network is.
+    share: f32,
     history: Vec<EpochRecord>,
     chosen: bool,
     seconds: f64,
@@ -148,6 +152,17 @@ impl<'a> Work<'a> {
 
     fn seconds(&self) -> f64 {
         self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    /// Logits of photos as they are.
+    fn logits(&self, graph: &Graph, parameters: &Parameters, places: &[usize]) -> Result<Vec<f32>> {
+        let photos = self.survey.photos(places);
+        let pixels = &self.backbone.pixels;
+        let classes = self.survey.data.classes.len();
+        let feed = Feed::new(photos.clone(), classes, pixels.clone(), Augment::NONE, 0.0, 0, 0);
+        let runner = Runner::new(graph, &parameters.to_weights(), pixels, 1)?;
+        let [logits] = self.threads.install(|| trainer::judge(&feed, &photos, &[runner]))?;
+        Ok(logits)
     }
 
     fn memory(&self) -> u64 {
@@ -267,7 +282,7 @@ pub(super) fn refine(
                 progress.notice(&why);
                 return Ok(());
             }
-            facts.kind()
+            RecipeKind::Finetune
         }
         kind => kind,
     };
@@ -304,7 +319,8 @@ pub(super) fn refine(
         let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
         let (graph, weights) = graft(backbone, &head)?;
         let photos = [survey.photos(&others), survey.photos(&held)];
-        let parameters = Parameters::new(&graph, &weights)?;
+        let start = Parameters::new(&graph, &weights)?;
+        let parameters = start.clone();
         let run = work.run(
             "training",
             &recipe,
@@ -326,25 +342,39 @@ pub(super) fn refine(
             let temperature = calibration::temperature(logits, &labels, facts.classes);
             (temperature, calibration::mean_surprise(logits, &labels, facts.classes, temperature))
         };
+        // Some of the way from the start may be better than all of it.
         let (temperature, nll) = calibrated(&run.logits);
+        let mut ended = Ended { network: run.parameters, logits: run.logits, share: 1.0, temperature, nll };
+        if !run.interrupted && run.stopped.is_none() {
+            let last = ended.network.clone();
+            for share in SHARES {
+                let network = last.between(&start, share);
+                let logits = work.logits(&graph, &network, &held)?;
+                let (temperature, nll) = calibrated(&logits);
+                if nll < ended.nll {
+                    ended = Ended { network, logits, share, temperature, nll };
+                }
+            }
+        }
         let head_logits = fit.logits_of(&held);
         let score = |logits: &[f32], nll| Score {
             nll,
             ..trainer::score(logits, &survey.photos(&held), facts.classes)
         };
         let head = score(&head_logits, calibrated(&head_logits).1);
-        let wins = nll < head.nll || options.recipe != RecipeKind::Auto;
+        let wins = ended.nll < head.nll || options.recipe != RecipeKind::Auto;
         judged = Some(Judged {
-            score: score(&run.logits, nll),
+            score: score(&ended.logits, ended.nll),
             head,
-            temperature,
+            temperature: ended.temperature,
+            share: ended.share,
             average: run.average,
             history: run.history,
             // What has not lasted an epoch has not been judged.
             chosen: wins && run.best.is_some(),
             seconds: work.seconds() - before,
         });
-        best = Some(run.parameters);
+        best = Some(ended.network);
     }
     let (Some(judged), Some(best)) = (judged, best) else { return Ok(()) };
     let head = &mut trained.candidates[0];
@@ -362,12 +392,12 @@ pub(super) fn refine(
     if judged.chosen && unfinished.is_none() && judged.is_whole(&recipe) {
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let parameters = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
+        let start = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
         let keep = Some((&judged, &best));
-        let run =
-            work.run("all photos", &recipe, photos, &graph, parameters, keep, resume, log.as_deref_mut())?;
+        let from = start.clone();
+        let run = work.run("all photos", &recipe, photos, &graph, from, keep, resume, log.as_deref_mut())?;
         match (&run.stopped, run.interrupted) {
-            (None, false) => weights = run.parameters.to_weights(),
+            (None, false) => weights = run.parameters.between(&start, judged.share).to_weights(),
             (Some(why), _) => {
                 progress.notice(&format!(
                     "{why} when learning from all photos; the network that was judged is kept"
@@ -379,6 +409,12 @@ pub(super) fn refine(
     if judged.chosen {
         let mut steps = vec![trained.model.provenance.recipe.last().cloned().unwrap_or_default()];
         steps.push(describe(kind, &recipe));
+        if judged.share < 1.0 {
+            steps.push(format!(
+                "weights {} of the way from that head's network to the trained one",
+                judged.share
+            ));
+        }
         let top1 = judged.score.top1;
         trained.model = assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
         trained.val_top1 = top1;
@@ -402,6 +438,18 @@ pub(super) fn refine(
     }
     Ok(())
 }
+
+/// A trained network on photos it has not learnt from.
+struct Ended {
+    network: Parameters,
+    logits: Vec<f32>,
+    share: f32,
+    temperature: f64,
+    nll: f64,
+}
+
+/// How far from start to end networks are tried, beside the end itself.
+const SHARES: [f32; 3] = [0.75, 0.5, 0.25];
 
 /// Where the judged network stands among kept tensors.
 const JUDGED: &str = "judged";

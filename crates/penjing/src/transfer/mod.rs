@@ -165,7 +165,14 @@ pub fn train(
         );
         return Err(Error::data(&data.root, what));
     }
-    let adapted = adapt::adapt(backbone, &options.input)?;
+    let small = plan::size_for(data, options, backbone.pixels.height.min(backbone.pixels.width));
+    if let Some(size) = small {
+        progress.notice(&format!(
+            "the photos are small, so the network sees them at {size} px; --size says otherwise"
+        ));
+    }
+    let input = Input { size: options.input.size.or(small), ..options.input.clone() };
+    let adapted = adapt::adapt(backbone, &input)?;
     if options.recipe == RecipeKind::Scratch {
         return finetune::scratch(data, &adapted, options, began, threads, progress, log);
     }

@@ -3,12 +3,16 @@
 use penjing_runtime::file::Model;
 use serde::{Deserialize, Serialize};
 
-use crate::train::{
-    augment::Augment,
-    mix::Mix,
-    optimizer::{Rates, Rule},
-    tape::Statistics,
-    trainer::Recipe,
+use super::{Options, survey::learnable};
+use crate::{
+    data::{Dataset, decode},
+    train::{
+        augment::Augment,
+        mix::Mix,
+        optimizer::{Rates, Rule},
+        tape::Statistics,
+        trainer::Recipe,
+    },
 };
 
 /// What is learnt.
@@ -60,14 +64,9 @@ impl Facts {
         }
     }
 
-    /// Below this the backbone's features do not fit the photos well.
+    /// Whether the backbone's features do not fit the photos well.
     fn is_far(&self) -> bool {
         self.head_top1 < 0.85
-    }
-
-    /// From here on they fit very well.
-    fn is_near(&self) -> bool {
-        self.head_top1 >= 0.95
     }
 
     /// Why the head alone is enough, if it is: too few photos to learn more from or to see a difference, or nothing left
@@ -88,15 +87,6 @@ impl Facts {
         })
     }
 
-    /// The kind that `auto` tries beside the head.
-    pub fn kind(&self) -> RecipeKind {
-        if self.is_far() && self.photos >= FEWEST_FOR_STATISTICS {
-            RecipeKind::Full
-        } else {
-            RecipeKind::Finetune
-        }
-    }
-
     /// The recipe of a kind.
     pub fn recipe(&self, kind: RecipeKind, epochs: Option<u32>, balance: Option<f64>) -> Recipe {
         let statistics = match kind {
@@ -104,17 +94,23 @@ impl Facts {
             RecipeKind::Auto | RecipeKind::Head | RecipeKind::Finetune => Statistics::Frozen,
         };
         let scratch = kind == RecipeKind::Scratch;
-        let body = if self.is_near() {
-            1.0
-        } else if self.is_far() {
-            5.0 / 3.0
+        // Adam's measure of the gradients' size needs more steps than a few hundred photos give.
+        let few = self.photos < FEWEST_FOR_ADAM && !scratch;
+        let rule = if few {
+            Rule::Sgd { momentum: 0.9, nesterov: true }
         } else {
-            4.0 / 3.0
+            Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 }
         };
-        let rates = if scratch {
-            Rates { head: 2e-3, last: 2e-3, middle: 2e-3, first: 2e-3 }
-        } else {
-            Rates { head: 1e-3, last: 3e-4 * body, middle: 3e-4 * body, first: 3e-4 * body }
+        let rate = match (scratch, few) {
+            (true, _) => 2e-3,
+            (false, true) => 1e-2,
+            (false, false) if self.is_far() && self.photos >= FEWEST_FOR_HIGH_RATE => 5e-4,
+            (false, false) => 3e-4,
+        };
+        let decay = match (scratch, few) {
+            (true, _) => 0.05,
+            (false, true) => 5e-5,
+            (false, false) => 0.02,
         };
         let augment = Augment::recommended(self.photos as f64 / self.classes as f64);
         let steps_per_epoch = (self.photos / BATCH).max(1) as f32;
@@ -123,20 +119,21 @@ impl Facts {
             batch: BATCH,
             at_once: BATCH,
             size: if statistics == Statistics::Batch { self.size } else { training_size(self.size) },
-            rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-            decay: if scratch { 0.05 } else { 0.02 },
+            rule,
+            decay,
             clip: Some(1.0),
-            rates,
+            rates: Rates { head: rate, last: rate, middle: rate, first: rate },
             warmup: 0.1,
             floor: 0.01,
-            smoothing: 0.1,
+            // The head was fitted to plain labels; smoothing would first teach it to be less sure.
+            smoothing: if scratch { 0.1 } else { 0.0 },
             augment: Augment { flip: augment.flip && self.mirrors, ..augment },
             mix: Mix { mixup: 0.0, cutmix: 0.0 },
             balance: balance.unwrap_or(if self.largest > 3 * self.smallest { 0.5 } else { 0.0 }),
             statistics,
             momentum: if scratch { 0.1 } else { (10.0 / steps_per_epoch).clamp(0.01, 0.1) },
             first: 0,
-            half_life: 0.05,
+            half_life: if few { 0.25 } else { 0.05 },
         }
     }
 
@@ -144,18 +141,41 @@ impl Facts {
         if scratch {
             return (400_000 / self.photos.max(1)).clamp(10, 200) as u32;
         }
-        let epochs = match self.photos {
-            0..1_000 => 6,
+        match self.photos {
+            0..FEWEST_FOR_ADAM => 6,
+            FEWEST_FOR_ADAM..1_000 => 5,
             1_000..5_000 => 8,
             5_000..20_000 => 6,
             _ => 4,
-        };
-        if self.is_far() { epochs + epochs / 2 } else { epochs }
+        }
     }
 }
 
+/// Another input size for photos so small that the backbone's would only show their blur, where there are enough of
+/// them to train the whole network; `None` for the backbone's own.
+pub fn size_for(data: &Dataset, options: &Options, size: usize) -> Option<usize> {
+    let whole = matches!(options.recipe, RecipeKind::Auto | RecipeKind::Finetune | RecipeKind::Full);
+    let photos = learnable(data);
+    if options.input.size.is_some() || !whole || photos.len() < FEWEST_FOR_SMALL || size <= SMALL_SIZE {
+        return None;
+    }
+    let looked_at = photos.iter().step_by((photos.len() / LOOKED_AT).max(1));
+    let mut sides: Vec<u32> =
+        looked_at.filter_map(|sample| decode::dimensions(&sample.path)).map(|[w, h]| w.min(h)).collect();
+    sides.sort_unstable();
+    sides.get(sides.len() / 2).is_some_and(|&side| side < SMALL_SIDE).then_some(SMALL_SIZE)
+}
+
+/// Photos are small when half of them have a side below this.
+const SMALL_SIDE: u32 = 96;
+/// What they are seen at (Big Transfer, arXiv 1912.11370).
+const SMALL_SIZE: usize = 128;
+const FEWEST_FOR_SMALL: usize = 1_000;
+const LOOKED_AT: usize = 101;
+
 const FEWEST: usize = 100;
-const FEWEST_FOR_STATISTICS: usize = 1_000;
+const FEWEST_FOR_ADAM: usize = 500;
+const FEWEST_FOR_HIGH_RATE: usize = 1_000;
 const BATCH: usize = 32;
 
 /// A network trained on crops sees things larger than it will in use, so it is trained at about 0.86 of the size
@@ -186,9 +206,6 @@ mod tests {
         assert!(facts(200, 1.0).head_is_enough().is_some());
         assert!(facts(200, 0.995).head_is_enough().is_some());
         assert_eq!(facts(200, 0.97).head_is_enough(), None);
-        assert_eq!(facts(5000, 0.7).kind(), RecipeKind::Full);
-        assert_eq!(facts(900, 0.7).kind(), RecipeKind::Finetune);
-        assert_eq!(facts(5000, 0.9).kind(), RecipeKind::Finetune);
     }
 
     #[test]
