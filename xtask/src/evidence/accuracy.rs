@@ -177,6 +177,15 @@ impl Bench<'_> {
 
     fn penjing(&self, cell: &Cell, data: &Path, seed: u64) -> Result<Value> {
         let model = self.scratch.join(format!("{}.penjing", cell.name().replace('/', "-")));
+        // A run that was killed here may have left its state: this one is to be measured whole.
+        for left in [model.clone(), model.with_extension("penjing.part")] {
+            match std::fs::remove_file(&left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", left.display()));
+                }
+                _ => {}
+            }
+        }
         let mut train = Command::new(&self.penjing);
         train.arg("train").arg(data.join("train")).arg("-o").arg(&model);
         train.args(["--seed", &seed.to_string(), "--no-cache", "--force", "--json"]).args(cell.set.flags);
@@ -245,7 +254,9 @@ fn table(cells: &[Value]) -> Result<String> {
         let number = |key: &str| cell[key].as_u64().map_or(String::new(), |number| number.to_string());
         let memory = cell["peak_rss_bytes"].as_f64().map_or(String::new(), |b| format!("{:.0} MB", b / 1e6));
         let seconds = cell["seconds"].as_f64().map_or(String::new(), |seconds| format!("{seconds:.1}"));
-        let recipe = cell["train"]["recipe"].as_str().unwrap_or_default();
+        let candidates = cell["train"]["candidates"].as_array();
+        let chosen = candidates.and_then(|all| all.iter().find(|candidate| candidate["chosen"] == true));
+        let recipe = chosen.and_then(|candidate| candidate["name"].as_str()).unwrap_or_default();
         let commit = cell["machine"]["commit"].as_str().unwrap_or_default();
         let dirty = if cell["machine"]["dirty"] == true { " + changes" } else { "" };
         let row = [
@@ -304,7 +315,7 @@ mod tests {
     fn a_run_is_a_row() {
         let ours = json!({
             "set": "flowers12", "who": "penjing", "seed": 2, "val_top1": 0.975, "test_top1": 0.9625, "n": 240,
-            "seconds": 12.345, "peak_rss_bytes": 123_456_789, "train": {"recipe": "finetune"},
+            "seconds": 12.345, "peak_rss_bytes": 123_456_789, "train": {"candidates": [{"name": "head", "chosen": false}, {"name": "finetune", "chosen": true}]},
             "machine": {"commit": "abc1234", "dirty": true},
         });
         let theirs = json!({"set": "flowers12", "who": "pytorch-head", "seed": 0, "test_top1": 0.95});

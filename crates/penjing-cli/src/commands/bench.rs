@@ -194,7 +194,7 @@ fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result
     };
     let values = parameters.len() as u64;
     // Weights, gradients and the velocity.
-    let planned_bytes = Tape::bytes(&graph, &method.policy, threads)? + 3 * 4 * values;
+    let planned_bytes = Tape::bytes(&graph, &method.policy)? + 3 * 4 * values;
     let mut learner = Learner::new(&graph, parameters, &method)?;
     let images = batch.div_ceil(at_once) * at_once;
     let inputs: Vec<f32> = (0..images * size * size * 3).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();

@@ -277,8 +277,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     let mut trained = trained?;
     drop(backbone);
-    let has_trained = trained.interrupted || !trained.history.is_empty();
-    if !has_trained {
+    if !(trained.network || trained.interrupted) {
         spare(&part, args.force)?;
     }
     let size = output.save(&trained.model)?;

@@ -102,7 +102,9 @@ fn a_killed_run_goes_on_and_ends_as_if_nothing_had_happened() {
         ran.json();
         assert!(place.read(MODEL) == expected, "{recipe}: the model differs");
         std::fs::remove_file(place.at(MODEL)).unwrap();
-        assert_eq!(place.names("."), ["cache", "photos"], "{recipe}");
+        // What was being written when the process was killed may lie there still.
+        let names = place.names(".").into_iter().filter(|name| !name.starts_with(".penjing-"));
+        assert_eq!(names.collect::<Vec<_>>(), ["cache", "photos"], "{recipe}");
     }
 }
 

@@ -61,8 +61,8 @@ fn a_recipe_does_what_its_name_says() {
         assert_eq!(tried(&report), [(head.to_string(), false), (expected.to_string(), true)]);
         ran.says(&["training: epoch 1/2", "loss", "validation"]);
         ran.says(&["all photos: epoch 2/2"]);
-        let steps = report["recipe"].as_array().unwrap();
-        assert!(steps.last().unwrap().as_str().unwrap().starts_with(expected), "{report}");
+        let mut steps = report["recipe"].as_array().unwrap().iter();
+        assert!(steps.any(|step| step.as_str().unwrap().starts_with(expected)), "{report}");
         assert_eq!(place.run(&["eval", "m.penjing", "photos", "--json"]).json()["n"], 32);
     }
     let report =

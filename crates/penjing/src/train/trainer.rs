@@ -85,6 +85,8 @@ pub struct Job<'a> {
     pub classes: usize,
     /// How.
     pub recipe: &'a Recipe,
+    /// Without photos to choose by: whether the moving average is asked for.
+    pub average: bool,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Bytes that training may take.
@@ -160,6 +162,8 @@ pub struct Trained {
     pub stopped: Option<String>,
     /// Whether the watcher ended it; a state has been kept then.
     pub interrupted: bool,
+    /// Whether every step was taken.
+    pub whole: bool,
 }
 
 /// Who watches a run.
@@ -216,7 +220,7 @@ impl Recipe {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when not even one photo at a time fits.
-    pub fn fitted(self, graph: &Graph, photos: usize, memory: u64, threads: &Threads) -> Result<Recipe> {
+    pub fn fitted(self, graph: &Graph, photos: usize, memory: u64) -> Result<Recipe> {
         let batch = self.batch.min(photos).max(1);
         let mut at_once = match self.statistics {
             Statistics::Batch => batch,
@@ -225,7 +229,7 @@ impl Recipe {
         };
         let policy = self.method().policy;
         loop {
-            let bytes = Tape::bytes(&sized(graph, at_once, self.size)?, &policy, threads)?;
+            let bytes = Tape::bytes(&sized(graph, at_once, self.size)?, &policy)?;
             if bytes <= memory {
                 break;
             }
@@ -413,7 +417,8 @@ impl<'a> Run<'a> {
                 self.end_epoch(speed, watch)?;
             }
             let cancelled = watch.progress.cancelled();
-            if cancelled || kept.elapsed().as_secs_f64() > every {
+            // At the end too: judging what has been learnt takes its time.
+            if cancelled || done == steps || kept.elapsed().as_secs_f64() > every {
                 (watch.keep)(&self.standing, self.tensors())?;
                 kept = Instant::now();
             }
@@ -458,12 +463,12 @@ impl<'a> Run<'a> {
         let (sum, steps) = std::mem::take(&mut self.standing.loss);
         let mut record = EpochRecord { epoch, loss: sum / steps as f64, raw: None, average: None };
         if !self.job.judge.is_empty() {
+            let scores = self.scores()?;
             // What the schedule's end gives is what counts: before it the rate is still high, and the best of many
             // epochs would owe something to chance.
-            if self.standing.step == self.schedule.steps {
+            if self.standing.step == self.schedule.steps && scores.iter().any(|score| score.nll.is_finite()) {
                 self.standing.best = None;
             }
-            let scores = self.scores()?;
             for (average, score) in [false, true].into_iter().zip(scores) {
                 *(if average { &mut record.average } else { &mut record.raw }) = Some(score);
                 if score.nll.is_finite()
@@ -538,11 +543,13 @@ impl<'a> Run<'a> {
     }
 
     fn finish(self, stopped: Option<String>, interrupted: bool, images_per_s: f64) -> Result<Trained> {
+        let whole = self.standing.step == self.schedule.steps;
         let Run { job, judge: feed, learner, ema, standing, best, .. } = self;
         let (parameters, average) = match (&standing.best, best) {
             (Some(record), Some(best)) => (best, record.average),
             // What is not a number is no model.
             _ if stopped.is_some() => (ema.parameters().clone(), true),
+            _ if job.average && job.judge.is_empty() => (ema.parameters().clone(), true),
             _ => (learner.parameters, false),
         };
         let mut logits = Vec::new();
@@ -559,6 +566,7 @@ impl<'a> Run<'a> {
             images_per_s,
             stopped,
             interrupted,
+            whole,
         })
     }
 }

@@ -66,16 +66,11 @@ struct Judged {
     average: bool,
     /// How far from the start to the end of training the network is.
     share: f32,
+    /// Whether training went to its end.
+    whole: bool,
     history: Vec<EpochRecord>,
     chosen: bool,
     seconds: f64,
-}
-
-impl Judged {
-    /// Whether the run went to its end.
-    fn is_whole(&self, recipe: &Recipe) -> bool {
-        self.history.last().is_some_and(|last| last.epoch as f64 >= recipe.epochs)
-    }
 }
 
 /// Where the state of the work lies.
@@ -89,17 +84,18 @@ impl Keeper<'_> {
     fn load(&self, force: bool) -> Result<Option<(State, Tensors<'static>)>> {
         let Some(path) = self.path else { return Ok(None) };
         let loaded = match checkpoint::load(path, &self.identity) {
-            Err(Error::Model { .. }) if force => {
-                checkpoint::remove(path)?;
-                None
-            }
+            Err(Error::Model { .. }) if force => None,
             loaded => loaded?,
         };
         let Some(Checkpoint { state, tensors, .. }) = loaded else { return Ok(None) };
-        let state = serde_json::from_value(state).map_err(|error| {
-            Error::model(path, format!("the kept state cannot be read ({error}); give --force to begin anew"))
-        })?;
-        Ok(Some((state, tensors)))
+        match serde_json::from_value(state) {
+            Ok(state) => Ok(Some((state, tensors))),
+            Err(_) if force => Ok(None),
+            Err(error) => {
+                let what = format!("the kept state cannot be read ({error}); give --force to begin anew");
+                Err(Error::model(path, what))
+            }
+        }
     }
 
     fn save(&self, state: &State, tensors: Tensors<'_>) -> Result<()> {
@@ -134,6 +130,7 @@ impl<'a> Work<'a> {
         let bytes = backbone.to_bytes().map_err(super::unsupported)?;
         let parts = [
             ("the photos", survey.fingerprint()),
+            ("the split of the photos", survey.split_hash()),
             ("the classes", survey.data.classes.join(", ")),
             ("the backbone", blake3::hash(&bytes).to_hex().to_string()),
             ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
@@ -173,7 +170,7 @@ impl<'a> Work<'a> {
     /// `photos` make batches. `None` when that would be no training any more.
     fn fitted(&self, recipe: Recipe, graph: &Graph, photos: usize, looks: usize) -> Result<Option<Recipe>> {
         let wished = recipe.batch.min(photos);
-        let recipe = recipe.fitted(graph, photos, self.memory(), self.threads)?;
+        let recipe = recipe.fitted(graph, photos, self.memory())?;
         if recipe.batch < wished {
             self.progress.notice(&format!(
                 "batches of {} photos instead of {wished}: more do not fit into {} MB",
@@ -223,6 +220,7 @@ impl<'a> Work<'a> {
             learn,
             judge,
             classes: self.survey.data.classes.len(),
+            average: judged.is_some_and(|(judged, _)| judged.average),
             recipe,
             seed: self.options.seed,
             memory: self.memory(),
@@ -272,7 +270,8 @@ pub(super) fn refine(
     let counts = survey.counts();
     let facts = Facts {
         head_top1: fit.val_top1,
-        mirrors: options.views.is_some() || views > 1 || extracted.views == 1,
+        validated: fit.validated.len(),
+        mirrors: views > 1,
         ..Facts::new(&counts, backbone)
     };
     let kind = match options.recipe {
@@ -299,12 +298,22 @@ pub(super) fn refine(
         None => {
             let recipe = facts.recipe(kind, options.epochs, options.balance);
             let (graph, _) = with_classes(backbone, facts.classes)?;
-            match work.fitted(recipe, &graph, others.len(), others.len() + survey.kept.len())? {
+            let fitted = work.fitted(recipe, &graph, others.len(), others.len() + survey.kept.len());
+            let fitted = match fitted {
+                // The head is there, and asks for less.
+                Err(error @ Error::Unsupported(_)) if options.recipe == RecipeKind::Auto => {
+                    progress.notice(&error.to_string());
+                    None
+                }
+                fitted => fitted?,
+            };
+            match fitted {
                 Some(recipe) => recipe,
                 None => return Ok(()),
             }
         }
     };
+    trained.network = true;
     // The network of the run that judges; on a second call it is among the kept tensors.
     let mut best = None;
     if let (Some(_), Some((_, tensors))) = (&judged, &mut resume) {
@@ -368,6 +377,7 @@ pub(super) fn refine(
             head,
             temperature: ended.temperature,
             share: ended.share,
+            whole: run.whole,
             average: run.average,
             history: run.history,
             // What has not lasted an epoch has not been judged.
@@ -389,7 +399,7 @@ pub(super) fn refine(
     trained.history.clone_from(&judged.history);
     let (graph, weights) = graft(backbone, &fit.head)?;
     let mut weights: Weights = if judged.chosen { best.to_weights() } else { weights };
-    if judged.chosen && unfinished.is_none() && judged.is_whole(&recipe) {
+    if judged.chosen && unfinished.is_none() && judged.whole {
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
         let start = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
@@ -397,7 +407,10 @@ pub(super) fn refine(
         let from = start.clone();
         let run = work.run("all photos", &recipe, photos, &graph, from, keep, resume, log.as_deref_mut())?;
         match (&run.stopped, run.interrupted) {
-            (None, false) => weights = run.parameters.between(&start, judged.share).to_weights(),
+            (None, false) if judged.share < 1.0 => {
+                weights = run.parameters.between(&start, judged.share).to_weights();
+            }
+            (None, false) => weights = run.parameters.to_weights(),
             (Some(why), _) => {
                 progress.notice(&format!(
                     "{why} when learning from all photos; the network that was judged is kept"
@@ -514,6 +527,11 @@ pub(super) fn scratch(
     let start = Parameters::new(&graph, &weights)?;
     let run = work.run("training", &recipe, photos, &graph, start, None, resume, log.as_deref_mut())?;
     if let Some(why) = &run.stopped {
+        if run.best.is_none() {
+            return Err(Error::Unsupported(format!(
+                "{why}, before an epoch was over; there is no network to keep"
+            )));
+        }
         progress.notice(&format!("{why}; training ended there, and the best network before it is kept"));
     }
     let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
@@ -552,5 +570,6 @@ pub(super) fn scratch(
         skipped,
         computed: [0, 0],
         interrupted: run.interrupted,
+        network: true,
     })
 }

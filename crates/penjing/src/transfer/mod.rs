@@ -117,6 +117,8 @@ pub struct Trained {
     pub computed: [usize; 2],
     /// Whether the user ended it early: the model is the best so far, and the same work can go on.
     pub interrupted: bool,
+    /// Whether the whole network was trained, or would have been: a kept state is of this work.
+    pub network: bool,
 }
 
 /// One way of making the classifier, and what it reached.
@@ -221,10 +223,18 @@ pub fn train(
         computed: [extracted.computed, extracted.rows.len() / extracted.width],
         skipped: extracted.skipped.clone(),
         interrupted: false,
+        network: false,
     };
     let start =
         finetune::Start { backbone: &backbone, survey: &survey, extracted: &extracted, fit: &fit, views };
-    finetune::refine(&start, options, began, threads, progress, log, &mut trained)?;
+    match finetune::refine(&start, options, began, threads, progress, log, &mut trained) {
+        // The head is there; what came after it begins anew.
+        Err(Error::Interrupted) => {
+            trained.interrupted = true;
+            trained.model.provenance.recipe.push(format!("{UNFINISHED}stopped after the head"));
+        }
+        refined => refined?,
+    }
     Ok(trained)
 }
 

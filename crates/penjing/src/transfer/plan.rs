@@ -36,6 +36,8 @@ pub enum RecipeKind {
 pub struct Facts {
     /// Photos to learn from, those that judge included.
     pub photos: usize,
+    /// Photos that judged the head.
+    pub validated: usize,
     /// Photos of the smallest and of the largest class.
     pub smallest: usize,
     /// See `smallest`.
@@ -55,6 +57,7 @@ impl Facts {
     pub fn new(counts: &[usize], backbone: &Model) -> Self {
         Facts {
             photos: counts.iter().sum(),
+            validated: 0,
             smallest: counts.iter().copied().min().unwrap_or(0),
             largest: counts.iter().copied().max().unwrap_or(0),
             classes: counts.len(),
@@ -78,11 +81,11 @@ impl Facts {
                 self.photos
             ));
         }
-        let wrong = (self.photos as f64 * (1.0 - self.head_top1)).round() as usize;
+        let wrong = (self.validated as f64 * (1.0 - self.head_top1)).round() as usize;
         (wrong <= 1).then(|| {
             format!(
                 "the head is wrong on {wrong} of {} held-out photos: nothing is left to gain",
-                self.photos
+                self.validated
             )
         })
     }
@@ -191,6 +194,7 @@ mod tests {
     fn facts(photos: usize, head_top1: f64) -> Facts {
         Facts {
             photos,
+            validated: photos,
             smallest: photos / 10,
             largest: photos / 10,
             classes: 10,

@@ -31,6 +31,8 @@ pub struct Survey<'a> {
     pub folds: Vec<u32>,
     /// The folds that are held out in turn.
     pub held_out: Vec<u32>,
+    /// Whether each judges the whole network: one part that leaves every class photos to learn from.
+    judges: Vec<bool>,
 }
 
 impl<'a> Survey<'a> {
@@ -51,7 +53,15 @@ impl<'a> Survey<'a> {
         let kept: Vec<&Sample> = kept.iter().map(|&index| samples[index]).collect();
         let labels = kept.iter().map(|sample| sample.class as u32).collect();
         let (folds, held_out) = folds(data, &kept, &hashes, seed, progress)?;
-        Ok(Survey { data, kept, labels, hashes, folds, held_out })
+        let judges = if held_out.len() == 1 {
+            folds.iter().map(|fold| *fold == held_out[0]).collect()
+        } else {
+            let groups = split::groups(&kept, &hashes).ids;
+            let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
+            let fraction = split::validation_fraction(kept.len());
+            split::holdout(&classes, &groups, data.classes.len(), fraction, seed)
+        };
+        Ok(Survey { data, kept, labels, hashes, folds, held_out, judges })
     }
 
     /// Reads and decodes every photo, for training that needs no features. Gives also those that cannot be read.
@@ -93,10 +103,20 @@ impl<'a> Survey<'a> {
         Ok((survey, skipped))
     }
 
-    /// The photos of the first fold that is held out, or all others; by their place.
+    /// The photos that judge the whole network, or those that it learns from then; by their place.
     pub fn held(&self, held: bool) -> Vec<usize> {
-        let fold = self.held_out[0];
-        (0..self.kept.len()).filter(|&photo| (self.folds[photo] == fold) == held).collect()
+        (0..self.kept.len()).filter(|&photo| self.judges[photo] == held).collect()
+    }
+
+    /// Hash of the photos in their order, and of what each is for.
+    pub fn split_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for ((hash, fold), judges) in self.hashes.iter().zip(&self.folds).zip(&self.judges) {
+            hasher.update(hash);
+            hasher.update(&fold.to_le_bytes());
+            hasher.update(&[u8::from(*judges)]);
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     /// Photos as training takes them.

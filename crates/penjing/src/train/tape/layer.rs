@@ -32,7 +32,7 @@ pub(super) struct LayerState {
 }
 
 /// Most pieces whose sums are merged.
-const PIECES: usize = 8;
+pub(super) const PIECES: usize = 8;
 /// Below this work is not shared out.
 const SMALL: usize = 100_000;
 

@@ -27,7 +27,7 @@ use self::{
     plan::{TapePlan, Value, Work},
 };
 use super::parameters::{Gradients, Parameters};
-use crate::{Error, Result, threads::Threads};
+use crate::{Error, Result};
 
 /// Which statistics normalize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -111,11 +111,12 @@ impl Tape {
             .map_err(|error| Error::Unsupported(format!("the network cannot be trained: {error}")))
     }
 
-    /// Bytes that a tape for this graph takes: activations, gradients and packed weights.
+    /// Bytes that a tape for this graph takes at most: activations, gradients, packed weights and working memory, as if
+    /// there were a thread for every piece, so that the answer does not depend on the threads.
     ///
     /// # Errors
     /// As [`Tape::new`].
-    pub fn bytes(graph: &Graph, policy: &Policy, threads: &Threads) -> Result<u64> {
+    pub fn bytes(graph: &Graph, policy: &Policy) -> Result<u64> {
         let plan = Self::planned(graph, policy)?;
         let layers = plan.units.iter().filter_map(|unit| match &unit.work {
             Work::Layer(layer) => Some((layer, &plan.values[unit.inputs[0]])),
@@ -126,7 +127,7 @@ impl Tape {
             scratch = scratch.max(layer::scratch_len(layer));
             packed += layer::packed_len(layer);
         }
-        Ok(4 * (plan.arena_len + packed + scratch * threads.count()) as u64)
+        Ok(4 * (plan.arena_len + packed + scratch * layer::PIECES) as u64)
     }
 
     /// Images in a batch.
