@@ -125,6 +125,9 @@ const TARGETS: &[Target] = &[
         ["resume: the optimizer has forgotten", "optimizer.restore(standing.step, parameters, &mut tensors)?;", ""],
         ["resume: photos look as in the first epoch", "self.feed.fill(first / self.per_epoch, ", "self.feed.fill(0, "],
     ]},
+    Target { file: "crates/penjing/src/transfer/calibration.rs", test: "--lib transfer::calibration", mutations: &[
+        ["temperature: no doubt about few photos", "sharpness) + doubt * above", "sharpness)"],
+    ]},
     Target { file: "crates/penjing/src/transfer/plan.rs", test: "--lib transfer::plan", mutations: &[
         ["mirrored photos that led astray are learnt from", "augment.flip && self.mirrors", "augment.flip"],
     ]},
