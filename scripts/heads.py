@@ -2,7 +2,7 @@
 """A linear head on frozen EfficientNet-Lite0 features: penjing beside PyTorch, same photos, same weights, one run.
 
 usage: heads.py LITE0.pth DATA...      (run from the repository's root after `cargo build --release`)
-Each DATA holds train/ and test/ of class folders. penjing trains with its defaults and an empty cache; a DATA written
+Each DATA holds train/ and test/ of class folders. penjing trains by `--recipe head` with an empty cache; a DATA written
 as FOLDER:REGEX is trained with --group-by REGEX. PyTorch's accuracy is the median of five seeds, its time that of
 one. Needs torch, torchvision, pillow, efficientnet-lite-pytorch.
 """
@@ -82,7 +82,8 @@ for entry in sets:
     with tempfile.TemporaryDirectory() as folder:
         model = f"{folder}/model.penjing"
         group = ["--group-by", pattern] if pattern else []
-        ours = run([PENJING, "--json", "--quiet", "train", f"{data}/train", "-o", model, "--no-cache", *group])
+        ours = run([PENJING, "--json", "--quiet", "train", f"{data}/train", "-o", model, "--recipe", "head",
+                    "--no-cache", *group])
         top1 = run([PENJING, "--json", "--quiet", "eval", model, f"{data}/test"])["top1"]
     name = os.path.basename(data.rstrip("/"))
     print(f"| {name} | {ours['classes']} | {100 * top1:.2f} % | {100 * theirs['top1']:.2f} % | {ours['seconds']:.1f} | "

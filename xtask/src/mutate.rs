@@ -22,7 +22,7 @@ pub struct Args {
 /// A file, the quickest run of tests that should notice when it is broken, and the ways to break it.
 struct Target {
     file: &'static str,
-    /// Arguments of `cargo test -p PACKAGE --all-features`.
+    /// Arguments of `cargo test --all-features`; without a `-p`, the file's own crate is tested.
     test: &'static str,
     /// Name, text that occurs exactly once in the file, text in its place.
     mutations: &'static [[&'static str; 3]],
@@ -59,11 +59,13 @@ const TARGETS: &[Target] = &[
             "if let Some(name) = &sample.group {", "if let Some(name) = sample.group.as_ref().filter(|_| false) {"],
         ["grouping: copies of a photo not joined", "sets.join(first, i);", ""],
     ]},
-    Target { file: "crates/penjing/src/transfer/mod.rs", test: "--lib transfer::tests", mutations: &[
+    Target { file: "crates/penjing/src/transfer/survey.rs", test: "--lib transfer::survey", mutations: &[
         ["grouping: training asks for folds of single photos",
             "folds(&classes, &groups.ids,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
         ["grouping: training holds out single photos",
             "holdout(&classes, &groups.ids,", "holdout(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/survey.rs", test: "--lib transfer::tests", mutations: &[
         ["photos of the test part are learnt from",
             "filter(|sample| sample.part != Part::Test)", "filter(|_| true)"],
     ]},
@@ -73,6 +75,61 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/transfer/cache.rs", test: "--lib transfer::cache", mutations: &[
         ["cache: check bytes ignored", "(check(body) == *stored).then_some(body)", "Some(body)"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/update.rs", test: "--lib update::", mutations: &[
+        ["momentum: the velocity forgets", "*velocity = momentum * *velocity + d;", "*velocity = d;"],
+        ["AdamW: mean gradient not corrected", "let size = (lr / gained(beta1)) as f32;", "let size = lr as f32;"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/depthwise.rs", test: "--lib depthwise::tests::gradients", mutations: &[
+        ["depthwise weight gradient without the left border", "let dw = dw.row(ky * w.kernel_w + kx);",
+            "if ox == 0 { continue; } let dw = dw.row(ky * w.kernel_w + kx);"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/arch/depthwise_weights.rs", test: "--lib depthwise::tests::gradients", mutations: &[
+        ["fast depthwise weight gradient without the right border",
+            "border::<S, K, STRIDE, ROWS>(&line, inner.end..w.out_w, &mut sums);", ""],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/norm.rs", test: "--test train gradients_of_every_operation", mutations: &[
+        ["gradient through the batch's variance: other sign",
+            "let b = -a * s2 * inverse / pixels as f64;", "let b = a * s2 * inverse / pixels as f64;"],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/layer.rs", test: "--test train gradients_of_every_operation", mutations: &[
+        ["gradient of γ under frozen statistics: mean added",
+            "f64::from(bias[c])) - f64::from(mean[c]);", "f64::from(bias[c])) + f64::from(mean[c]);"],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/mod.rs", test: "--test train gradients_of_every_operation", mutations: &[
+        ["running statistics: momentum for what is kept", "*running += momentum * (", "*running += (1.0 - momentum) * ("],
+        ["running variance biased", "(norm.var, var, unbiased)", "(norm.var, var, 1.0)"],
+    ]},
+    Target { file: "crates/penjing/src/train/optimizer.rs", test: "--lib train::optimizer", mutations: &[
+        ["weight decay on biases and γ",
+            "let decay = if parameter.kind == Kind::Weight { self.decay } else { 0.0 };", "let decay = self.decay;"],
+        ["clipping by the square of the norm", "clip) / (norm + 1e-6)", "clip) / (norm * norm + 1e-6)"],
+        ["clipping: what is frozen counts in the norm",
+            "if moves(gradient, memory) { update::square_sum(gradient) } else { 0.0 }", "update::square_sum(gradient)"],
+        ["rates: the first third learns like the last", "0 => rates.first,", "0 => rates.last,"],
+    ]},
+    Target { file: "crates/penjing/src/train/schedule.rs", test: "--lib train::schedule", mutations: &[
+        ["warm-up begins at 0", "(step + 1) as f64 / (warm + 1) as f64", "step as f64 / warm as f64"],
+    ]},
+    Target { file: "crates/penjing/src/train/ema.rs", test: "--lib train::ema", mutations: &[
+        ["moving average off by one", "1.0 / (self.updates as f64 + 1.0)", "1.0 / self.updates as f64"],
+    ]},
+    Target { file: "crates/penjing/src/train/loss.rs", test: "--lib train::loss", mutations: &[
+        ["label smoothing takes the class's own share", "row[class] += 1.0 - smoothing;", "row[class] = 1.0 - smoothing;"],
+    ]},
+    Target { file: "crates/penjing/src/train/checkpoint.rs", test: "--lib train::checkpoint", mutations: &[
+        ["checkpoint: hash not checked", "if hash != blake3::Hash::from_bytes(stated) {", "if false {"],
+        ["checkpoint of other work is taken", "if !other.is_empty() {", "if false {"],
+    ]},
+    Target { file: "crates/penjing/src/train/trainer.rs", test: "-p penjing-cli --test penjing unfinished::a_killed", mutations: &[
+        ["resume: the optimizer has forgotten", "optimizer.restore(standing.step, parameters, &mut tensors)?;", ""],
+        ["resume: photos look as in the first epoch", "self.feed.fill(first / self.per_epoch, ", "self.feed.fill(0, "],
+    ]},
+    Target { file: "crates/penjing/src/transfer/calibration.rs", test: "--lib transfer::calibration", mutations: &[
+        ["temperature: no doubt about few photos", "sharpness) + doubt * above", "sharpness)"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/plan.rs", test: "--lib transfer::plan", mutations: &[
+        ["mirrored photos that led astray are learnt from", "augment.flip && self.mirrors", "augment.flip"],
     ]},
     Target { file: "crates/penjing/src/import/assemble.rs", test: "--lib import::assemble", mutations: &[
         ["import: OIHW taken for OHWI",
@@ -154,6 +211,9 @@ pub fn run(args: &Args) -> Result<()> {
 
 impl Target {
     fn arguments(&self) -> String {
+        if self.test.starts_with("-p ") {
+            return format!("test --all-features {}", self.test);
+        }
         let package = self.file.split('/').nth(1).unwrap_or_default();
         format!("test -p {package} --all-features {}", self.test)
     }

@@ -1,8 +1,12 @@
-//! Arithmetic on slices for light convolutional networks: f32, forward, `[N,H,W,C]` layout, no allocation.
+//! Arithmetic on slices for light convolutional networks: f32, forward and backward, `[N,H,W,C]` layout, no allocation.
 //!
 //! Every output value is one chain of fused multiply-adds that starts at the bias and takes the reduction index in
 //! ascending order. Tiles, instruction sets and thread counts therefore change the speed and never a bit of the result;
 //! the tests compare with `==`. An optional residual is added next, the activation comes last.
+//!
+//! The gradients of an operation stand beside it, under the same rule: that of an input is written, that of weights is
+//! added to what is there. [`batch_norm`] has the sums over a batch and how its values are read and sent back, [`update`]
+//! the steps of the optimizers.
 //!
 //! Operations take an [`Isa`] (which SIMD code to run) and a [`Workers`] (who runs the pieces of a large output).
 //! They are fastest on slices that start at multiples of 64 bytes.

@@ -1,8 +1,8 @@
 //! penjing turns a folder of labelled photos into a small, fast, trustworthy image classifier.
 //!
 //! The way through the library is the way of the work: [`data`] finds and splits photos, [`zoo`] and [`import`] give
-//! networks, [`transfer`] fits one to the photos, [`eval`] says how good it is, [`classifier`] puts it to work and
-//! [`model`] keeps it.
+//! networks, [`transfer`] fits one to the photos (by a head on its features, and with [`train`], which teaches whole
+//! networks, by all its weights), [`eval`] says how good it is, [`classifier`] puts it to work and [`model`] keeps it.
 #![forbid(unsafe_code)]
 
 pub mod classifier;

@@ -61,7 +61,7 @@ pub struct Args {
     /// How the training goes, as a line of JSON for each step and epoch, appended to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// Input size in pixels [default: the backbone's]
+    /// Input size in pixels [default: the backbone's; 128 for many small photos, where the whole network is trained]
     #[arg(long, value_name = "PX", value_parser = size_parser())]
     size: Option<usize>,
     /// Keep photos together whose path below DATA matches alike (first group of the pattern, or all it matches)
