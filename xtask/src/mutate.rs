@@ -60,6 +60,9 @@ const TARGETS: &[Target] = &[
         ["grouping: copies of a photo not joined", "sets.join(first, i);", ""],
     ]},
     Target { file: "crates/penjing/src/transfer/survey.rs", test: "--lib transfer::survey", mutations: &[
+        ["photos that judge are learnt from", "self.judges[photo] == held", "!held || self.judges[photo]"],
+        ["grouping: single photos judge the whole network",
+            "holdout(&classes, &groups, data", "holdout(&classes, &(0..kept.len()).collect::<Vec<_>>(), data"],
         ["grouping: training asks for folds of single photos",
             "folds(&classes, &groups.ids,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
         ["grouping: training holds out single photos",
@@ -116,6 +119,18 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/train/loss.rs", test: "--lib train::loss", mutations: &[
         ["label smoothing takes the class's own share", "row[class] += 1.0 - smoothing;", "row[class] = 1.0 - smoothing;"],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/simple.rs", test: "--lib train::tape::tests::dropout", mutations: &[
+        ["dropout: other values on the way back",
+            "self.drop_out(*rate, image, de, dx)", "self.drop_out(*rate, image + 1, de, dx)"],
+        ["dropout alike for all images of a batch", "<< 32 | image as u64", "<< 32"],
+    ]},
+    Target { file: "crates/penjing/src/train/learner.rs", test: "--lib train::learner", mutations: &[
+        ["gradients of a batch's parts summed, not averaged",
+            "self.slope.iter_mut().for_each(|slope| *slope /= micros as f32);", ""],
+    ]},
+    Target { file: "crates/penjing/src/train/feed.rs", test: "--lib train::feed", mutations: &[
+        ["every epoch in the same order", "(self.seed ^ ORDER).next_u64() ^ epoch)", "(self.seed ^ ORDER).next_u64())"],
     ]},
     Target { file: "crates/penjing/src/train/checkpoint.rs", test: "--lib train::checkpoint", mutations: &[
         ["checkpoint: hash not checked", "if hash != blake3::Hash::from_bytes(stated) {", "if false {"],

@@ -238,6 +238,7 @@ mod tests {
             places.sort_unstable();
             assert_eq!(places, (0..35).collect::<Vec<_>>());
             assert!(feed.order(epoch).iter().all(|draw| draw.time == 0));
+            assert_ne!(feed.order(epoch), feed.order(epoch + 1));
         }
     }
 

@@ -103,7 +103,7 @@ impl Learner {
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::graph::NodeId;
+    use penjing_runtime::{graph::NodeId, op::Op};
 
     use super::*;
     use crate::{
@@ -170,6 +170,32 @@ mod tests {
             }
         }
         assert!(NodeId::index(whole.output().unwrap()) > first);
+    }
+
+    #[test]
+    fn parts_of_a_batch_teach_what_it_teaches_at_once() {
+        let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
+        let sgd = Method { rule, clip: None, ..method(Policy::whole(Statistics::Frozen)) };
+        let weights = |at_once: usize| {
+            let mut graph = Graph::default();
+            let image = graph.push("image", Op::Input { shape: [at_once, 1, 1, 5] }, &[]).unwrap();
+            graph.push("head", Op::Linear { out_features: CLASSES, bias: true }, &[image]).unwrap();
+            let start = Parameters::new(&graph, &fresh_weights(&graph, 1)).unwrap();
+            let mut learner = Learner::new(&graph, start, &sgd).unwrap();
+            let inputs: Vec<f32> = (0..6 * 5).map(|i| (i % 7) as f32 - 3.0).collect();
+            let mut targets = vec![0.0; 6 * CLASSES];
+            for (image, row) in targets.chunks_exact_mut(CLASSES).enumerate() {
+                loss::smoothed(image % 2, 0.0, row);
+            }
+            learner.step(&inputs, &targets, 0, 1.0);
+            learner.parameters
+        };
+        let [whole, parts] = [6, 2].map(weights);
+        for (whole, parts) in whole.list.iter().zip(&parts.list) {
+            for (a, b) in whole.values.iter().zip(&parts.values) {
+                assert!((a - b).abs() < 1e-6, "{}: {a} {b}", whole.name);
+            }
+        }
     }
 
     #[test]

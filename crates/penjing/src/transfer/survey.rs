@@ -292,6 +292,23 @@ mod tests {
     }
 
     #[test]
+    fn who_judges_does_not_teach_nor_does_its_group() {
+        let sample = |i: usize| {
+            let group = Some((i / 4).to_string());
+            Sample { path: format!("{i}.png").into(), class: i / 4 % 2, part: Part::Train, group }
+        };
+        let data = dataset((0..80).map(sample).collect());
+        let samples: Vec<&Sample> = data.samples.iter().collect();
+        let places: Vec<usize> = (0..80).collect();
+        let hashes = places.iter().map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
+        let survey = Survey::new(&data, &samples, &places, hashes, &[], 0, &Quiet).unwrap();
+        let [judges, learners] = [true, false].map(|held| survey.held(held));
+        assert!(!judges.is_empty() && !learners.is_empty());
+        assert!(judges.iter().all(|photo| learners.iter().all(|other| photo / 4 != other / 4)));
+        assert_eq!(judges.len() + learners.len(), 80);
+    }
+
+    #[test]
     fn a_group_is_on_one_side_of_every_split() {
         for photos in [80, FEWEST_FOR_HOLDOUT] {
             let sample = |i: usize| {

@@ -458,6 +458,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn dropout_is_the_same_on_the_way_back_and_another_for_each_image() {
+        let mut graph = Graph::default();
+        let image = graph.push("image", Op::Input { shape: [2, 1, 1, 8] }, &[]).unwrap();
+        let layer = graph.push("layer", Op::Linear { out_features: 64, bias: true }, &[image]).unwrap();
+        graph.push("drop", Op::Dropout { rate: 0.5 }, &[layer]).unwrap();
+        let parameters = Parameters::new(&graph, &random_weights(&graph, 1)).unwrap();
+        let mut tape = Tape::new(&graph, &Policy::whole(Statistics::Frozen)).unwrap();
+        tape.prepare(&parameters);
+        tape.input().copy_from_slice(&noise(8, 1).repeat(2));
+        let kept: Vec<bool> = tape.forward(Some(3)).iter().map(|y| *y != 0.0).collect();
+        assert!(kept[..64] != kept[64..]);
+        let (mut gradients, mut slope) = (tape.gradients(&parameters), vec![0.0; 128]);
+        slope[..64].fill(1.0);
+        tape.backward(&slope, Some(3), &mut gradients);
+        tape.finish(&parameters, &mut gradients);
+        let bias = parameters.position("layer.bias").unwrap();
+        let expected: Vec<f32> = kept[..64].iter().map(|kept| if *kept { 2.0 } else { 0.0 }).collect();
+        assert_eq!(gradients[bias], expected);
+    }
+
     /// Whichever way a batch's pixels are cut, frozen statistics give the sum of its images' gradients.
     #[test]
     fn a_batch_is_the_sum_of_its_images() {
