@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    classifier::ranked,
     data::Dataset,
     progress::Progress,
     runner::Runner,
@@ -268,10 +269,11 @@ pub(super) fn refine(
 ) -> Result<()> {
     let Start { backbone, survey, fit, views, extracted } = *start;
     let counts = survey.counts();
+    let [held, others] = [true, false].map(|held| survey.held(held));
     let facts = Facts {
         head_top1: fit.val_top1,
         validated: fit.validated.len(),
-        mirrors: views > 1,
+        mirrors: true,
         ..Facts::new(&counts, backbone)
     };
     let kind = match options.recipe {
@@ -286,7 +288,8 @@ pub(super) fn refine(
         kind => kind,
     };
     let mut work = Work::new(backbone, survey, options, began, threads, progress)?;
-    let [held, others] = [true, false].map(|held| survey.held(held));
+    let mirrors = views > 1 && mirrors(start, [&others, &held], threads, progress)?;
+    let facts = Facts { mirrors, ..facts };
     let (mut judged, mut resume) = (None, None);
     let recipe = match work.keeper.load(options.force)? {
         Some((state, tensors)) => {
@@ -452,6 +455,49 @@ pub(super) fn refine(
     Ok(())
 }
 
+/// Whether mirrored photos still show their class: a head that has seen plain ones only takes the mirror images of
+/// held-out photos for others no more often than chance and a loss of two points would explain.
+fn mirrors(
+    start: &Start,
+    [others, held]: [&[usize]; 2],
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let Start { survey, extracted, fit, .. } = *start;
+    let head = fit_some(survey, extracted, 1, others, fit.lambda, threads, progress)?;
+    let right = |view: usize| -> Vec<bool> {
+        let width = extracted.width;
+        let row = |photo: usize| &extracted.rows[(photo * extracted.views + view) * width..][..width];
+        let rows: Vec<f32> = held.iter().flat_map(|&photo| row(photo)).copied().collect();
+        let logits = threads.install(|| head.logits(&rows));
+        let guesses = logits.chunks_exact(head.classes).map(|logits| ranked(logits)[0]);
+        guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize).collect()
+    };
+    let (plain, mirrored) = (right(0), right(1));
+    let keep = !leads_astray(&plain, &mirrored);
+    if !keep {
+        let share =
+            |right: &[bool]| 100.0 * right.iter().filter(|right| **right).count() as f64 / right.len() as f64;
+        progress.notice(&format!(
+            "mirrored photos are taken for others ({:.1} % right instead of {:.1} %), so none are shown in training",
+            share(&mirrored),
+            share(&plain)
+        ));
+    }
+    Ok(keep)
+}
+
+/// Whether more photos are lost than two points and two standard errors of the paired differences.
+fn leads_astray(plain: &[bool], mirrored: &[bool]) -> bool {
+    let pairs = || plain.iter().zip(mirrored);
+    let lost = pairs().filter(|(plain, mirrored)| **plain && !**mirrored).count() as f64;
+    let won = pairs().filter(|(plain, mirrored)| !**plain && **mirrored).count() as f64;
+    lost - won > MIRRORS_LOSE * plain.len() as f64 && lost - won > 2.0 * (lost + won).sqrt()
+}
+
+/// Loss of accuracy on mirrored photos from which on they are no longer the same.
+const MIRRORS_LOSE: f64 = 0.02;
+
 /// A trained network on photos it has not learnt from.
 struct Ended {
     network: Parameters,
@@ -572,4 +618,19 @@ pub(super) fn scratch(
         interrupted: run.interrupted,
         network: true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leads_astray;
+
+    #[test]
+    fn a_mirror_is_blamed_only_for_what_chance_does_not_explain() {
+        let right = |photos: usize, wrong: usize| -> Vec<bool> { (0..photos).map(|i| i >= wrong).collect() };
+        assert!(!leads_astray(&right(49, 0), &right(49, 1)));
+        assert!(!leads_astray(&right(1000, 50), &right(1000, 60)));
+        assert!(leads_astray(&right(600, 60), &right(600, 180)));
+        assert!(!leads_astray(&right(600, 180), &right(600, 60)));
+        assert!(!leads_astray(&[], &[]));
+    }
 }
