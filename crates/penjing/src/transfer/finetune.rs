@@ -117,6 +117,8 @@ struct Work<'a> {
     began: Instant,
     /// Seconds that the work has taken in earlier calls.
     before: f64,
+    /// Whether states are kept.
+    keeping: bool,
 }
 
 impl<'a> Work<'a> {
@@ -145,7 +147,7 @@ impl<'a> Work<'a> {
         ];
         let parts = parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         let keeper = Keeper { path: options.part.as_deref(), identity: Identity { parts } };
-        Ok(Work { backbone, survey, options, threads, progress, keeper, began, before: 0.0 })
+        Ok(Work { backbone, survey, options, threads, progress, keeper, began, before: 0.0, keeping: true })
     }
 
     fn seconds(&self) -> f64 {
@@ -237,7 +239,7 @@ impl<'a> Work<'a> {
                 standing: standing.clone(),
                 seconds: self.seconds(),
             };
-            self.keeper.save(&state, tensors)
+            if self.keeping { self.keeper.save(&state, tensors) } else { Ok(()) }
         };
         let mut watch = Watch { progress: self.progress, log, keep: &mut keep };
         trainer::train(&job, start, resume, self.threads, &mut watch)
@@ -273,7 +275,7 @@ pub(super) fn refine(
     let facts = Facts {
         head_top1: fit.val_top1,
         validated: fit.validated.len(),
-        mirrors: true,
+        mirrors: views > 1,
         ..Facts::new(&counts, backbone)
     };
     let kind = match options.recipe {
@@ -288,8 +290,6 @@ pub(super) fn refine(
         kind => kind,
     };
     let mut work = Work::new(backbone, survey, options, began, threads, progress)?;
-    let mirrors = views > 1 && mirrors(start, [&others, &held], threads, progress)?;
-    let facts = Facts { mirrors, ..facts };
     let (mut judged, mut resume) = (None, None);
     let recipe = match work.keeper.load(options.force)? {
         Some((state, tensors)) => {
@@ -309,6 +309,16 @@ pub(super) fn refine(
                     None
                 }
                 fitted => fitted?,
+            };
+            let probing = held.len() >= FEWEST_TO_PROBE && options.recipe == RecipeKind::Auto;
+            let fitted = match fitted {
+                Some(recipe) if recipe.augment.flip && probing && options.time.is_none() => {
+                    work.keeping = false;
+                    let flip = mirrors(&work, start, &recipe, [&others, &held])?;
+                    work.keeping = true;
+                    Some(Recipe { augment: Augment { flip, ..recipe.augment }, ..recipe })
+                }
+                fitted => fitted,
             };
             match fitted {
                 Some(recipe) => recipe,
@@ -455,39 +465,44 @@ pub(super) fn refine(
     Ok(())
 }
 
-/// Whether mirrored photos still show their class: a head that has seen plain ones only takes the mirror images of
-/// held-out photos for others no more often than chance and a loss of two points would explain.
-fn mirrors(
-    start: &Start,
-    [others, held]: [&[usize]; 2],
-    threads: &Threads,
-    progress: &dyn Progress,
-) -> Result<bool> {
-    let Start { survey, extracted, fit, .. } = *start;
-    let head = fit_some(survey, extracted, 1, others, fit.lambda, threads, progress)?;
-    let right = |view: usize| -> Vec<bool> {
-        let width = extracted.width;
-        let row = |photo: usize| &extracted.rows[(photo * extracted.views + view) * width..][..width];
-        let rows: Vec<f32> = held.iter().flat_map(|&photo| row(photo)).copied().collect();
-        let logits = threads.install(|| head.logits(&rows));
-        let guesses = logits.chunks_exact(head.classes).map(|logits| ranked(logits)[0]);
-        guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize).collect()
+/// Whether mirrored photos do no harm: the network trained briefly with them and without, judged on held-out photos.
+/// The backbone's own features cannot tell, since it was taught to take a mirrored thing for the same thing.
+fn mirrors(work: &Work, start: &Start, recipe: &Recipe, [others, held]: [&[usize]; 2]) -> Result<bool> {
+    let Start { backbone, survey, extracted, fit, views } = *start;
+    let head = fit_some(survey, extracted, views, others, fit.lambda, work.threads, work.progress)?;
+    let (graph, weights) = graft(backbone, &head)?;
+    let right = |name: &'static str, flip: bool| -> Result<Vec<bool>> {
+        let augment = Augment { flip, ..recipe.augment };
+        let recipe = Recipe { epochs: PROBED, augment, ..recipe.clone() };
+        let photos = [survey.photos(others), survey.photos(held)];
+        let parameters = Parameters::new(&graph, &weights)?;
+        let run = work.run(name, &recipe, photos, &graph, parameters, None, None, None)?;
+        if run.interrupted {
+            return Err(Error::Interrupted);
+        }
+        let guesses = run.logits.chunks_exact(head.classes).map(|logits| ranked(logits)[0]);
+        Ok(guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize).collect())
     };
-    let (plain, mirrored) = (right(0), right(1));
+    let (plain, mirrored) = (right("plain", false)?, right("mirrored", true)?);
     let keep = !leads_astray(&plain, &mirrored);
-    if !keep {
-        let share =
-            |right: &[bool]| 100.0 * right.iter().filter(|right| **right).count() as f64 / right.len() as f64;
-        progress.notice(&format!(
-            "mirrored photos are taken for others ({:.1} % right instead of {:.1} %), so none are shown in training",
-            share(&mirrored),
-            share(&plain)
-        ));
-    }
+    let share = |right: &[bool]| {
+        100.0 * right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
+    };
+    work.progress.notice(&format!(
+        "mirrored photos {} ({:.1} % right on held-out photos with them, {:.1} % without)",
+        if keep { "do no harm" } else { "lead astray, so none are shown" },
+        share(&mirrored),
+        share(&plain)
+    ));
     Ok(keep)
 }
 
-/// Whether more photos are lost than two points and two standard errors of the paired differences.
+/// Epochs that show whether mirrored photos do harm.
+const PROBED: f64 = 2.0;
+/// From so many held-out photos on harm can be told from chance.
+const FEWEST_TO_PROBE: usize = 200;
+
+/// Whether more photos are lost with mirrored photos than two points and two standard errors of the paired differences.
 fn leads_astray(plain: &[bool], mirrored: &[bool]) -> bool {
     let pairs = || plain.iter().zip(mirrored);
     let lost = pairs().filter(|(plain, mirrored)| **plain && !**mirrored).count() as f64;
@@ -495,7 +510,7 @@ fn leads_astray(plain: &[bool], mirrored: &[bool]) -> bool {
     lost - won > MIRRORS_LOSE * plain.len() as f64 && lost - won > 2.0 * (lost + won).sqrt()
 }
 
-/// Loss of accuracy on mirrored photos from which on they are no longer the same.
+/// Loss of accuracy from which on mirrored photos are left out.
 const MIRRORS_LOSE: f64 = 0.02;
 
 /// A trained network on photos it has not learnt from.
