@@ -103,7 +103,7 @@ impl Learner {
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::{graph::NodeId, op::Op};
+    use penjing_runtime::op::Op;
 
     use super::*;
     use crate::{
@@ -169,7 +169,6 @@ mod tests {
                 assert_eq!(before.values != after.values, moves, "{statistics:?} {}", before.name);
             }
         }
-        assert!(NodeId::index(whole.output().unwrap()) > first);
     }
 
     #[test]

@@ -60,11 +60,6 @@ pub enum Event<'a> {
         /// Until the end of training, as far as one can tell.
         seconds_left: f64,
     },
-    /// Something the user should know.
-    Note {
-        /// In words.
-        line: &'a str,
-    },
     /// The run is over and its result is written.
     Done {
         /// Epochs of the whole run.
@@ -163,7 +158,7 @@ mod tests {
         });
         drop(log);
         let mut log = Log::open(&path).unwrap();
-        log.write(&Event::Note { line: "n" });
+        log.write(&Event::Phase { name: "n" });
         log.write(&Event::Done { epochs: 3, val_top1: 1.0, val_nll: 0.125, seconds: 2.0 });
         assert_eq!(log.take_notice(), None);
         assert_eq!(
@@ -176,7 +171,7 @@ mod tests {
                     r#"{"event":"epoch","epoch":1,"epochs":3,"loss":0.5,"val_top1":0.75,"val_nll":0.25,"#,
                     r#""ema_val_top1":1.0,"lr":0.0,"images_per_s":10.0,"seconds_left":1.5}"#
                 ),
-                r#"{"event":"note","line":"n"}"#,
+                r#"{"event":"phase","name":"n"}"#,
                 r#"{"event":"done","epochs":3,"val_top1":1.0,"val_nll":0.125,"seconds":2.0}"#,
             ]
         );
@@ -195,10 +190,10 @@ mod tests {
     #[test]
     fn a_full_disk_is_named_once() {
         let mut log = Log::open(Path::new("/dev/full")).unwrap();
-        log.write(&Event::Note { line: "lost" });
+        log.write(&Event::Phase { name: "lost" });
         let notice = log.take_notice().unwrap();
         assert!(notice.starts_with("/dev/full: cannot write, further lines"), "{notice}");
-        log.write(&Event::Note { line: "lost" });
+        log.write(&Event::Phase { name: "lost" });
         assert_eq!(log.take_notice(), None);
     }
 }

@@ -13,7 +13,7 @@ pub mod survey;
 
 use std::{
     borrow::Cow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -228,8 +228,9 @@ pub fn train(
     let start =
         finetune::Start { backbone: &backbone, survey: &survey, extracted: &extracted, fit: &fit, views };
     match finetune::refine(&start, options, began, threads, progress, log, &mut trained) {
-        // The head is there; what came after it begins anew.
-        Err(Error::Interrupted) => {
+        // Beside a kept state the same command may replace what is written now. Without one it would be refused, so
+        // nothing is written: the features are kept, and the head takes seconds.
+        Err(Error::Interrupted) if options.part.as_deref().is_some_and(Path::is_file) => {
             trained.interrupted = true;
             trained.model.provenance.recipe.push(format!("{UNFINISHED}stopped after the head"));
         }

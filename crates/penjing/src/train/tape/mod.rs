@@ -63,7 +63,6 @@ pub struct Tape {
     arena: Aligned,
     scratch: Scratch,
     isa: Isa,
-    policy: Policy,
     batch: usize,
 }
 
@@ -97,7 +96,6 @@ impl Tape {
             states,
             scratch: Scratch::default(),
             isa: Isa::detect(),
-            policy: *policy,
             batch: plan.values[0].shape[0],
             plan,
         })
@@ -133,17 +131,6 @@ impl Tape {
     /// Images in a batch.
     pub fn batch(&self) -> usize {
         self.batch
-    }
-
-    /// What is learnt.
-    pub fn policy(&self) -> Policy {
-        self.policy
-    }
-
-    /// Another instruction set, for tests.
-    pub fn with_isa(mut self, isa: Isa) -> Self {
-        self.isa = isa;
-        self
     }
 
     /// Takes over weights that have changed. To be called before a step's first forward run.
