@@ -31,19 +31,19 @@ fn run(place: &Place, args: &[String]) -> Ran {
     place.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// How far the kept state is: whether the run that judges is over, and steps of the run under way.
-fn standing(place: &Place) -> Option<(bool, u64)> {
+/// How far the kept state is: rounds that are over, and steps of the run under way.
+fn standing(place: &Place) -> Option<(usize, u64)> {
     let bytes = std::fs::read(place.at(PART)).ok()?;
     let head = b"penjing.part\n".len() + 4;
     let length = u64::from_le_bytes(*bytes.get(head..)?.first_chunk()?) as usize;
     let header: Value = serde_json::from_slice(bytes.get(head + 8..head + 8 + length)?).ok()?;
     let state = &header["state"];
-    Some((!state["judged"].is_null(), state["standing"]["step"].as_u64()?))
+    Some((state["judged"].as_array()?.len(), state["standing"]["step"].as_u64()?))
 }
 
 /// Starts the program and waits until its state is that far.
 #[track_caller]
-fn started(place: &Place, args: &[String], reached: (bool, u64)) -> Child {
+fn started(place: &Place, args: &[String], reached: (usize, u64)) -> Child {
     let mut child = command(place, args).spawn().unwrap();
     let start = Instant::now();
     while standing(place).is_none_or(|standing| standing < reached) {
@@ -58,14 +58,14 @@ fn started(place: &Place, args: &[String], reached: (bool, u64)) -> Child {
 }
 
 #[track_caller]
-fn killed(place: &Place, args: &[String], reached: (bool, u64)) {
+fn killed(place: &Place, args: &[String], reached: (usize, u64)) {
     let mut child = started(place, args, reached);
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None, "over before it was killed at {reached:?}");
 }
 
 #[track_caller]
-fn interrupted(place: &Place, args: &[String], reached: (bool, u64)) -> Output {
+fn interrupted(place: &Place, args: &[String], reached: (usize, u64)) -> Output {
     let child = started(place, args, reached);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
@@ -87,9 +87,9 @@ fn a_killed_run_goes_on_and_ends_as_if_nothing_had_happened() {
     let place = Place::new();
     place.photos("photos", &["a", "b", "c"], 16);
     for (recipe, moments) in [
-        ("finetune", [(false, 1), (false, 25), (true, 10)]),
-        ("full", [(false, 13), (true, 1), (true, 30)]),
-        ("scratch", [(false, 1), (false, 17), (false, 33)]),
+        ("finetune", [(0, 1), (1, 25), (3, 10)]),
+        ("full", [(0, 13), (2, 1), (3, 30)]),
+        ("scratch", [(0, 1), (0, 17), (0, 33)]),
     ] {
         let args = args(recipe, &[]);
         let expected = undisturbed(&place, &args);
@@ -113,9 +113,9 @@ fn ctrl_c_leaves_the_best_so_far_and_the_same_command_goes_on() {
     let place = Place::new();
     place.photos("photos", &["a", "b", "c"], 16);
     for (recipe, moments) in [
-        ("finetune", [(false, 5), (true, 5)]),
-        ("full", [(false, 20), (true, 20)]),
-        ("scratch", [(false, 5), (false, 20)]),
+        ("finetune", [(0, 5), (2, 5)]),
+        ("full", [(0, 20), (3, 20)]),
+        ("scratch", [(0, 5), (0, 20)]),
     ] {
         let args = args(recipe, &[]);
         let expected = undisturbed(&place, &args);
@@ -148,7 +148,7 @@ fn a_state_of_other_work_is_refused_by_what_differs() {
     place.photos("photos", &["a", "b", "c"], 16);
     let usual = args("finetune", &[]);
     let expected = undisturbed(&place, &usual);
-    interrupted(&place, &usual, (false, 5));
+    interrupted(&place, &usual, (0, 5));
     let (part, model) = (place.read(PART), place.read(MODEL));
     let again = |more: &[&str]| run(&place, &args("finetune", more));
 

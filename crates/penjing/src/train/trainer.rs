@@ -72,7 +72,7 @@ pub struct Recipe {
 #[derive(Debug)]
 pub struct Job<'a> {
     /// What the log calls it.
-    pub name: &'static str,
+    pub name: &'a str,
     /// The network for a batch of one, at the size it is used at.
     pub graph: &'a Graph,
     /// From photo to input, at that size.
@@ -85,8 +85,6 @@ pub struct Job<'a> {
     pub classes: usize,
     /// How.
     pub recipe: &'a Recipe,
-    /// Without photos to choose by: whether the moving average is asked for.
-    pub average: bool,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Bytes that training may take.
@@ -145,17 +143,15 @@ pub struct Standing {
 /// What a run gave.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// The weights at the end, or their moving average, whichever is better on the photos to choose by; of a run that
-    /// did not reach its end the best of all epochs. Without such photos the last weights.
-    pub parameters: Parameters,
-    /// Whether they are the moving average.
-    pub average: bool,
-    /// Logits of the photos to choose by, `[judge][classes]`.
-    pub logits: Vec<f32>,
+    /// The weights at its end.
+    pub last: Parameters,
+    /// Their moving average.
+    pub average: Parameters,
+    /// The better of the two on the photos to choose by; of a run that did not reach its end the best of all epochs.
+    /// `None` without such photos, or before the first epoch is over.
+    pub best: Option<(Best, Parameters)>,
     /// Epoch by epoch.
     pub history: Vec<EpochRecord>,
-    /// The best.
-    pub best: Option<Best>,
     /// Training images a second, over this call.
     pub images_per_s: f64,
     /// Why it ended early.
@@ -426,7 +422,7 @@ impl<'a> Run<'a> {
         }
         watch.progress.end();
         let images = (self.standing.step - first) as usize * self.batch;
-        self.finish(stopped, interrupted, images as f64 / began.elapsed().as_secs_f64())
+        Ok(self.finish(stopped, interrupted, images as f64 / began.elapsed().as_secs_f64()))
     }
 
     /// The photos of a step.
@@ -507,12 +503,12 @@ impl<'a> Run<'a> {
 
     /// The weights and their moving average on the photos to choose by.
     fn scores(&self) -> Result<[Score; 2]> {
-        let runners = [&self.learner.parameters, self.ema.parameters()]
-            .map(|parameters| Runner::new(self.job.graph, &parameters.to_weights(), self.job.pixels, 1));
-        let [raw, average] = runners;
-        let runners = [raw?, average?];
+        let runner = |parameters: &Parameters| {
+            Runner::new(self.job.graph, &parameters.to_weights(), self.job.pixels, 1)
+        };
+        let runners = [runner(&self.learner.parameters)?, runner(self.ema.parameters())?];
         let judged = judge(&self.judge, &self.job.judge, &runners)?;
-        Ok(judged.map(|logits| score(&logits, &self.job.judge, self.job.classes)))
+        Ok([0, 1].map(|of| score(&judged[of], &self.job.judge, self.job.classes)))
     }
 
     fn tensors(&self) -> Tensors<'_> {
@@ -542,48 +538,38 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn finish(self, stopped: Option<String>, interrupted: bool, images_per_s: f64) -> Result<Trained> {
+    fn finish(self, stopped: Option<String>, interrupted: bool, images_per_s: f64) -> Trained {
         let whole = self.standing.step == self.schedule.steps;
-        let Run { job, judge: feed, learner, ema, standing, best, .. } = self;
-        let (parameters, average) = match (&standing.best, best) {
-            (Some(record), Some(best)) => (best, record.average),
-            // What is not a number is no model.
-            _ if stopped.is_some() => (ema.parameters().clone(), true),
-            _ if job.average && job.judge.is_empty() => (ema.parameters().clone(), true),
-            _ => (learner.parameters, false),
-        };
-        let mut logits = Vec::new();
-        if !job.judge.is_empty() {
-            let runner = Runner::new(job.graph, &parameters.to_weights(), job.pixels, 1)?;
-            [logits] = judge(&feed, &job.judge, &[runner])?;
-        }
-        Ok(Trained {
-            parameters,
-            average,
-            logits,
+        let Run { learner, ema, standing, best, .. } = self;
+        Trained {
+            last: learner.parameters,
+            average: ema.parameters().clone(),
+            best: standing.best.zip(best),
             history: standing.history,
-            best: standing.best,
             images_per_s,
             stopped,
             interrupted,
             whole,
-        })
+        }
     }
 }
 
-/// Logits of plain photos under several networks.
-pub fn judge<const N: usize>(feed: &Feed, photos: &[Photo], runners: &[Runner; N]) -> Result<[Vec<f32>; N]> {
-    let rows: Vec<[Vec<f32>; N]> = (0..photos.len())
+/// Logits `[photos][classes]` of plain photos under each of several networks.
+///
+/// # Errors
+/// [`Error::Data`] when a photo cannot be read.
+pub fn judge(feed: &Feed, photos: &[Photo], runners: &[Runner]) -> Result<Vec<Vec<f32>>> {
+    let rows: Vec<Vec<Vec<f32>>> = (0..photos.len())
         .into_par_iter()
         .map_init(
             || vec![0.0; feed.pixels().len()],
             |input, photo| {
                 feed.plain(photo, input)?;
-                Ok(runners.each_ref().map(|runner| runner.run_tensor(input, &Serial)))
+                Ok(runners.iter().map(|runner| runner.run_tensor(input, &Serial)).collect())
             },
         )
         .collect::<Result<_>>()?;
-    let mut all = [const { Vec::new() }; N];
+    let mut all = vec![Vec::new(); runners.len()];
     for row in rows {
         all.iter_mut().zip(row).for_each(|(all, logits)| all.extend(logits));
     }

@@ -1,36 +1,30 @@
-//! The whole network trained from a head, judged beside it, and made again from all photos.
+//! The whole network trained from a head: judged beside it on photos held out in turn, and made again from all of them.
 
 use std::time::Instant;
 
 use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
-use serde::{Deserialize, Serialize};
 
 use super::{
     Candidate, Options, Trained, assemble, calibration,
     features::Extracted,
     fit_some, graft,
-    head::Fit,
+    head::{Fit, Head},
+    mirrors::{FEWEST_TO_PROBE, mirrors},
     plan::{Facts, RecipeKind},
     survey::Survey,
-    with_classes,
+    work::{Judged, Round, UNFINISHED, Work, describe, title},
 };
 use crate::{
     Error, Result,
-    classifier::ranked,
-    data::Dataset,
     progress::Progress,
-    runner::Runner,
     threads::Threads,
     train::{
         augment::Augment,
-        checkpoint::{self, Checkpoint, Identity, Tensors},
-        feed::{Feed, Photo},
+        checkpoint::Tensors,
         log::{Event, Log},
-        memory,
         parameters::Parameters,
-        trainer::{self, EpochRecord, Job, Recipe, Score, Standing, Watch},
+        trainer::{self, Recipe, Score, Standing},
     },
-    zoo::fresh_weights,
 };
 
 /// What whole-network training starts from.
@@ -42,222 +36,9 @@ pub(super) struct Start<'a> {
     pub views: usize,
 }
 
-/// What is kept of the work, beside tensors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    recipe: Recipe,
-    /// The run that judges, once it is over.
-    judged: Option<Judged>,
-    /// The run under way.
-    standing: Standing,
-    /// Seconds that the work has taken before.
-    seconds: f64,
-}
-
-/// What the run that judges has shown; scores are of the photos that were held out of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Judged {
-    score: Score,
-    /// The head's, on the same photos: the mean negative log-likelihood is under its own temperature.
-    head: Score,
-    temperature: f64,
-    /// Whether the moving average was the best.
-    average: bool,
-    /// How far from the start to the end of training the network is.
-    share: f32,
-    /// Whether training went to its end.
-    whole: bool,
-    history: Vec<EpochRecord>,
-    chosen: bool,
-    seconds: f64,
-}
-
-/// Where the state of the work lies.
-struct Keeper<'a> {
-    path: Option<&'a std::path::Path>,
-    identity: Identity,
-}
-
-impl Keeper<'_> {
-    /// The state that was kept, if it is of this work. With `force` one of other work is thrown away.
-    fn load(&self, force: bool) -> Result<Option<(State, Tensors<'static>)>> {
-        let Some(path) = self.path else { return Ok(None) };
-        let loaded = match checkpoint::load(path, &self.identity) {
-            Err(Error::Model { .. }) if force => None,
-            loaded => loaded?,
-        };
-        let Some(Checkpoint { state, tensors, .. }) = loaded else { return Ok(None) };
-        match serde_json::from_value(state) {
-            Ok(state) => Ok(Some((state, tensors))),
-            Err(_) if force => Ok(None),
-            Err(error) => {
-                let what = format!("the kept state cannot be read ({error}); give --force to begin anew");
-                Err(Error::model(path, what))
-            }
-        }
-    }
-
-    fn save(&self, state: &State, tensors: Tensors<'_>) -> Result<()> {
-        let Some(path) = self.path else { return Ok(()) };
-        let state = serde_json::to_value(state).map_err(|error| Error::Unsupported(error.to_string()))?;
-        checkpoint::save(path, &Checkpoint { identity: self.identity.clone(), state, tensors })
-    }
-}
-
-/// What both runs have in common.
-struct Work<'a> {
-    backbone: &'a Model,
-    survey: &'a Survey<'a>,
-    options: &'a Options,
-    threads: &'a Threads,
-    progress: &'a dyn Progress,
-    keeper: Keeper<'a>,
-    began: Instant,
-    /// Seconds that the work has taken in earlier calls.
-    before: f64,
-    /// Whether states are kept.
-    keeping: bool,
-}
-
-impl<'a> Work<'a> {
-    fn new(
-        backbone: &'a Model,
-        survey: &'a Survey<'a>,
-        options: &'a Options,
-        began: Instant,
-        threads: &'a Threads,
-        progress: &'a dyn Progress,
-    ) -> Result<Self> {
-        let bytes = backbone.to_bytes().map_err(super::unsupported)?;
-        let parts = [
-            ("the photos", survey.fingerprint()),
-            ("the split of the photos", survey.split_hash()),
-            ("the classes", survey.data.classes.join(", ")),
-            ("the backbone", blake3::hash(&bytes).to_hex().to_string()),
-            ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
-            ("--seed", options.seed.to_string()),
-            ("--recipe", format!("{:?}", options.recipe).to_lowercase()),
-            ("--epochs", options.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
-            ("--memory", options.memory.map_or("what is there".into(), |bytes| bytes.to_string())),
-            ("--time", options.time.map_or("unlimited".into(), |time| format!("{} s", time.as_secs()))),
-            ("--views", options.views.map_or("by the data".into(), |views| views.to_string())),
-            ("--balance", options.balance.map_or("by the data".into(), |balance| balance.to_string())),
-        ];
-        let parts = parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-        let keeper = Keeper { path: options.part.as_deref(), identity: Identity { parts } };
-        Ok(Work { backbone, survey, options, threads, progress, keeper, began, before: 0.0, keeping: true })
-    }
-
-    fn seconds(&self) -> f64 {
-        self.before + self.began.elapsed().as_secs_f64()
-    }
-
-    /// Logits of photos as they are.
-    fn logits(&self, graph: &Graph, parameters: &Parameters, places: &[usize]) -> Result<Vec<f32>> {
-        let photos = self.survey.photos(places);
-        let pixels = &self.backbone.pixels;
-        let classes = self.survey.data.classes.len();
-        let feed = Feed::new(photos.clone(), classes, pixels.clone(), Augment::NONE, 0.0, 0, 0);
-        let runner = Runner::new(graph, &parameters.to_weights(), pixels, 1)?;
-        let [logits] = self.threads.install(|| trainer::judge(&feed, &photos, &[runner]))?;
-        Ok(logits)
-    }
-
-    fn memory(&self) -> u64 {
-        self.options.memory.unwrap_or_else(memory::available)
-    }
-
-    /// The recipe for the memory at hand, and shortened to the time that is left: `looks` photos an epoch, of which
-    /// `photos` make batches. `None` when that would be no training any more.
-    fn fitted(&self, recipe: Recipe, graph: &Graph, photos: usize, looks: usize) -> Result<Option<Recipe>> {
-        let wished = recipe.batch.min(photos);
-        let recipe = recipe.fitted(graph, photos, self.memory())?;
-        if recipe.batch < wished {
-            self.progress.notice(&format!(
-                "batches of {} photos instead of {wished}: more do not fit into {} MB",
-                recipe.batch,
-                self.memory() / 1_000_000
-            ));
-        }
-        let Some(limit) = self.options.time else { return Ok(Some(recipe)) };
-        let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
-        let speed = trainer::speed(graph, &parameters, &recipe, self.threads)?;
-        let left = limit.as_secs_f64() - self.seconds();
-        // Decoding, validation and writing take their part.
-        let epochs = (left * 0.85 * speed / looks as f64).min(recipe.epochs);
-        if epochs < SHORTEST {
-            self.progress.notice(&format!(
-                "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch)",
-                left.max(0.0),
-                looks as f64 / speed / 0.85
-            ));
-            return Ok(None);
-        }
-        if epochs < recipe.epochs {
-            self.progress.notice(&format!(
-                "{epochs:.1} epochs instead of {} fit into the time limit ({speed:.0} images/s)",
-                recipe.epochs
-            ));
-        }
-        Ok(Some(Recipe { epochs, ..recipe }))
-    }
-
-    /// One run of training; a state is kept on the way.
-    fn run(
-        &self,
-        name: &'static str,
-        recipe: &Recipe,
-        [learn, judge]: [Vec<Photo>; 2],
-        graph: &Graph,
-        start: Parameters,
-        judged: Option<(&Judged, &Parameters)>,
-        resume: Option<(Standing, Tensors<'static>)>,
-        log: Option<&mut Log>,
-    ) -> Result<trainer::Trained> {
-        let job = Job {
-            name,
-            graph,
-            pixels: &self.backbone.pixels,
-            learn,
-            judge,
-            classes: self.survey.data.classes.len(),
-            average: judged.is_some_and(|(judged, _)| judged.average),
-            recipe,
-            seed: self.options.seed,
-            memory: self.memory(),
-        };
-        let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
-            let mut tensors: Tensors<'_> = tensors;
-            if let Some((_, best)) = judged {
-                checkpoint::keep(&mut tensors, JUDGED, best);
-            }
-            let state = State {
-                recipe: recipe.clone(),
-                judged: judged.map(|(judged, _)| judged.clone()),
-                standing: standing.clone(),
-                seconds: self.seconds(),
-            };
-            if self.keeping { self.keeper.save(&state, tensors) } else { Ok(()) }
-        };
-        let mut watch = Watch { progress: self.progress, log, keep: &mut keep };
-        trainer::train(&job, start, resume, self.threads, &mut watch)
-    }
-}
-
-/// Shorter than this many epochs a training teaches nothing that would last.
-const SHORTEST: f64 = 0.25;
-
-/// What a recipe is called in summaries.
-fn title(kind: RecipeKind) -> &'static str {
-    match kind {
-        RecipeKind::Auto | RecipeKind::Head => "head on frozen features",
-        RecipeKind::Finetune => "whole network, statistics frozen",
-        RecipeKind::Full => "whole network, statistics of the batch",
-        RecipeKind::Scratch => "whole network from random weights",
-    }
-}
+/// How far from start to end networks are tried: some of the way may be better than all of it (Wortsman et al., "Robust
+/// fine-tuning of zero-shot models", arXiv 2109.01903).
+const SHARES: [f32; 4] = [1.0, 0.75, 0.5, 0.25];
 
 /// Tries the whole network beside the head, where the recipe says so, and puts what is better into `trained`.
 pub(super) fn refine(
@@ -269,14 +50,12 @@ pub(super) fn refine(
     mut log: Option<&mut Log>,
     trained: &mut Trained,
 ) -> Result<()> {
-    let Start { backbone, survey, fit, views, extracted } = *start;
-    let counts = survey.counts();
-    let [held, others] = [true, false].map(|held| survey.held(held));
+    let Start { backbone, survey, fit, views, .. } = *start;
     let facts = Facts {
         head_top1: fit.val_top1,
         validated: fit.validated.len(),
         mirrors: views > 1,
-        ..Facts::new(&counts, backbone)
+        ..Facts::new(&survey.counts(), backbone)
     };
     let kind = match options.recipe {
         RecipeKind::Head => return Ok(()),
@@ -289,363 +68,252 @@ pub(super) fn refine(
         }
         kind => kind,
     };
-    let mut work = Work::new(backbone, survey, options, began, threads, progress)?;
-    let (mut judged, mut resume) = (None, None);
-    let recipe = match work.keeper.load(options.force)? {
-        Some((state, tensors)) => {
-            progress.notice(&format!("going on after {} steps", state.standing.step));
-            work.before = state.seconds;
-            (judged, resume) = (state.judged, Some((state.standing, tensors)));
-            state.recipe
-        }
-        None => {
-            let recipe = facts.recipe(kind, options.epochs, options.balance);
-            let (graph, _) = with_classes(backbone, facts.classes)?;
-            let fitted = work.fitted(recipe, &graph, others.len(), others.len() + survey.kept.len());
-            let fitted = match fitted {
-                // The head is there, and asks for less.
-                Err(error @ Error::Unsupported(_)) if options.recipe == RecipeKind::Auto => {
-                    progress.notice(&error.to_string());
-                    None
-                }
-                fitted => fitted?,
-            };
-            let probing = held.len() >= FEWEST_TO_PROBE && options.recipe == RecipeKind::Auto;
-            let fitted = match fitted {
-                Some(recipe) if recipe.augment.flip && probing && options.time.is_none() => {
-                    work.keeping = false;
-                    let flip = mirrors(&work, start, &recipe, [&others, &held])?;
-                    work.keeping = true;
-                    Some(Recipe { augment: Augment { flip, ..recipe.augment }, ..recipe })
-                }
-                fitted => fitted,
-            };
-            match fitted {
-                Some(recipe) => recipe,
-                None => return Ok(()),
-            }
-        }
-    };
+    let work = Work::new(backbone, survey, options, began, threads, progress)?;
+    let Some(mut tuning) = Tuning::begin(start, work, &facts, kind)? else { return Ok(()) };
     trained.network = true;
-    // The network of the run that judges; on a second call it is among the kept tensors.
-    let mut best = None;
-    if let (Some(_), Some((_, tensors))) = (&judged, &mut resume) {
-        let (graph, weights) = graft(backbone, &fit.head)?;
-        let mut parameters = Parameters::new(&graph, &weights)?;
-        checkpoint::restore(tensors, JUDGED, &mut parameters)?;
-        best = Some(parameters);
-    }
-    let mut unfinished = None;
-    if judged.is_none() {
-        let before = work.seconds();
-        let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
-        let (graph, weights) = graft(backbone, &head)?;
-        let photos = [survey.photos(&others), survey.photos(&held)];
-        let start = Parameters::new(&graph, &weights)?;
-        let parameters = start.clone();
-        let run = work.run(
-            "training",
-            &recipe,
-            photos,
-            &graph,
-            parameters,
-            None,
-            resume.take(),
-            log.as_deref_mut(),
-        )?;
-        if let Some(why) = &run.stopped {
-            progress.notice(&format!("{why}; training ended there, and the best network before it is kept"));
-        }
-        if run.interrupted {
-            unfinished = Some("the run that is judged");
-        }
-        let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
-        let calibrated = |logits: &[f32]| {
-            let temperature = calibration::temperature(logits, &labels, facts.classes);
-            (temperature, calibration::mean_surprise(logits, &labels, facts.classes, temperature))
-        };
-        // Some of the way from the start may be better than all of it.
-        let (temperature, nll) = calibrated(&run.logits);
-        let mut ended = Ended { network: run.parameters, logits: run.logits, share: 1.0, temperature, nll };
-        if !run.interrupted && run.stopped.is_none() {
-            let last = ended.network.clone();
-            for share in SHARES {
-                let network = last.between(&start, share);
-                let logits = work.logits(&graph, &network, &held)?;
-                let (temperature, nll) = calibrated(&logits);
-                if nll < ended.nll {
-                    ended = Ended { network, logits, share, temperature, nll };
+    let mut unfinished = tuning.judge(log.as_deref_mut())?;
+    let choice = tuning.choose();
+    let (graph, _) = network(backbone, &fit.head)?;
+    let mut made = None;
+    if let Some(choice) = &choice {
+        let head = &mut trained.candidates[0];
+        (head.val_top1, head.val_nll, head.chosen) =
+            (choice.head.top1, choice.head.nll, !choice.network_wins);
+        trained.candidates.push(Candidate {
+            name: title(kind).into(),
+            val_top1: choice.score.top1,
+            val_nll: choice.score.nll,
+            seconds: tuning.judged.rounds.iter().map(|round| round.seconds).sum(),
+            chosen: choice.network_wins,
+        });
+        trained.history.clone_from(&tuning.judged.rounds[0].history);
+        if choice.network_wins {
+            let whole = tuning.judged.rounds.iter().all(|round| round.whole);
+            if unfinished.is_none() && whole {
+                match tuning.learn_all(log.as_deref_mut())? {
+                    Ended::Made(network) => {
+                        let start = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
+                        made = Some(network.between(&start, choice.share));
+                    }
+                    Ended::Stopped => {}
+                    Ended::Interrupted => unfinished = Some("the run on all photos"),
                 }
             }
-        }
-        let head_logits = fit.logits_of(&held);
-        let score = |logits: &[f32], nll| Score {
-            nll,
-            ..trainer::score(logits, &survey.photos(&held), facts.classes)
-        };
-        let head = score(&head_logits, calibrated(&head_logits).1);
-        let wins = ended.nll < head.nll || options.recipe != RecipeKind::Auto;
-        judged = Some(Judged {
-            score: score(&ended.logits, ended.nll),
-            head,
-            temperature: ended.temperature,
-            share: ended.share,
-            whole: run.whole,
-            average: run.average,
-            history: run.history,
-            // What has not lasted an epoch has not been judged.
-            chosen: wins && run.best.is_some(),
-            seconds: work.seconds() - before,
-        });
-        best = Some(ended.network);
-    }
-    let (Some(judged), Some(best)) = (judged, best) else { return Ok(()) };
-    let head = &mut trained.candidates[0];
-    (head.val_top1, head.val_nll, head.chosen) = (judged.head.top1, judged.head.nll, !judged.chosen);
-    trained.candidates.push(Candidate {
-        name: title(kind).into(),
-        val_top1: judged.score.top1,
-        val_nll: judged.score.nll,
-        seconds: judged.seconds,
-        chosen: judged.chosen,
-    });
-    trained.history.clone_from(&judged.history);
-    let (graph, weights) = graft(backbone, &fit.head)?;
-    let mut weights: Weights = if judged.chosen { best.to_weights() } else { weights };
-    if judged.chosen && unfinished.is_none() && judged.whole {
-        let all: Vec<usize> = (0..survey.kept.len()).collect();
-        let photos = [survey.photos(&all), Vec::new()];
-        let start = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
-        let keep = Some((&judged, &best));
-        let from = start.clone();
-        let run = work.run("all photos", &recipe, photos, &graph, from, keep, resume, log.as_deref_mut())?;
-        match (&run.stopped, run.interrupted) {
-            (None, false) if judged.share < 1.0 => {
-                weights = run.parameters.between(&start, judged.share).to_weights();
+            if made.is_none() {
+                made = tuning.last_judged(choice.share)?;
             }
-            (None, false) => weights = run.parameters.to_weights(),
-            (Some(why), _) => {
-                progress.notice(&format!(
-                    "{why} when learning from all photos; the network that was judged is kept"
-                ));
-            }
-            (None, true) => unfinished = Some("the run on all photos"),
         }
     }
-    if judged.chosen {
+    if let (Some(choice), Some(network)) = (&choice, made) {
         let mut steps = vec![trained.model.provenance.recipe.last().cloned().unwrap_or_default()];
-        steps.push(describe(kind, &recipe));
-        if judged.share < 1.0 {
-            steps.push(format!(
-                "weights {} of the way from that head's network to the trained one",
-                judged.share
-            ));
+        steps.push(describe(kind, &tuning.recipe));
+        if choice.share < 1.0 {
+            let share = choice.share;
+            steps.push(format!("weights {share} of the way from that head's network to the trained one"));
         }
-        let top1 = judged.score.top1;
-        trained.model = assemble(backbone, survey, graph, weights, steps, judged.temperature, top1, options)?;
+        let (temperature, top1) = (choice.temperature, choice.score.top1);
+        let weights: Weights = network.to_weights();
+        trained.model = assemble(backbone, survey, graph, weights, steps, temperature, top1, options)?;
         trained.val_top1 = top1;
     }
     if let Some(during) = unfinished {
         trained.interrupted = true;
-        trained
-            .model
-            .provenance
-            .recipe
-            .push(format!("{UNFINISHED}stopped in {during}; this is the best so far"));
-        return Ok(());
-    }
-    if let Some(log) = log {
+        let recipe = &mut trained.model.provenance.recipe;
+        recipe.push(format!("{UNFINISHED}stopped in {during}; this is the best so far"));
+    } else if let Some(log) = log {
         log.write(&Event::Done {
-            epochs: recipe.epochs.ceil() as u64,
+            epochs: tuning.recipe.epochs.ceil() as u64,
             val_top1: trained.val_top1,
             val_nll: trained.candidates.iter().find(|c| c.chosen).map_or(f64::NAN, |c| c.val_nll),
-            seconds: work.seconds(),
+            seconds: tuning.work.seconds(),
         });
     }
     Ok(())
 }
 
-/// Whether mirrored photos do no harm: the network trained briefly with them and without, judged on held-out photos.
-/// The backbone's own features cannot tell, since it was taught to take a mirrored thing for the same thing.
-fn mirrors(work: &Work, start: &Start, recipe: &Recipe, [others, held]: [&[usize]; 2]) -> Result<bool> {
-    let Start { backbone, survey, extracted, fit, views } = *start;
-    let head = fit_some(survey, extracted, views, others, fit.lambda, work.threads, work.progress)?;
-    let (graph, weights) = graft(backbone, &head)?;
-    let right = |name: &'static str, flip: bool| -> Result<Vec<bool>> {
-        let augment = Augment { flip, ..recipe.augment };
-        let recipe = Recipe { epochs: PROBED, augment, ..recipe.clone() };
-        let photos = [survey.photos(others), survey.photos(held)];
-        let parameters = Parameters::new(&graph, &weights)?;
-        let run = work.run(name, &recipe, photos, &graph, parameters, None, None, None)?;
-        if run.interrupted {
-            return Err(Error::Interrupted);
-        }
-        let guesses = run.logits.chunks_exact(head.classes).map(|logits| ranked(logits)[0]);
-        Ok(guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize).collect())
-    };
-    let (plain, mirrored) = (right("plain", false)?, right("mirrored", true)?);
-    let keep = !leads_astray(&plain, &mirrored);
-    let share = |right: &[bool]| {
-        100.0 * right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
-    };
-    work.progress.notice(&format!(
-        "mirrored photos {} ({:.1} % right on held-out photos with them, {:.1} % without)",
-        if keep { "do no harm" } else { "lead astray, so none are shown" },
-        share(&mirrored),
-        share(&plain)
-    ));
-    Ok(keep)
+/// The network with this head, as training takes it.
+fn network(backbone: &Model, head: &Head) -> Result<(Graph, Parameters)> {
+    let (graph, weights) = graft(backbone, head)?;
+    let parameters = Parameters::new(&graph, &weights)?;
+    Ok((graph, parameters))
 }
 
-/// Epochs that show whether mirrored photos do harm.
-const PROBED: f64 = 2.0;
-/// From so many held-out photos on harm can be told from chance.
-const FEWEST_TO_PROBE: usize = 200;
-
-/// Whether more photos are lost with mirrored photos than two points and two standard errors of the paired differences.
-fn leads_astray(plain: &[bool], mirrored: &[bool]) -> bool {
-    let pairs = || plain.iter().zip(mirrored);
-    let lost = pairs().filter(|(plain, mirrored)| **plain && !**mirrored).count() as f64;
-    let won = pairs().filter(|(plain, mirrored)| !**plain && **mirrored).count() as f64;
-    lost - won > MIRRORS_LOSE * plain.len() as f64 && lost - won > 2.0 * (lost + won).sqrt()
+/// The runs of one training, and where it stands.
+struct Tuning<'a> {
+    start: &'a Start<'a>,
+    work: Work<'a>,
+    recipe: Recipe,
+    /// Rounds that judge.
+    rounds: usize,
+    judged: Judged,
+    /// The run that goes on, when there is one.
+    resume: Option<(Standing, Tensors<'static>)>,
 }
 
-/// Loss of accuracy from which on mirrored photos are left out.
-const MIRRORS_LOSE: f64 = 0.02;
-
-/// A trained network on photos it has not learnt from.
-struct Ended {
-    network: Parameters,
-    logits: Vec<f32>,
-    share: f32,
+/// What the rounds say.
+struct Choice {
+    /// The network on the photos that judged, its likelihood after calibration.
+    score: Score,
+    /// The head on the same photos.
+    head: Score,
     temperature: f64,
-    nll: f64,
+    /// How far from the start to the end of training the network is.
+    share: f32,
+    network_wins: bool,
 }
 
-/// How far from start to end networks are tried, beside the end itself.
-const SHARES: [f32; 3] = [0.75, 0.5, 0.25];
-
-/// Where the judged network stands among kept tensors.
-const JUDGED: &str = "judged";
-
-/// How the last step of a model begins that was written when its training was interrupted.
-pub const UNFINISHED: &str = "unfinished: ";
-
-/// A recipe in words, for the model's provenance.
-fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
-    format!(
-        "{}: {} epochs of batches of {} at {} px, rates {:e} {:e} {:e} {:e} from head to image, decay {}, smoothing {}, \
-         crops from {} of the area, flip {}",
-        title(kind),
-        recipe.epochs,
-        recipe.batch,
-        recipe.size,
-        recipe.rates.head,
-        recipe.rates.last,
-        recipe.rates.middle,
-        recipe.rates.first,
-        recipe.decay,
-        recipe.smoothing,
-        recipe.augment.scale,
-        if recipe.augment.flip { "on" } else { "off" },
-    )
+/// How the run on all photos ended.
+enum Ended {
+    Made(Parameters),
+    Stopped,
+    Interrupted,
 }
 
-/// The whole network from random weights, the best on held-out photos.
-pub(super) fn scratch(
-    data: &Dataset,
-    shape: &Model,
-    options: &Options,
-    began: Instant,
-    threads: &Threads,
-    progress: &dyn Progress,
-    mut log: Option<&mut Log>,
-) -> Result<Trained> {
-    let (survey, skipped) = Survey::read(data, options.seed, threads, progress)?;
-    let counts = survey.counts();
-    let facts = Facts::new(&counts, shape);
-    let mut work = Work::new(shape, &survey, options, began, threads, progress)?;
-    let (graph, _) = with_classes(shape, facts.classes)?;
-    let weights: Weights = fresh_weights(&graph, options.seed);
-    let [held, others] = [true, false].map(|held| survey.held(held));
-    let (recipe, resume) = match work.keeper.load(options.force)? {
-        Some((state, tensors)) => {
-            progress.notice(&format!("going on after {} steps", state.standing.step));
-            work.before = state.seconds;
-            (state.recipe, Some((state.standing, tensors)))
+impl<'a> Tuning<'a> {
+    /// What was kept, or a beginning; `None` where the whole network cannot be trained.
+    fn begin(start: &'a Start, mut work: Work<'a>, facts: &Facts, kind: RecipeKind) -> Result<Option<Self>> {
+        let Start { backbone, survey, fit, .. } = *start;
+        let (options, progress) = (work.options, work.progress);
+        let (graph, blank) = network(backbone, &fit.head)?;
+        if let Some((state, mut tensors)) = work.resume()? {
+            let judged = Judged::restore(state.judged, &mut tensors, blank)?;
+            let resume = Some((state.standing, tensors));
+            return Ok(Some(Tuning {
+                start,
+                work,
+                recipe: state.recipe,
+                rounds: state.rounds,
+                judged,
+                resume,
+            }));
         }
-        None => {
-            let recipe = facts.recipe(RecipeKind::Scratch, options.epochs, options.balance);
-            let recipe = work.fitted(recipe, &graph, others.len(), others.len())?.ok_or_else(|| {
-                Error::Unsupported(
-                    "the time limit is too short to train a network from random weights; raise --time".into(),
-                )
-            })?;
-            (recipe, None)
+        let learners = |round: usize| survey.round(round)[1].len();
+        let recipe = facts.recipe(kind, options.epochs, options.balance);
+        let recipe = match work.fitted(recipe, &graph, learners(0)) {
+            // The head is there, and asks for less.
+            Err(error @ Error::Unsupported(_)) if options.recipe == RecipeKind::Auto => {
+                progress.notice(&error.to_string());
+                return Ok(None);
+            }
+            fitted => fitted?,
+        };
+        let looks = |rounds: usize| (0..rounds).map(learners).sum::<usize>() + survey.kept.len();
+        let Some((recipe, rounds)) = work.in_time(recipe, &graph, survey.rounds(), looks)? else {
+            return Ok(None);
+        };
+        let judged = Judged::default();
+        let mut tuning = Tuning { start, work, recipe, rounds, judged, resume: None };
+        let split = survey.round(0);
+        let probing = options.recipe == RecipeKind::Auto && options.time.is_none();
+        if tuning.recipe.augment.flip && probing && split[0].len() >= FEWEST_TO_PROBE {
+            let start = tuning.start_of(0)?;
+            let flip = mirrors(&mut tuning.work, &tuning.recipe, &start, &split)?;
+            tuning.recipe.augment = Augment { flip, ..tuning.recipe.augment };
         }
-    };
-    let photos = [survey.photos(&others), survey.photos(&held)];
-    let start = Parameters::new(&graph, &weights)?;
-    let run = work.run("training", &recipe, photos, &graph, start, None, resume, log.as_deref_mut())?;
-    if let Some(why) = &run.stopped {
-        if run.best.is_none() {
-            return Err(Error::Unsupported(format!(
-                "{why}, before an epoch was over; there is no network to keep"
-            )));
-        }
-        progress.notice(&format!("{why}; training ended there, and the best network before it is kept"));
+        Ok(Some(tuning))
     }
-    let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
-    let t = calibration::temperature(&run.logits, &labels, facts.classes);
-    let score = trainer::score(&run.logits, &survey.photos(&held), facts.classes);
-    let mut steps = vec![describe(RecipeKind::Scratch, &recipe)];
-    if run.interrupted {
-        steps.push(format!("{UNFINISHED}stopped by the user; this is the best so far"));
-    }
-    let weights = run.parameters.to_weights();
-    let model = assemble(shape, &survey, graph, weights, steps, t, score.top1, options)?;
-    let val_nll = calibration::mean_surprise(&run.logits, &labels, facts.classes, t);
-    if let Some(log) = log.filter(|_| !run.interrupted) {
-        log.write(&Event::Done {
-            epochs: recipe.epochs.ceil() as u64,
-            val_top1: score.top1,
-            val_nll,
-            seconds: work.seconds(),
-        });
-    }
-    Ok(Trained {
-        model,
-        photos: others.len(),
-        val_top1: score.top1,
-        tried: Vec::new(),
-        lambda: None,
-        views: 1,
-        candidates: vec![Candidate {
-            name: title(RecipeKind::Scratch).into(),
-            val_top1: score.top1,
-            val_nll,
-            seconds: work.seconds(),
-            chosen: true,
-        }],
-        history: run.history,
-        skipped,
-        computed: [0, 0],
-        interrupted: run.interrupted,
-        network: true,
-    })
-}
 
-#[cfg(test)]
-mod tests {
-    use super::leads_astray;
+    /// The network that a round starts from: its head has seen only the photos that the round learns from.
+    fn start_of(&self, round: usize) -> Result<(Graph, Parameters)> {
+        let Start { backbone, survey, extracted, fit, views } = *self.start;
+        let [_, others] = survey.round(round);
+        let (threads, progress) = (self.work.threads, self.work.progress);
+        let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
+        network(backbone, &head)
+    }
 
-    #[test]
-    fn a_mirror_is_blamed_only_for_what_chance_does_not_explain() {
-        let right = |photos: usize, wrong: usize| -> Vec<bool> { (0..photos).map(|i| i >= wrong).collect() };
-        assert!(!leads_astray(&right(49, 0), &right(49, 1)));
-        assert!(!leads_astray(&right(1000, 50), &right(1000, 60)));
-        assert!(leads_astray(&right(600, 60), &right(600, 180)));
-        assert!(!leads_astray(&right(600, 180), &right(600, 60)));
-        assert!(!leads_astray(&[], &[]));
+    /// The rounds that are not over yet; says where it was interrupted.
+    fn judge(&mut self, mut log: Option<&mut Log>) -> Result<Option<&'static str>> {
+        let survey = self.start.survey;
+        for round in self.judged.rounds.len()..self.rounds {
+            let before = self.work.seconds();
+            let name = match self.rounds {
+                1 => "training".into(),
+                rounds => format!("training {} of {rounds}", round + 1),
+            };
+            let [held, others] = survey.round(round);
+            let (graph, start) = self.start_of(round)?;
+            let photos = [survey.photos(&others), survey.photos(&held)];
+            let (from, kept) = (start.clone(), (self.rounds, &self.judged));
+            let (resume, log) = (self.resume.take(), log.as_deref_mut());
+            let run = self.work.run(&name, &self.recipe, photos, &graph, from, kept, resume, log)?;
+            if let Some(why) = &run.stopped {
+                self.work
+                    .progress
+                    .notice(&format!("{why}; training ended there, and the best network before it is kept"));
+            }
+            // The average at the end of the schedule is steadier than any single step; of a run that did not get there
+            // the best epoch counts, and what has not lasted an epoch has not been judged.
+            let network = if run.whole { Some(run.average) } else { run.best.map(|(_, network)| network) };
+            if let Some(network) = network.filter(|_| round == 0 || !run.interrupted) {
+                let tried = if run.whole { &SHARES[..] } else { &SHARES[..1] };
+                let networks: Vec<_> = tried.iter().map(|&share| network.between(&start, share)).collect();
+                let logits = self.work.logits(&graph, &networks.iter().collect::<Vec<_>>(), &held)?;
+                let seconds = self.work.seconds() - before;
+                let shares = logits.len();
+                let history = run.history;
+                self.judged.rounds.push(Round { logits, shares, whole: run.whole, history, seconds });
+                self.judged.last = Some(network);
+            }
+            if run.interrupted {
+                return Ok(Some("the training that is judged"));
+            }
+            if !run.whole {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the rounds that are over say together; `None` without any.
+    fn choose(&self) -> Option<Choice> {
+        let Start { survey, fit, .. } = *self.start;
+        let rounds = &self.judged.rounds;
+        let shares = rounds.iter().map(|round| round.shares).min()?;
+        let held: Vec<usize> = (0..rounds.len()).flat_map(|round| survey.round(round)[0].clone()).collect();
+        let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
+        let (photos, classes) = (survey.photos(&held), survey.data.classes.len());
+        let calibrated = |logits: &[f32]| {
+            let temperature = calibration::temperature(logits, &labels, classes);
+            let nll = calibration::mean_surprise(logits, &labels, classes, temperature);
+            (temperature, Score { nll, ..trainer::score(logits, &photos, classes) })
+        };
+        let (_, head) = calibrated(&fit.logits_of(&held));
+        let of = |share: usize| {
+            let logits: Vec<f32> = rounds.iter().flat_map(|round| &round.logits[share]).copied().collect();
+            let (temperature, score) = calibrated(&logits);
+            Choice {
+                score,
+                head,
+                temperature,
+                share: SHARES[share],
+                network_wins: score.nll < head.nll || self.work.options.recipe != RecipeKind::Auto,
+            }
+        };
+        // Of equals the first; what is not a number never wins.
+        (0..shares).map(of).reduce(|best, next| if next.score.nll < best.score.nll { next } else { best })
+    }
+
+    /// The same training on all photos, where there is none to judge by.
+    fn learn_all(&mut self, log: Option<&mut Log>) -> Result<Ended> {
+        let Start { backbone, survey, fit, .. } = *self.start;
+        let (graph, start) = network(backbone, &fit.head)?;
+        let all: Vec<usize> = (0..survey.kept.len()).collect();
+        let photos = [survey.photos(&all), Vec::new()];
+        let (kept, resume) = ((self.rounds, &self.judged), self.resume.take());
+        let run = self.work.run("all photos", &self.recipe, photos, &graph, start, kept, resume, log)?;
+        if let Some(why) = &run.stopped {
+            let what = "when learning from all photos; the network that was judged is kept";
+            self.work.progress.notice(&format!("{why} {what}"));
+            return Ok(Ended::Stopped);
+        }
+        Ok(if run.interrupted { Ended::Interrupted } else { Ended::Made(run.average) })
+    }
+
+    /// The network of the last round, so far from its start.
+    fn last_judged(&self, share: f32) -> Result<Option<Parameters>> {
+        let Some(last) = &self.judged.last else { return Ok(None) };
+        let (_, start) = self.start_of(self.judged.rounds.len() - 1)?;
+        Ok(Some(last.between(&start, share)))
     }
 }

@@ -7,9 +7,12 @@ pub mod features;
 mod finetune;
 pub mod head;
 mod lbfgs;
+mod mirrors;
 pub mod plan;
+mod scratch;
 mod softmax_loss;
 pub mod survey;
+mod work;
 
 use std::{
     borrow::Cow,
@@ -26,7 +29,7 @@ use penjing_runtime::{
 };
 use serde::Serialize;
 
-pub use self::finetune::UNFINISHED;
+pub use self::work::UNFINISHED;
 use self::{
     adapt::Input,
     features::{Extracted, Extractor},
@@ -176,7 +179,7 @@ pub fn train(
     let input = Input { size: options.input.size.or(small), ..options.input.clone() };
     let adapted = adapt::adapt(backbone, &input)?;
     if options.recipe == RecipeKind::Scratch {
-        return finetune::scratch(data, &adapted, options, began, threads, progress, log);
+        return scratch::scratch(data, &adapted, options, began, threads, progress, log);
     }
     let backbone = adapted;
     let samples = survey::learnable(data);

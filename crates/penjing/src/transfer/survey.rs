@@ -31,8 +31,8 @@ pub struct Survey<'a> {
     pub folds: Vec<u32>,
     /// The folds that are held out in turn.
     pub held_out: Vec<u32>,
-    /// Whether each judges the whole network: one part that leaves every class photos to learn from.
-    judges: Vec<bool>,
+    /// Whether each judges the whole network, round by round; every round leaves every class photos to learn from.
+    rounds: Vec<Vec<bool>>,
 }
 
 impl<'a> Survey<'a> {
@@ -53,15 +53,14 @@ impl<'a> Survey<'a> {
         let kept: Vec<&Sample> = kept.iter().map(|&index| samples[index]).collect();
         let labels = kept.iter().map(|sample| sample.class as u32).collect();
         let (folds, held_out) = folds(data, &kept, &hashes, seed, progress)?;
-        let judges = if held_out.len() == 1 {
-            folds.iter().map(|fold| *fold == held_out[0]).collect()
-        } else {
+        let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
+        let mut rounds = rounds(&classes, data.classes.len(), &folds, &held_out);
+        if rounds.is_empty() {
             let groups = split::groups(&kept, &hashes).ids;
-            let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
             let fraction = split::validation_fraction(kept.len());
-            split::holdout(&classes, &groups, data.classes.len(), fraction, seed)
-        };
-        Ok(Survey { data, kept, labels, hashes, folds, held_out, judges })
+            rounds = vec![split::holdout(&classes, &groups, data.classes.len(), fraction, seed)];
+        }
+        Ok(Survey { data, kept, labels, hashes, folds, held_out, rounds })
     }
 
     /// Reads and decodes every photo, for training that needs no features. Gives also those that cannot be read.
@@ -103,18 +102,24 @@ impl<'a> Survey<'a> {
         Ok((survey, skipped))
     }
 
-    /// The photos that judge the whole network, or those that it learns from then; by their place.
-    pub fn held(&self, held: bool) -> Vec<usize> {
-        (0..self.kept.len()).filter(|&photo| self.judges[photo] == held).collect()
+    /// How many rounds there are of learning from some photos and judging on the others.
+    pub fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// The photos that judge the whole network in a round, and those that it learns from then; by their place.
+    pub fn round(&self, round: usize) -> [Vec<usize>; 2] {
+        let judges = &self.rounds[round];
+        [true, false].map(|held| (0..self.kept.len()).filter(|&photo| judges[photo] == held).collect())
     }
 
     /// Hash of the photos in their order, and of what each is for.
     pub fn split_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for ((hash, fold), judges) in self.hashes.iter().zip(&self.folds).zip(&self.judges) {
+        for (photo, (hash, fold)) in self.hashes.iter().zip(&self.folds).enumerate() {
             hasher.update(hash);
             hasher.update(&fold.to_le_bytes());
-            hasher.update(&[u8::from(*judges)]);
+            self.rounds.iter().for_each(|judges| _ = hasher.update(&[u8::from(judges[photo])]));
         }
         hasher.finalize().to_hex().to_string()
     }
@@ -215,6 +220,32 @@ fn folds(
     Ok((folds.into_iter().map(|fold| fold as u32).collect(), held_out))
 }
 
+/// Which photos judge the whole network: of the folds that are held out and leave every class photos to learn from, the
+/// first ones, until enough photos have judged.
+fn rounds(labels: &[usize], classes: usize, folds: &[u32], held_out: &[u32]) -> Vec<Vec<bool>> {
+    let mut rounds: Vec<Vec<bool>> = Vec::new();
+    let mut judges = 0;
+    for &fold in held_out {
+        let held: Vec<bool> = folds.iter().map(|&of| of == fold).collect();
+        let mut learnt = vec![false; classes];
+        labels.iter().zip(&held).filter(|(_, held)| !**held).for_each(|(&class, _)| learnt[class] = true);
+        if learnt.contains(&false) {
+            continue;
+        }
+        judges += held.iter().filter(|held| **held).count();
+        rounds.push(held);
+        if judges >= ENOUGH_TO_JUDGE || rounds.len() == MOST_ROUNDS {
+            break;
+        }
+    }
+    rounds
+}
+
+/// So many judging photos tell two networks apart that differ by a few points; more rounds would cost more time than
+/// they are worth.
+const ENOUGH_TO_JUDGE: usize = 140;
+const MOST_ROUNDS: usize = 3;
+
 /// 1 for each photo of the validation part that has nothing in common with a training photo.
 fn apart(kept: &[&Sample], groups: &[usize], progress: &dyn Progress) -> Vec<usize> {
     let learnt: HashSet<usize> = kept
@@ -302,10 +333,31 @@ mod tests {
         let places: Vec<usize> = (0..80).collect();
         let hashes = places.iter().map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
         let survey = Survey::new(&data, &samples, &places, hashes, &[], 0, &Quiet).unwrap();
-        let [judges, learners] = [true, false].map(|held| survey.held(held));
-        assert!(!judges.is_empty() && !learners.is_empty());
-        assert!(judges.iter().all(|photo| learners.iter().all(|other| photo / 4 != other / 4)));
-        assert_eq!(judges.len() + learners.len(), 80);
+        assert_eq!(survey.rounds(), MOST_ROUNDS);
+        let mut judged = HashSet::new();
+        for [judges, learners] in (0..survey.rounds()).map(|round| survey.round(round)) {
+            assert!(!judges.is_empty() && !learners.is_empty());
+            assert!(judges.iter().all(|photo| learners.iter().all(|other| photo / 4 != other / 4)));
+            assert_eq!(judges.len() + learners.len(), 80);
+            assert!(judges.into_iter().all(|photo| judged.insert(photo)), "judged twice");
+        }
+    }
+
+    #[test]
+    fn rounds_end_when_enough_photos_have_judged() {
+        let of = |photos: usize| -> Vec<u32> { (0..photos as u32).map(|photo| photo / 2 % 5).collect() };
+        let labels: Vec<usize> = (0..1000).map(|photo| photo % 2).collect();
+        let all = [0, 1, 2, 3, 4];
+        for (photos, expected) in [(1000, 1), (500, 2), (100, 3)] {
+            let rounds = rounds(&labels[..photos], 2, &of(photos), &all);
+            assert_eq!(rounds.len(), expected, "{photos} photos");
+            assert!(rounds.iter().all(|judges| judges.iter().filter(|judge| **judge).count() == photos / 5));
+        }
+        // A part for validation is the one that judges.
+        assert_eq!(rounds(&[0, 1, 0, 1], 2, &[0, 0, 1, 1], &[1]), [[false, false, true, true]]);
+        // The first fold holds all photos of a class.
+        assert_eq!(rounds(&[1, 0, 0, 0], 2, &[0, 1, 1, 2], &[0, 1, 2]).len(), 2);
+        assert!(rounds(&[0, 1], 2, &[0, 1], &[0, 1]).is_empty());
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! Whether a mirrored photo still shows the same thing, seen from the network's own training.
+
+use penjing_runtime::graph::Graph;
+
+use super::work::{Judged, Work};
+use crate::{
+    Error, Result,
+    classifier::ranked,
+    train::{augment::Augment, parameters::Parameters, trainer::Recipe},
+};
+
+/// Whether mirrored photos do no harm: the network trained briefly with them and without, judged on held-out photos.
+/// The backbone's own features cannot tell, since it was taught to take a mirrored thing for the same thing.
+pub(super) fn mirrors(
+    work: &mut Work,
+    recipe: &Recipe,
+    start: &(Graph, Parameters),
+    [held, others]: &[Vec<usize>; 2],
+) -> Result<bool> {
+    work.keeping = false;
+    let kept = probe(work, recipe, start, [held, others]);
+    work.keeping = true;
+    kept
+}
+
+fn probe(
+    work: &Work,
+    recipe: &Recipe,
+    (graph, start): &(Graph, Parameters),
+    [held, others]: [&[usize]; 2],
+) -> Result<bool> {
+    let survey = work.survey;
+    let right = |name: &str, flip: bool| -> Result<Vec<bool>> {
+        let augment = Augment { flip, ..recipe.augment };
+        let recipe = Recipe { epochs: PROBED, augment, ..recipe.clone() };
+        let photos = [survey.photos(others), Vec::new()];
+        let run =
+            work.run(name, &recipe, photos, graph, start.clone(), (0, &Judged::default()), None, None)?;
+        if run.interrupted {
+            return Err(Error::Interrupted);
+        }
+        let logits = work.logits(graph, &[&run.average], held)?.concat();
+        let guesses = logits.chunks_exact(survey.data.classes.len()).map(|logits| ranked(logits)[0]);
+        Ok(guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize).collect())
+    };
+    let (plain, mirrored) = (right("plain", false)?, right("mirrored", true)?);
+    let keep = !leads_astray(&plain, &mirrored);
+    let share = |right: &[bool]| {
+        100.0 * right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
+    };
+    work.progress.notice(&format!(
+        "mirrored photos {} ({:.1} % right on held-out photos with them, {:.1} % without)",
+        if keep { "do no harm" } else { "lead astray, so none are shown" },
+        share(&mirrored),
+        share(&plain)
+    ));
+    Ok(keep)
+}
+
+/// Epochs that show whether mirrored photos do harm.
+const PROBED: f64 = 2.0;
+/// From so many held-out photos on harm can be told from chance.
+pub(super) const FEWEST_TO_PROBE: usize = 200;
+
+/// Whether more photos are lost with mirrored photos than two points and two standard errors of the paired differences.
+fn leads_astray(plain: &[bool], mirrored: &[bool]) -> bool {
+    let pairs = || plain.iter().zip(mirrored);
+    let lost = pairs().filter(|(plain, mirrored)| **plain && !**mirrored).count() as f64;
+    let won = pairs().filter(|(plain, mirrored)| !**plain && **mirrored).count() as f64;
+    lost - won > MIRRORS_LOSE * plain.len() as f64 && lost - won > 2.0 * (lost + won).sqrt()
+}
+
+/// Loss of accuracy from which on mirrored photos are left out.
+const MIRRORS_LOSE: f64 = 0.02;
+
+#[cfg(test)]
+mod tests {
+    use super::leads_astray;
+
+    #[test]
+    fn a_mirror_is_blamed_only_for_what_chance_does_not_explain() {
+        let right = |photos: usize, wrong: usize| -> Vec<bool> { (0..photos).map(|i| i >= wrong).collect() };
+        assert!(!leads_astray(&right(49, 0), &right(49, 1)));
+        assert!(!leads_astray(&right(1000, 50), &right(1000, 60)));
+        assert!(leads_astray(&right(600, 60), &right(600, 180)));
+        assert!(!leads_astray(&right(600, 180), &right(600, 60)));
+        assert!(!leads_astray(&[], &[]));
+    }
+}

@@ -1,0 +1,362 @@
+//! Training of the whole network as one piece of work: its runs, and the state from which it goes on.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use penjing_runtime::{file::Model, graph::Graph};
+use serde::{Deserialize, Serialize};
+
+use super::{Options, plan::RecipeKind, survey::Survey};
+use crate::{
+    Error, Result,
+    progress::Progress,
+    runner::Runner,
+    threads::Threads,
+    train::{
+        augment::Augment,
+        checkpoint::{self, Checkpoint, Identity, Tensors},
+        feed::{Feed, Photo},
+        log::Log,
+        memory,
+        parameters::Parameters,
+        trainer::{self, EpochRecord, Job, Recipe, Standing, Watch},
+    },
+    zoo::fresh_weights,
+};
+
+/// What is kept of the work, beside tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// How every run learns.
+    pub recipe: Recipe,
+    /// Rounds that judge.
+    pub rounds: usize,
+    /// Those that are over.
+    pub judged: Vec<Round>,
+    /// The run under way: the next round, or after the last one the run on all photos.
+    pub standing: Standing,
+    /// Seconds that the work has taken before.
+    pub seconds: f64,
+}
+
+/// A round that is over: what it has shown of the photos that were held out of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Round {
+    /// Logits `[photos][classes]` some of the way from start to end, one for each of the shares that were tried.
+    #[serde(skip)]
+    pub logits: Vec<Vec<f32>>,
+    /// Number of those shares.
+    pub shares: usize,
+    /// Whether training went to its end.
+    pub whole: bool,
+    /// Its epochs.
+    pub history: Vec<EpochRecord>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// The rounds that are over, and the network at the end of the last of them.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub rounds: Vec<Round>,
+    pub last: Option<Parameters>,
+}
+
+impl Judged {
+    fn keep<'a>(&'a self, tensors: &mut Tensors<'a>) {
+        for (at, round) in self.rounds.iter().enumerate() {
+            for (share, logits) in round.logits.iter().enumerate() {
+                tensors.insert(logits_name(at, share), logits.into());
+            }
+        }
+        if let Some(last) = &self.last {
+            checkpoint::keep(tensors, JUDGED, last);
+        }
+    }
+
+    /// What was kept; `blank` is any network of this kind.
+    pub fn restore(mut rounds: Vec<Round>, tensors: &mut Tensors<'_>, blank: Parameters) -> Result<Self> {
+        for (at, round) in rounds.iter_mut().enumerate() {
+            for share in 0..round.shares {
+                let logits = tensors.remove(&logits_name(at, share));
+                let missing =
+                    || Error::Unsupported("the kept state lacks logits; give --force to begin anew".into());
+                round.logits.push(logits.ok_or_else(missing)?.into_owned());
+            }
+        }
+        let mut last = blank;
+        if rounds.is_empty() {
+            return Ok(Judged::default());
+        }
+        checkpoint::restore(tensors, JUDGED, &mut last)?;
+        Ok(Judged { rounds, last: Some(last) })
+    }
+}
+
+/// Where the judged network stands among kept tensors.
+const JUDGED: &str = "judged";
+
+fn logits_name(round: usize, share: usize) -> String {
+    format!("round/{round}/{share}")
+}
+
+/// Where the state of the work lies.
+struct Keeper<'a> {
+    path: Option<&'a std::path::Path>,
+    identity: Identity,
+}
+
+impl Keeper<'_> {
+    /// The state that was kept, if it is of this work. With `force` one of other work is thrown away.
+    fn load(&self, force: bool) -> Result<Option<(State, Tensors<'static>)>> {
+        let Some(path) = self.path else { return Ok(None) };
+        let loaded = match checkpoint::load(path, &self.identity) {
+            Err(Error::Model { .. }) if force => None,
+            loaded => loaded?,
+        };
+        let Some(Checkpoint { state, tensors, .. }) = loaded else { return Ok(None) };
+        match serde_json::from_value(state) {
+            Ok(state) => Ok(Some((state, tensors))),
+            Err(_) if force => Ok(None),
+            Err(error) => {
+                let what = format!("the kept state cannot be read ({error}); give --force to begin anew");
+                Err(Error::model(path, what))
+            }
+        }
+    }
+
+    fn save(&self, state: &State, tensors: Tensors<'_>) -> Result<()> {
+        let Some(path) = self.path else { return Ok(()) };
+        let state = serde_json::to_value(state).map_err(|error| Error::Unsupported(error.to_string()))?;
+        checkpoint::save(path, &Checkpoint { identity: self.identity.clone(), state, tensors })
+    }
+}
+
+/// What all runs have in common.
+pub(super) struct Work<'a> {
+    pub backbone: &'a Model,
+    pub survey: &'a Survey<'a>,
+    pub options: &'a Options,
+    pub threads: &'a Threads,
+    pub progress: &'a dyn Progress,
+    keeper: Keeper<'a>,
+    began: Instant,
+    /// Seconds that the work has taken in earlier calls.
+    before: f64,
+    /// Whether states are kept.
+    pub keeping: bool,
+    /// Whether it has been said that they cannot be.
+    lamented: AtomicBool,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(
+        backbone: &'a Model,
+        survey: &'a Survey<'a>,
+        options: &'a Options,
+        began: Instant,
+        threads: &'a Threads,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let bytes = backbone.to_bytes().map_err(super::unsupported)?;
+        let parts = [
+            ("the photos", survey.fingerprint()),
+            ("the split of the photos", survey.split_hash()),
+            ("the classes", survey.data.classes.join(", ")),
+            ("the backbone", blake3::hash(&bytes).to_hex().to_string()),
+            ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
+            ("--seed", options.seed.to_string()),
+            ("--recipe", format!("{:?}", options.recipe).to_lowercase()),
+            ("--epochs", options.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
+            ("--memory", options.memory.map_or("what is there".into(), |bytes| bytes.to_string())),
+            ("--time", options.time.map_or("unlimited".into(), |time| format!("{} s", time.as_secs()))),
+            ("--views", options.views.map_or("by the data".into(), |views| views.to_string())),
+            ("--balance", options.balance.map_or("by the data".into(), |balance| balance.to_string())),
+        ];
+        let parts = parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        let keeper = Keeper { path: options.part.as_deref(), identity: Identity { parts } };
+        Ok(Work {
+            backbone,
+            survey,
+            options,
+            threads,
+            progress,
+            keeper,
+            began,
+            before: 0.0,
+            keeping: true,
+            lamented: AtomicBool::new(false),
+        })
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    /// The state that was kept, and the tensors of it; from now on its seconds count.
+    pub fn resume(&mut self) -> Result<Option<(State, Tensors<'static>)>> {
+        let loaded = self.keeper.load(self.options.force)?;
+        if let Some((state, _)) = &loaded {
+            self.progress.notice(&format!("going on after {} steps", state.standing.step));
+            self.before = state.seconds;
+        }
+        Ok(loaded)
+    }
+
+    /// Logits of photos as they are, under each of several networks.
+    pub fn logits(&self, graph: &Graph, networks: &[&Parameters], places: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let photos = self.survey.photos(places);
+        let pixels = &self.backbone.pixels;
+        let classes = self.survey.data.classes.len();
+        let feed = Feed::new(photos.clone(), classes, pixels.clone(), Augment::NONE, 0.0, 0, 0);
+        let runner = |network: &&Parameters| Runner::new(graph, &network.to_weights(), pixels, 1);
+        let runners: Vec<Runner> = networks.iter().map(runner).collect::<Result<_>>()?;
+        self.threads.install(|| trainer::judge(&feed, &photos, &runners))
+    }
+
+    fn memory(&self) -> u64 {
+        self.options.memory.unwrap_or_else(memory::available)
+    }
+
+    /// The recipe for so many photos and the memory at hand.
+    pub fn fitted(&self, recipe: Recipe, graph: &Graph, photos: usize) -> Result<Recipe> {
+        let wished = recipe.batch.min(photos);
+        let recipe = recipe.fitted(graph, photos, self.memory())?;
+        if recipe.batch < wished {
+            self.progress.notice(&format!(
+                "batches of {} photos instead of {wished}: more do not fit into {} MB",
+                recipe.batch,
+                self.memory() / 1_000_000
+            ));
+        }
+        Ok(recipe)
+    }
+
+    /// The recipe shortened to the time that is left, and the rounds that judge: `looks` says how many photos an epoch
+    /// takes in all runs together, given the rounds. One round does where more would shorten the training. `None` when
+    /// that would be no training any more.
+    pub fn in_time(
+        &self,
+        recipe: Recipe,
+        graph: &Graph,
+        mut rounds: usize,
+        looks: impl Fn(usize) -> usize,
+    ) -> Result<Option<(Recipe, usize)>> {
+        let Some(limit) = self.options.time else { return Ok(Some((recipe, rounds))) };
+        let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
+        let speed = trainer::speed(graph, &parameters, &recipe, self.threads)?;
+        let left = limit.as_secs_f64() - self.seconds();
+        // Decoding, validation and writing take their part.
+        let images = (left * 0.85 * speed).max(0.0);
+        if images < recipe.epochs * looks(rounds) as f64 {
+            rounds = 1;
+        }
+        let epochs = (images / looks(rounds) as f64).min(recipe.epochs);
+        if epochs < SHORTEST {
+            self.progress.notice(&format!(
+                "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch)",
+                left.max(0.0),
+                looks(rounds) as f64 / speed / 0.85
+            ));
+            return Ok(None);
+        }
+        if epochs < recipe.epochs {
+            self.progress.notice(&format!(
+                "{epochs:.1} epochs instead of {} fit into the time limit ({speed:.0} images/s)",
+                recipe.epochs
+            ));
+        }
+        Ok(Some((Recipe { epochs, ..recipe }, rounds)))
+    }
+
+    /// One run of training; a state is kept on the way. `rounds` are those that judge, and what was seen of them.
+    pub fn run(
+        &self,
+        name: &str,
+        recipe: &Recipe,
+        [learn, judge]: [Vec<Photo>; 2],
+        graph: &Graph,
+        start: Parameters,
+        (rounds, judged): (usize, &Judged),
+        resume: Option<(Standing, Tensors<'static>)>,
+        log: Option<&mut Log>,
+    ) -> Result<trainer::Trained> {
+        let job = Job {
+            name,
+            graph,
+            pixels: &self.backbone.pixels,
+            learn,
+            judge,
+            classes: self.survey.data.classes.len(),
+            recipe,
+            seed: self.options.seed,
+            memory: self.memory(),
+        };
+        let keep = |standing: &Standing, tensors: Tensors<'_>| {
+            let mut tensors: Tensors<'_> = tensors;
+            judged.keep(&mut tensors);
+            let state = State {
+                recipe: recipe.clone(),
+                rounds,
+                judged: judged.rounds.clone(),
+                standing: standing.clone(),
+                seconds: self.seconds(),
+            };
+            self.keeper.save(&state, tensors)
+        };
+        let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
+            if !self.keeping {
+                return Ok(());
+            }
+            // A full disk ends no training: there may be room when the model is written.
+            if let Err(error) = keep(standing, tensors)
+                && !self.lamented.swap(true, Ordering::Relaxed)
+            {
+                self.progress.notice(&format!("the state of the training cannot be kept: {error}"));
+            }
+            Ok(())
+        };
+        let mut watch = Watch { progress: self.progress, log, keep: &mut keep };
+        trainer::train(&job, start, resume, self.threads, &mut watch)
+    }
+}
+
+/// Shorter than this many epochs a training teaches nothing that would last.
+const SHORTEST: f64 = 0.25;
+
+/// How the last step of a model begins that was written when its training was interrupted.
+pub const UNFINISHED: &str = "unfinished: ";
+
+/// What a recipe is called in summaries.
+pub(super) fn title(kind: RecipeKind) -> &'static str {
+    match kind {
+        RecipeKind::Auto | RecipeKind::Head => "head on frozen features",
+        RecipeKind::Finetune => "whole network, statistics frozen",
+        RecipeKind::Full => "whole network, statistics of the batch",
+        RecipeKind::Scratch => "whole network from random weights",
+    }
+}
+
+/// A recipe in words, for the model's provenance.
+pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
+    format!(
+        "{}: {} epochs of batches of {} at {} px, rates {:e} {:e} {:e} {:e} from head to image, decay {}, smoothing {}, \
+         crops from {} of the area, flip {}",
+        title(kind),
+        recipe.epochs,
+        recipe.batch,
+        recipe.size,
+        recipe.rates.head,
+        recipe.rates.last,
+        recipe.rates.middle,
+        recipe.rates.first,
+        recipe.decay,
+        recipe.smoothing,
+        recipe.augment.scale,
+        if recipe.augment.flip { "on" } else { "off" },
+    )
+}
