@@ -112,11 +112,9 @@ fn a_killed_run_goes_on_and_ends_as_if_nothing_had_happened() {
 fn ctrl_c_leaves_the_best_so_far_and_the_same_command_goes_on() {
     let place = Place::new();
     place.photos("photos", &["a", "b", "c"], 16);
-    for (recipe, moments) in [
-        ("finetune", [(0, 5), (2, 5)]),
-        ("full", [(0, 20), (3, 20)]),
-        ("scratch", [(0, 5), (0, 20)]),
-    ] {
+    for (recipe, moments) in
+        [("finetune", [(0, 5), (2, 5)]), ("full", [(0, 20), (3, 20)]), ("scratch", [(0, 5), (0, 20)])]
+    {
         let args = args(recipe, &[]);
         let expected = undisturbed(&place, &args);
         for moment in moments {

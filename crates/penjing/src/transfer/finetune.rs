@@ -162,6 +162,12 @@ struct Choice {
     network_wins: bool,
 }
 
+/// What networks are compared by: the mean surprise and the share of errors, one as much as the other. Surprise alone
+/// prefers a network that is never very wrong to one that is more often right; errors alone are few and owe much to chance.
+fn cost(score: &Score) -> f64 {
+    score.nll + (1.0 - score.top1)
+}
+
 /// How the run on all photos ended.
 enum Ended {
     Made(Parameters),
@@ -287,11 +293,13 @@ impl<'a> Tuning<'a> {
                 head,
                 temperature,
                 share: SHARES[share],
-                network_wins: score.nll < head.nll || self.work.options.recipe != RecipeKind::Auto,
+                network_wins: cost(&score) < cost(&head) || self.work.options.recipe != RecipeKind::Auto,
             }
         };
         // Of equals the first; what is not a number never wins.
-        (0..shares).map(of).reduce(|best, next| if next.score.nll < best.score.nll { next } else { best })
+        (0..shares)
+            .map(of)
+            .reduce(|best, next| if cost(&next.score) < cost(&best.score) { next } else { best })
     }
 
     /// The same training on all photos, where there is none to judge by.

@@ -69,7 +69,7 @@ impl Facts {
 
     /// Whether the backbone's features do not fit the photos well.
     fn is_far(&self) -> bool {
-        self.head_top1 < 0.85
+        self.head_top1 < FAR
     }
 
     /// Why the head alone is enough, if it is: too few photos to learn more from or to see a difference, or nothing left
@@ -97,8 +97,8 @@ impl Facts {
             RecipeKind::Auto | RecipeKind::Head | RecipeKind::Finetune => Statistics::Frozen,
         };
         let scratch = kind == RecipeKind::Scratch;
-        // Adam's measure of the gradients' size needs more steps than a few hundred photos give.
-        let few = self.photos < FEWEST_FOR_ADAM && !scratch;
+        // A few hundred photos that the backbone's features fit are learnt by heart before they teach anything.
+        let few = self.photos < FEWEST_FOR_ADAM && !self.is_far() && !scratch;
         let rule = if few {
             Rule::Sgd { momentum: 0.9, nesterov: true }
         } else {
@@ -107,7 +107,7 @@ impl Facts {
         let rate = match (scratch, few) {
             (true, _) => 2e-3,
             (false, true) => 1e-2,
-            (false, false) if self.is_far() && self.photos >= FEWEST_FOR_HIGH_RATE => 5e-4,
+            (false, false) if self.is_far() => 5e-4,
             (false, false) => 3e-4,
         };
         let decay = match (scratch, few) {
@@ -140,7 +140,7 @@ impl Facts {
             statistics,
             momentum: if scratch { 0.1 } else { (10.0 / steps_per_epoch).clamp(0.01, 0.1) },
             first: 0,
-            half_life: if few { 0.25 } else { 0.05 },
+            half_life: if few { 0.25 } else { 0.1 },
         }
     }
 
@@ -149,7 +149,9 @@ impl Facts {
             return (400_000 / self.photos.max(1)).clamp(10, 200) as u32;
         }
         match self.photos {
+            0..FEWEST_FOR_ADAM if self.is_far() => 10,
             0..FEWEST_FOR_ADAM => 6,
+            FEWEST_FOR_ADAM..1_000 if self.is_far() => 8,
             FEWEST_FOR_ADAM..1_000 => 5,
             1_000..5_000 => 8,
             5_000..20_000 => 6,
@@ -180,9 +182,10 @@ const SMALL_SIZE: usize = 128;
 const FEWEST_FOR_SMALL: usize = 1_000;
 const LOOKED_AT: usize = 101;
 
+/// Where the head is less often right, the features do not fit.
+const FAR: f64 = 0.9;
 const FEWEST: usize = 100;
 const FEWEST_FOR_ADAM: usize = 500;
-const FEWEST_FOR_HIGH_RATE: usize = 1_000;
 const BATCH: usize = 32;
 
 /// A network trained on crops sees things larger than it will in use, so it is trained at about 0.86 of the size
@@ -221,6 +224,11 @@ mod tests {
         let recipe = facts(719, 0.96).recipe(RecipeKind::Finetune, None, None);
         assert_eq!((recipe.size, recipe.statistics, recipe.balance), (192, Statistics::Frozen, 0.0));
         assert!(recipe.augment.flip);
+        // The few that a head tells apart are learnt from gently, those it does not are not.
+        let rule = |photos, head_top1| facts(photos, head_top1).recipe(RecipeKind::Finetune, None, None);
+        assert!(matches!(rule(250, 0.96).rule, Rule::Sgd { .. }));
+        assert!(matches!(rule(250, 0.80).rule, Rule::AdamW { .. }));
+        assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).epochs), [5.0, 8.0]);
         let signs = Facts { mirrors: false, smallest: 10, ..facts(4299, 0.68) };
         let recipe = signs.recipe(RecipeKind::Full, Some(3), None);
         assert_eq!((recipe.epochs, recipe.statistics, recipe.balance), (3.0, Statistics::Batch, 0.5));
