@@ -60,9 +60,9 @@ const TARGETS: &[Target] = &[
         ["grouping: copies of a photo not joined", "sets.join(first, i);", ""],
     ]},
     Target { file: "crates/penjing/src/transfer/survey.rs", test: "--lib transfer::survey", mutations: &[
-        ["photos that judge are learnt from", "self.judges[photo] == held", "!held || self.judges[photo]"],
-        ["grouping: single photos judge the whole network",
-            "holdout(&classes, &groups, data", "holdout(&classes, &(0..kept.len()).collect::<Vec<_>>(), data"],
+        ["photos that judge are learnt from", "judges[photo] == held)", "!held || judges[photo])"],
+        ["every round holds out the same photos", "map(|&of| of == fold)", "map(|&of| of == held_out[0])"],
+        ["a round may leave a class nothing to learn from", "if learnt.contains(&false) {", "if false {"],
         ["grouping: training asks for folds of single photos",
             "folds(&classes, &groups.ids,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
         ["grouping: training holds out single photos",

@@ -146,6 +146,17 @@ fn classes_may_be_small_unequal_or_fewer_than_a_batch() {
         assert_eq!((&report["classes"], &report["interrupted"]), (&3.into(), &false.into()), "{recipe}");
     }
 
+    // One photo of each: whichever judged, none of its class would be left to learn from.
+    place.photos("single", &["a", "b", "c"], 1);
+    let learn =
+        |recipe| place.learn("single", "m.penjing", &["--recipe", recipe, "--epochs", "2", "--force"]);
+    for recipe in ["finetune", "full"] {
+        let ran = learn(recipe);
+        ran.says(&["no photo can judge the whole network", "the head is kept"]);
+        assert_eq!(ran.json()["candidates"].as_array().unwrap().len(), 1, "{recipe}");
+    }
+    learn("scratch").refused(1, &["single", "no photo can judge the network", "add photos"]);
+
     place.photos("unequal", &["a"], 40);
     place.photos("unequal", &["a", "b"], 6);
     let learn = |balance: &str| {

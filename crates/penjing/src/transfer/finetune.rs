@@ -12,7 +12,7 @@ use super::{
     mirrors::{FEWEST_TO_PROBE, mirrors},
     plan::{Facts, RecipeKind},
     survey::Survey,
-    work::{Judged, Round, UNFINISHED, Work, describe, title},
+    work::{Judged, Round, State, UNFINISHED, Work, describe, foreign, title},
 };
 use crate::{
     Error, Result,
@@ -182,16 +182,23 @@ impl<'a> Tuning<'a> {
         let (options, progress) = (work.options, work.progress);
         let (graph, blank) = network(backbone, &fit.head)?;
         if let Some((state, mut tensors)) = work.resume()? {
-            let judged = Judged::restore(state.judged, &mut tensors, blank)?;
-            let resume = Some((state.standing, tensors));
-            return Ok(Some(Tuning {
-                start,
-                work,
-                recipe: state.recipe,
-                rounds: state.rounds,
-                judged,
-                resume,
-            }));
+            let State { recipe, rounds, judged, standing, .. } = state;
+            let tried = judged.iter().all(|round| (1..=SHARES.len()).contains(&round.shares));
+            if judged.len() > rounds || rounds > survey.rounds() || !tried {
+                return Err(foreign());
+            }
+            let values = |round: usize| survey.round(round)[0].len() * facts.classes;
+            let judged = Judged::restore(judged, &mut tensors, blank, values)?;
+            let resume = Some((standing, tensors));
+            return Ok(Some(Tuning { start, work, recipe, rounds, judged, resume }));
+        }
+        let split = survey.round(0);
+        if split[0].is_empty() {
+            progress.notice(
+                "no photo can judge the whole network without leaving a class none to learn from, so the head is kept; \
+                 add photos to the smallest classes",
+            );
+            return Ok(None);
         }
         let learners = |round: usize| survey.round(round)[1].len();
         let recipe = facts.recipe(kind, options.epochs, options.balance);
@@ -209,7 +216,6 @@ impl<'a> Tuning<'a> {
         };
         let judged = Judged::default();
         let mut tuning = Tuning { start, work, recipe, rounds, judged, resume: None };
-        let split = survey.round(0);
         let probing = options.recipe == RecipeKind::Auto && options.time.is_none();
         if tuning.recipe.augment.flip && probing && split[0].len() >= FEWEST_TO_PROBE {
             let start = tuning.start_of(0)?;
@@ -323,5 +329,18 @@ impl<'a> Tuning<'a> {
         let Some(last) = &self.judged.last else { return Ok(None) };
         let (_, start) = self.start_of(self.judged.rounds.len() - 1)?;
         Ok(Some(last.between(&start, share)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_surprise_nor_errors_alone_decide() {
+        let score = |nll, top1| cost(&Score { nll, top1 });
+        assert!(score(0.35, 0.86) < score(0.34, 0.83), "hardly surer, but often wrong");
+        assert!(score(0.10, 0.96) < score(0.15, 0.97), "one photo more, but often surprised");
+        assert!(score(f64::NAN, 1.0).is_nan(), "what is no number must not look like one");
     }
 }

@@ -41,6 +41,11 @@ pub(super) fn scratch(
     let (graph, _) = with_classes(shape, facts.classes)?;
     let weights: Weights = fresh_weights(&graph, options.seed);
     let [held, others] = survey.round(0);
+    if held.is_empty() {
+        let what = "no photo can judge the network without leaving a class none to learn from; add photos to the \
+                    smallest classes";
+        return Err(Error::data(&data.root, what));
+    }
     let (recipe, resume) = match work.resume()? {
         Some((state, tensors)) => (state.recipe, Some((state.standing, tensors))),
         None => {

@@ -54,12 +54,7 @@ impl<'a> Survey<'a> {
         let labels = kept.iter().map(|sample| sample.class as u32).collect();
         let (folds, held_out) = folds(data, &kept, &hashes, seed, progress)?;
         let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
-        let mut rounds = rounds(&classes, data.classes.len(), &folds, &held_out);
-        if rounds.is_empty() {
-            let groups = split::groups(&kept, &hashes).ids;
-            let fraction = split::validation_fraction(kept.len());
-            rounds = vec![split::holdout(&classes, &groups, data.classes.len(), fraction, seed)];
-        }
+        let rounds = rounds(&classes, data.classes.len(), &folds, &held_out);
         Ok(Survey { data, kept, labels, hashes, folds, held_out, rounds })
     }
 
@@ -221,7 +216,7 @@ fn folds(
 }
 
 /// Which photos judge the whole network: of the folds that are held out and leave every class photos to learn from, the
-/// first ones, until enough photos have judged.
+/// first ones, until enough photos have judged. Without such a fold there is one round in which none judges.
 fn rounds(labels: &[usize], classes: usize, folds: &[u32], held_out: &[u32]) -> Vec<Vec<bool>> {
     let mut rounds: Vec<Vec<bool>> = Vec::new();
     let mut judges = 0;
@@ -237,6 +232,9 @@ fn rounds(labels: &[usize], classes: usize, folds: &[u32], held_out: &[u32]) -> 
         if judges >= ENOUGH_TO_JUDGE || rounds.len() == MOST_ROUNDS {
             break;
         }
+    }
+    if rounds.is_empty() {
+        rounds.push(vec![false; folds.len()]);
     }
     rounds
 }
@@ -357,7 +355,7 @@ mod tests {
         assert_eq!(rounds(&[0, 1, 0, 1], 2, &[0, 0, 1, 1], &[1]), [[false, false, true, true]]);
         // The first fold holds all photos of a class.
         assert_eq!(rounds(&[1, 0, 0, 0], 2, &[0, 1, 1, 2], &[0, 1, 2]).len(), 2);
-        assert!(rounds(&[0, 1], 2, &[0, 1], &[0, 1]).is_empty());
+        assert_eq!(rounds(&[0, 1], 2, &[0, 1], &[0, 1]), [[false, false]]);
     }
 
     #[test]

@@ -78,23 +78,31 @@ impl Judged {
         }
     }
 
-    /// What was kept; `blank` is any network of this kind.
-    pub fn restore(mut rounds: Vec<Round>, tensors: &mut Tensors<'_>, blank: Parameters) -> Result<Self> {
-        for (at, round) in rounds.iter_mut().enumerate() {
-            for share in 0..round.shares {
-                let logits = tensors.remove(&logits_name(at, share));
-                let missing =
-                    || Error::Unsupported("the kept state lacks logits; give --force to begin anew".into());
-                round.logits.push(logits.ok_or_else(missing)?.into_owned());
-            }
-        }
-        let mut last = blank;
+    /// What was kept; `blank` is any network of this kind, and `values` says how many logits a round has for a share.
+    pub fn restore(
+        mut rounds: Vec<Round>,
+        tensors: &mut Tensors<'_>,
+        mut blank: Parameters,
+        values: impl Fn(usize) -> usize,
+    ) -> Result<Self> {
         if rounds.is_empty() {
             return Ok(Judged::default());
         }
-        checkpoint::restore(tensors, JUDGED, &mut last)?;
-        Ok(Judged { rounds, last: Some(last) })
+        for (at, round) in rounds.iter_mut().enumerate() {
+            for share in 0..round.shares {
+                let logits =
+                    tensors.remove(&logits_name(at, share)).filter(|logits| logits.len() == values(at));
+                round.logits.push(logits.ok_or_else(foreign)?.into_owned());
+            }
+        }
+        checkpoint::restore(tensors, JUDGED, &mut blank)?;
+        Ok(Judged { rounds, last: Some(blank) })
     }
+}
+
+/// What is said of a kept state that does not fit together.
+pub(super) fn foreign() -> Error {
+    Error::Unsupported("the kept state does not fit together; give --force to begin anew".into())
 }
 
 /// Where the judged network stands among kept tensors.
