@@ -12,7 +12,8 @@ use super::{
     mirrors::{FEWEST_TO_PROBE, mirrors},
     plan::{Facts, RecipeKind},
     survey::Survey,
-    work::{Judged, Round, State, UNFINISHED, Work, describe, foreign, title},
+    with_classes,
+    work::{Judged, Round, State, UNFINISHED, Work, describe, title},
 };
 use crate::{
     Error, Result,
@@ -73,7 +74,6 @@ pub(super) fn refine(
     trained.network = true;
     let mut unfinished = tuning.judge(log.as_deref_mut())?;
     let choice = tuning.choose();
-    let (graph, _) = network(backbone, &fit.head)?;
     let mut made = None;
     if let Some(choice) = &choice {
         let head = &mut trained.candidates[0];
@@ -90,11 +90,8 @@ pub(super) fn refine(
         if choice.network_wins {
             let whole = tuning.judged.rounds.iter().all(|round| round.whole);
             if unfinished.is_none() && whole {
-                match tuning.learn_all(log.as_deref_mut())? {
-                    Ended::Made(network) => {
-                        let start = Parameters::new(&graph, &graft(backbone, &fit.head)?.1)?;
-                        made = Some(network.between(&start, choice.share));
-                    }
+                match tuning.learn_all(choice.share, log.as_deref_mut())? {
+                    Ended::Made(network) => made = Some(network),
                     Ended::Stopped => {}
                     Ended::Interrupted => unfinished = Some("the run on all photos"),
                 }
@@ -112,6 +109,7 @@ pub(super) fn refine(
             steps.push(format!("weights {share} of the way from that head's network to the trained one"));
         }
         let (temperature, top1) = (choice.temperature, choice.score.top1);
+        let (graph, _) = with_classes(backbone, facts.classes)?;
         let weights: Weights = network.to_weights();
         trained.model = assemble(backbone, survey, graph, weights, steps, temperature, top1, options)?;
         trained.val_top1 = top1;
@@ -185,10 +183,10 @@ impl<'a> Tuning<'a> {
             let State { recipe, rounds, judged, standing, .. } = state;
             let tried = judged.iter().all(|round| (1..=SHARES.len()).contains(&round.shares));
             if judged.len() > rounds || rounds > survey.rounds() || !tried {
-                return Err(foreign());
+                return Err(work.unfit());
             }
             let values = |round: usize| survey.round(round)[0].len() * facts.classes;
-            let judged = Judged::restore(judged, &mut tensors, blank, values)?;
+            let judged = Judged::restore(judged, &mut tensors, blank, values)?.ok_or_else(|| work.unfit())?;
             let resume = Some((standing, tensors));
             return Ok(Some(Tuning { start, work, recipe, rounds, judged, resume }));
         }
@@ -308,20 +306,22 @@ impl<'a> Tuning<'a> {
             .reduce(|best, next| if cost(&next.score) < cost(&best.score) { next } else { best })
     }
 
-    /// The same training on all photos, where there is none to judge by.
-    fn learn_all(&mut self, log: Option<&mut Log>) -> Result<Ended> {
+    /// The same training on all photos, where there is none to judge by; the network so far from its start.
+    fn learn_all(&mut self, share: f32, log: Option<&mut Log>) -> Result<Ended> {
         let Start { backbone, survey, fit, .. } = *self.start;
         let (graph, start) = network(backbone, &fit.head)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
         let (kept, resume) = ((self.rounds, &self.judged), self.resume.take());
-        let run = self.work.run("all photos", &self.recipe, photos, &graph, start, kept, resume, log)?;
+        let from = start.clone();
+        let run = self.work.run("all photos", &self.recipe, photos, &graph, from, kept, resume, log)?;
         if let Some(why) = &run.stopped {
             let what = "when learning from all photos; the network that was judged is kept";
             self.work.progress.notice(&format!("{why} {what}"));
             return Ok(Ended::Stopped);
         }
-        Ok(if run.interrupted { Ended::Interrupted } else { Ended::Made(run.average) })
+        let network = || run.average.between(&start, share);
+        Ok(if run.interrupted { Ended::Interrupted } else { Ended::Made(network()) })
     }
 
     /// The network of the last round, so far from its start.

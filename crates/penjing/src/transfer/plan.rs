@@ -230,7 +230,9 @@ mod tests {
         let rule = |photos, head_top1| facts(photos, head_top1).recipe(RecipeKind::Finetune, None, None);
         assert!(matches!(rule(250, 0.96).rule, Rule::Sgd { .. }));
         assert!(matches!(rule(250, 0.80).rule, Rule::AdamW { .. }));
+        assert_eq!([0.96, 0.80].map(|top1| rule(250, top1).epochs), [6.0, 10.0]);
         assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).epochs), [5.0, 8.0]);
+        assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).rates.last), [3e-4, 5e-4]);
         let signs = Facts { mirrors: false, smallest: 10, ..facts(4299, 0.68) };
         let recipe = signs.recipe(RecipeKind::Full, Some(3), None);
         assert_eq!((recipe.epochs, recipe.statistics, recipe.balance), (3.0, Statistics::Batch, 0.5));

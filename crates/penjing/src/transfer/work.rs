@@ -79,30 +79,27 @@ impl Judged {
     }
 
     /// What was kept; `blank` is any network of this kind, and `values` says how many logits a round has for a share.
+    /// `None` where logits are missing or of another length.
     pub fn restore(
         mut rounds: Vec<Round>,
         tensors: &mut Tensors<'_>,
         mut blank: Parameters,
         values: impl Fn(usize) -> usize,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         if rounds.is_empty() {
-            return Ok(Judged::default());
+            return Ok(Some(Judged::default()));
         }
         for (at, round) in rounds.iter_mut().enumerate() {
             for share in 0..round.shares {
-                let logits =
-                    tensors.remove(&logits_name(at, share)).filter(|logits| logits.len() == values(at));
-                round.logits.push(logits.ok_or_else(foreign)?.into_owned());
+                match tensors.remove(&logits_name(at, share)) {
+                    Some(logits) if logits.len() == values(at) => round.logits.push(logits.into_owned()),
+                    _ => return Ok(None),
+                }
             }
         }
         checkpoint::restore(tensors, JUDGED, &mut blank)?;
-        Ok(Judged { rounds, last: Some(blank) })
+        Ok(Some(Judged { rounds, last: Some(blank) }))
     }
-}
-
-/// What is said of a kept state that does not fit together.
-pub(super) fn foreign() -> Error {
-    Error::Unsupported("the kept state does not fit together; give --force to begin anew".into())
 }
 
 /// Where the judged network stands among kept tensors.
@@ -213,6 +210,12 @@ impl<'a> Work<'a> {
             self.before = state.seconds;
         }
         Ok(loaded)
+    }
+
+    /// What is said of a kept state whose parts do not fit together; it is whole, so no run can have written it.
+    pub fn unfit(&self) -> Error {
+        let path = self.options.part.as_deref().unwrap_or("the kept state".as_ref());
+        Error::model(path, "the parts of this state do not fit together; delete it to begin anew")
     }
 
     /// Logits of photos as they are, under each of several networks.
@@ -367,4 +370,44 @@ pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
         recipe.augment.scale,
         if recipe.augment.flip { "on" } else { "off" },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::parameters::{Kind, Parameter};
+
+    #[test]
+    fn rounds_are_kept_and_what_does_not_fit_is_refused() {
+        let network = |value: f32| Parameters {
+            list: vec![Parameter {
+                name: "conv.weight".into(),
+                shape: vec![2],
+                kind: Kind::Weight,
+                values: vec![value; 2],
+            }],
+        };
+        let round = |logits: Vec<Vec<f32>>| Round {
+            shares: logits.len(),
+            logits,
+            whole: true,
+            history: Vec::new(),
+            seconds: 1.0,
+        };
+        let rounds =
+            vec![round(vec![vec![1.0, 2.0], vec![3.0, 4.0]]), round(vec![vec![5.0; 4], vec![6.0; 4]])];
+        let judged = Judged { rounds: rounds.clone(), last: Some(network(7.0)) };
+        let written = serde_json::to_value(&judged.rounds).unwrap();
+        let restore = |change: &dyn Fn(&mut Tensors<'_>)| {
+            let mut tensors = Tensors::new();
+            judged.keep(&mut tensors);
+            change(&mut tensors);
+            let read: Vec<Round> = serde_json::from_value(written.clone()).unwrap();
+            Judged::restore(read, &mut tensors, network(0.0), |round| [2, 4][round]).unwrap()
+        };
+        let again = restore(&|_| {}).unwrap();
+        assert_eq!((again.rounds, again.last), (rounds, Some(network(7.0))));
+        assert!(restore(&|tensors| _ = tensors.remove("round/1/0")).is_none());
+        assert!(restore(&|tensors| _ = tensors.insert("round/0/1".into(), vec![0.0; 3].into())).is_none());
+    }
 }
