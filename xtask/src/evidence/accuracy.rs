@@ -34,6 +34,8 @@ struct Set {
     name: &'static str,
     /// penjing's runs, one a seed.
     seeds: u64,
+    /// PyTorch's runs of each mode, one a seed: where the test photos are few, one says little.
+    pytorch_seeds: u64,
     /// What penjing is told about the photos.
     flags: &'static [&'static str],
     /// Epochs and pixels when PyTorch trains the whole network, where its script's own would take hours.
@@ -41,16 +43,28 @@ struct Set {
 }
 
 const SETS: &[Set] = &[
-    Set { name: "flowers12", seeds: 3, flags: &[], whole: None },
-    Set { name: "hymenoptera", seeds: 3, flags: &[], whole: None },
-    Set { name: "chest-xray3", seeds: 3, flags: &[], whole: None },
+    Set { name: "flowers12", seeds: 3, pytorch_seeds: 1, flags: &[], whole: None },
+    Set { name: "hymenoptera", seeds: 3, pytorch_seeds: 3, flags: &[], whole: None },
+    Set { name: "chest-xray3", seeds: 3, pytorch_seeds: 1, flags: &[], whole: None },
     // Five frames of each sign.
-    Set { name: "gtsrb43", seeds: 1, flags: &["--group-by", r"^[^/]+/\d+_\d+"], whole: Some(["3", "96"]) },
-    Set { name: "electronic-components5", seeds: 1, flags: &[], whole: None },
+    Set {
+        name: "gtsrb43",
+        seeds: 1,
+        pytorch_seeds: 1,
+        flags: &["--group-by", r"^[^/]+/\d+_\d+"],
+        whole: Some(["3", "96"]),
+    },
+    Set { name: "electronic-components5", seeds: 1, pytorch_seeds: 1, flags: &[], whole: None },
 ];
 
 /// How PyTorch trains: a head on frozen features, the whole network at once, the whole network from that head.
 const MODES: [&str; 3] = ["head", "full", "lpft"];
+
+/// Runs the script named second with the seed named first in the place of its own.
+const SEEDED: &str = "import runpy, sys, torch
+seed, given, sys.argv = torch.manual_seed, int(sys.argv[1]), sys.argv[2:]
+torch.manual_seed = lambda _: seed(given)
+runpy.run_path(sys.argv[0], run_name='__main__')";
 
 /// One run.
 struct Cell {
@@ -60,7 +74,7 @@ struct Cell {
 
 enum Learner {
     Penjing { seed: u64 },
-    Pytorch { mode: &'static str },
+    Pytorch { mode: &'static str, seed: u64 },
 }
 
 impl Cell {
@@ -68,7 +82,9 @@ impl Cell {
     fn all() -> Vec<Cell> {
         let of = |set: &'static Set| {
             let ours = (0..set.seeds).map(|seed| Learner::Penjing { seed });
-            let theirs = MODES.into_iter().map(|mode| Learner::Pytorch { mode });
+            let theirs = MODES
+                .into_iter()
+                .flat_map(|mode| (0..set.pytorch_seeds).map(move |seed| Learner::Pytorch { mode, seed }));
             ours.chain(theirs).map(move |learner| Cell { set, learner })
         };
         SETS.iter().flat_map(of).collect()
@@ -79,7 +95,7 @@ impl Cell {
         let set = self.set.name;
         match self.learner {
             Learner::Penjing { seed } => format!("{set}/penjing-seed{seed}"),
-            Learner::Pytorch { mode } => format!("{set}/pytorch-{mode}-seed0"),
+            Learner::Pytorch { mode, seed } => format!("{set}/pytorch-{mode}-seed{seed}"),
         }
     }
 
@@ -168,7 +184,7 @@ impl Bench<'_> {
         }
         let mut measured = match cell.learner {
             Learner::Penjing { seed } => self.penjing(cell, &data, seed)?,
-            Learner::Pytorch { mode } => self.pytorch(cell, &data, mode)?,
+            Learner::Pytorch { mode, seed } => self.pytorch(cell, &data, mode, seed)?,
         };
         measured["set"] = json!(cell.set.name);
         measured["machine"] = self.machine.clone();
@@ -207,7 +223,7 @@ impl Bench<'_> {
         }))
     }
 
-    fn pytorch(&self, cell: &Cell, data: &Path, mode: &str) -> Result<Value> {
+    fn pytorch(&self, cell: &Cell, data: &Path, mode: &str, seed: u64) -> Result<Value> {
         let weights = self.args.weights.as_ref().context("PyTorch's runs need --weights")?;
         let python = || {
             let mut python = Command::new(&self.args.python);
@@ -216,13 +232,14 @@ impl Bench<'_> {
         };
         let mut script = python();
         let limits = cell.set.whole.filter(|_| mode != "head");
+        script.args(["-c", SEEDED, &seed.to_string()]);
         script.arg(self.shared.join("bench/pt_finetune.py")).arg(data).arg(weights).arg(mode);
         script.args(limits.into_iter().flatten());
         let line = process::output(&mut script)?;
         let version = process::output(python().args(["-c", "import torch; print(torch.__version__)"]))?;
         let mut measured = printed(&line).with_context(|| format!("not understood: {line}"))?;
         measured["who"] = json!(format!("pytorch-{mode}"));
-        measured["seed"] = json!(0);
+        measured["seed"] = json!(seed);
         measured["epochs_and_size"] = json!(limits);
         measured["torch"] = json!(version.trim());
         Ok(measured)
@@ -291,11 +308,12 @@ mod tests {
             let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
             selected(&only).unwrap().iter().map(Cell::name).collect()
         };
-        // Eleven of penjing's, and three of PyTorch's on each of five sets.
-        assert_eq!(names(&[]).len(), 11 + 15);
+        // Eleven of penjing's, and PyTorch's three modes on five sets, on one of them with three seeds.
+        assert_eq!(names(&[]).len(), 11 + 15 + 6);
         assert_eq!(names(&["flowers12/penjing-seed1"]), ["flowers12/penjing-seed1"]);
         assert_eq!(names(&["gtsrb43"]).len(), 4);
         assert_eq!(names(&["gtsrb43/pytorch", "hymenoptera/penjing"]).len(), 6);
+        assert_eq!(names(&["hymenoptera/pytorch-full"]).len(), 3);
         let error = selected(&["flowers13".to_string()]).err().unwrap().to_string();
         assert!(error.contains("flowers13") && error.contains("flowers12/pytorch-lpft-seed0"), "{error}");
     }

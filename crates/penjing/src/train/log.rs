@@ -43,16 +43,10 @@ pub enum Event<'a> {
         epochs: u64,
         /// Mean training loss.
         loss: f64,
-        /// Accuracy on held-out photos.
+        /// Accuracy of the moving average of the weights on held-out photos.
         val_top1: f64,
-        /// Mean negative log-likelihood on held-out photos.
+        /// Its mean negative log-likelihood on them.
         val_nll: f64,
-        /// Of the averaged weights; absent without averaging.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ema_val_top1: Option<f64>,
-        /// Of the averaged weights; absent without averaging.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ema_val_nll: Option<f64>,
         /// Of its last step.
         lr: f32,
         /// Mean over the epoch.
@@ -150,8 +144,6 @@ mod tests {
             loss: 0.5,
             val_top1: 0.75,
             val_nll: 0.25,
-            ema_val_top1: Some(1.0),
-            ema_val_nll: None,
             lr: 0.0,
             images_per_s: 10.0,
             seconds_left: 1.5,
@@ -169,7 +161,7 @@ mod tests {
                 r#"{"event":"ep"#,
                 concat!(
                     r#"{"event":"epoch","epoch":1,"epochs":3,"loss":0.5,"val_top1":0.75,"val_nll":0.25,"#,
-                    r#""ema_val_top1":1.0,"lr":0.0,"images_per_s":10.0,"seconds_left":1.5}"#
+                    r#""lr":0.0,"images_per_s":10.0,"seconds_left":1.5}"#
                 ),
                 r#"{"event":"phase","name":"n"}"#,
                 r#"{"event":"done","epochs":3,"val_top1":1.0,"val_nll":0.125,"seconds":2.0}"#,

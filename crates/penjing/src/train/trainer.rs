@@ -98,10 +98,10 @@ pub struct EpochRecord {
     pub epoch: u64,
     /// Mean training loss.
     pub loss: f64,
-    /// The weights on the photos to choose by.
-    pub raw: Option<Score>,
-    /// Their moving average.
+    /// The moving average of the weights on the photos to choose by.
     pub average: Option<Score>,
+    /// The weights themselves, at the schedule's end only: before it they are hardly ever the better ones.
+    pub raw: Option<Score>,
 }
 
 /// How good a network is on photos it has not learnt from.
@@ -457,27 +457,27 @@ impl<'a> Run<'a> {
         let recipe = self.job.recipe;
         let epoch = self.standing.step.div_ceil(self.per_epoch);
         let (sum, steps) = std::mem::take(&mut self.standing.loss);
-        let mut record = EpochRecord { epoch, loss: sum / steps as f64, raw: None, average: None };
+        let mut record = EpochRecord { epoch, loss: sum / steps as f64, average: None, raw: None };
         if !self.job.judge.is_empty() {
-            let scores = self.scores()?;
+            let end = self.standing.step == self.schedule.steps;
+            let average = self.score(self.ema.parameters())?;
+            let raw = if end { Some(self.score(&self.learner.parameters)?) } else { None };
             // What the schedule's end gives is what counts: before it the rate is still high, and the best of many
             // epochs would owe something to chance.
-            if self.standing.step == self.schedule.steps && scores.iter().any(|score| score.nll.is_finite()) {
+            if end && [Some(average), raw].into_iter().flatten().any(|score| score.nll.is_finite()) {
                 self.standing.best = None;
             }
-            for (average, score) in [false, true].into_iter().zip(scores) {
-                *(if average { &mut record.average } else { &mut record.raw }) = Some(score);
-                if score.nll.is_finite()
+            for (score, of, parameters) in
+                [(Some(average), true, self.ema.parameters()), (raw, false, &self.learner.parameters)]
+            {
+                if let Some(score) = score.filter(|score| score.nll.is_finite())
                     && self.standing.best.as_ref().is_none_or(|best| score.nll < best.score.nll)
                 {
-                    self.standing.best = Some(Best { epoch, average, score });
-                    self.best = Some(if average {
-                        self.ema.parameters().clone()
-                    } else {
-                        self.learner.parameters.clone()
-                    });
+                    self.standing.best = Some(Best { epoch, average: of, score });
+                    self.best = Some(parameters.clone());
                 }
             }
+            (record.average, record.raw) = (Some(average), raw);
         }
         let left = (self.schedule.steps - self.standing.step) as f64 * self.batch as f64 / images_per_s;
         let epochs = recipe.epochs.ceil() as u64;
@@ -488,10 +488,8 @@ impl<'a> Run<'a> {
                 epoch,
                 epochs,
                 loss: record.loss,
-                val_top1: record.raw.map_or(f64::NAN, |score| score.top1),
-                val_nll: record.raw.map_or(f64::NAN, |score| score.nll),
-                ema_val_top1: record.average.map(|score| score.top1),
-                ema_val_nll: record.average.map(|score| score.nll),
+                val_top1: record.average.map_or(f64::NAN, |score| score.top1),
+                val_nll: record.average.map_or(f64::NAN, |score| score.nll),
                 lr,
                 images_per_s,
                 seconds_left: left,
@@ -501,14 +499,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The weights and their moving average on the photos to choose by.
-    fn scores(&self) -> Result<[Score; 2]> {
-        let runner = |parameters: &Parameters| {
-            Runner::new(self.job.graph, &parameters.to_weights(), self.job.pixels, 1)
-        };
-        let runners = [runner(&self.learner.parameters)?, runner(self.ema.parameters())?];
-        let judged = judge(&self.judge, &self.job.judge, &runners)?;
-        Ok([0, 1].map(|of| score(&judged[of], &self.job.judge, self.job.classes)))
+    /// A network on the photos to choose by.
+    fn score(&self, parameters: &Parameters) -> Result<Score> {
+        let Job { graph, pixels, judge: photos, classes, .. } = self.job;
+        let runner = Runner::new(graph, &parameters.to_weights(), pixels, 1)?;
+        let logits = judge(&self.judge, photos, &[runner])?.concat();
+        Ok(score(&logits, photos, *classes))
     }
 
     fn tensors(&self) -> Tensors<'_> {
@@ -594,14 +590,10 @@ pub fn score(logits: &[f32], photos: &[Photo], classes: usize) -> Score {
 }
 
 fn describe(name: &str, record: &EpochRecord, epochs: u64, images_per_s: f64, left: f64) -> String {
-    let score = |what: &str, score: &Option<Score>| {
-        score.map_or(String::new(), |score| format!("  {what} {:.2} %", 100.0 * score.top1))
-    };
+    let score =
+        record.average.map_or(String::new(), |score| format!("  validation {:.2} %", 100.0 * score.top1));
     format!(
-        "{name}: epoch {}/{epochs}  loss {:.3}{}{}  {images_per_s:.0} images/s  {left:.0} s left",
-        record.epoch,
-        record.loss,
-        score("validation", &record.raw),
-        score("average", &record.average),
+        "{name}: epoch {}/{epochs}  loss {:.3}{score}  {images_per_s:.0} images/s  {left:.0} s left",
+        record.epoch, record.loss,
     )
 }

@@ -199,7 +199,7 @@ impl<'a> Tuning<'a> {
             return Ok(None);
         }
         let learners = |round: usize| survey.round(round)[1].len();
-        let recipe = facts.recipe(kind, options.epochs, options.balance);
+        let recipe = facts.recipe(kind, &graph, options.epochs, options.balance);
         let recipe = match work.fitted(recipe, &graph, learners(0)) {
             // The head is there, and asks for less.
             Err(error @ Error::Unsupported(_)) if options.recipe == RecipeKind::Auto => {

@@ -1,6 +1,6 @@
 //! Which recipe fits which data: a pure function of photos, backbone, flags and seed.
 
-use penjing_runtime::file::Model;
+use penjing_runtime::{cost, file::Model, graph::Graph};
 use serde::{Deserialize, Serialize};
 
 use super::{Options, survey::learnable};
@@ -72,6 +72,11 @@ impl Facts {
         self.head_top1 < FAR
     }
 
+    /// Whether they fit them so well that only what is made of them need change.
+    fn is_near(&self) -> bool {
+        self.head_top1 >= NEAR
+    }
+
     /// Why the head alone is enough, if it is: too few photos to learn more from or to see a difference, or nothing left
     /// to gain.
     pub fn head_is_enough(&self) -> Option<String> {
@@ -90,8 +95,14 @@ impl Facts {
         })
     }
 
-    /// The recipe of a kind.
-    pub fn recipe(&self, kind: RecipeKind, epochs: Option<u32>, balance: Option<f64>) -> Recipe {
+    /// The recipe of a kind for a network.
+    pub fn recipe(
+        &self,
+        kind: RecipeKind,
+        graph: &Graph,
+        epochs: Option<u32>,
+        balance: Option<f64>,
+    ) -> Recipe {
         let statistics = match kind {
             RecipeKind::Full | RecipeKind::Scratch => Statistics::Batch,
             RecipeKind::Auto | RecipeKind::Head | RecipeKind::Finetune => Statistics::Frozen,
@@ -139,7 +150,11 @@ impl Facts {
             balance: balance.unwrap_or(if self.largest > 3 * self.smallest { 0.5 } else { 0.0 }),
             statistics,
             momentum: if scratch { 0.1 } else { (10.0 / steps_per_epoch).clamp(0.01, 0.1) },
-            first: 0,
+            first: if few && self.is_near() && statistics == Statistics::Frozen {
+                after(graph, KEPT)
+            } else {
+                0
+            },
             half_life: if few { 0.25 } else { 0.1 },
         }
     }
@@ -158,6 +173,19 @@ impl Facts {
             _ => 4,
         }
     }
+}
+
+/// The first layer with weights behind so large a share of all multiply-adds.
+fn after(graph: &Graph, share: f64) -> usize {
+    let layers = cost::layers(graph);
+    let all: f64 = layers.iter().map(|layer| layer.macs as f64).sum();
+    let mut before = 0.0;
+    let behind = layers.iter().position(|layer| {
+        let reached = layer.macs > 0 && before >= share * all;
+        before += layer.macs as f64;
+        reached
+    });
+    behind.unwrap_or(0)
 }
 
 /// Another input size for photos so small that the backbone's would only show their blur, where there are enough of
@@ -184,6 +212,11 @@ const LOOKED_AT: usize = 101;
 
 /// Where the head is less often right, the features do not fit.
 const FAR: f64 = 0.9;
+/// Where it is as often right, they fit well.
+const NEAR: f64 = 0.95;
+/// Few photos whose features fit well leave the first layers as they are, up to this share of the multiply-adds: a step
+/// takes little more than half the time then. More photos gain by changing those too.
+const KEPT: f64 = 0.6;
 const FEWEST: usize = 100;
 const FEWEST_FOR_ADAM: usize = 500;
 const BATCH: usize = 32;
@@ -199,6 +232,12 @@ fn training_size(size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zoo::{Arch, Config};
+
+    fn network() -> Graph {
+        let (arch, width) = Arch::named("mobilenet_v2_x0.5").unwrap();
+        arch.graph(&Config { width, size: 64, ..arch.config(10) }).unwrap()
+    }
 
     fn facts(photos: usize, head_top1: f64) -> Facts {
         Facts {
@@ -223,23 +262,45 @@ mod tests {
 
     #[test]
     fn recipes_follow_the_data() {
-        let recipe = facts(719, 0.96).recipe(RecipeKind::Finetune, None, None);
+        let graph = network();
+        let recipe = facts(719, 0.96).recipe(RecipeKind::Finetune, &graph, None, None);
         assert_eq!((recipe.size, recipe.statistics, recipe.balance), (192, Statistics::Frozen, 0.0));
         assert!(recipe.augment.flip);
         // The few that a head tells apart are learnt from gently, those it does not are not.
-        let rule = |photos, head_top1| facts(photos, head_top1).recipe(RecipeKind::Finetune, None, None);
+        let rule =
+            |photos, head_top1| facts(photos, head_top1).recipe(RecipeKind::Finetune, &graph, None, None);
         assert!(matches!(rule(250, 0.96).rule, Rule::Sgd { .. }));
         assert!(matches!(rule(250, 0.80).rule, Rule::AdamW { .. }));
         assert_eq!([0.96, 0.80].map(|top1| rule(250, top1).epochs), [6.0, 10.0]);
         assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).epochs), [5.0, 8.0]);
         assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).rates.last), [3e-4, 5e-4]);
+        // Few photos that the features fit well leave the first layers as they are.
+        let kept = |photos, top1| rule(photos, top1).first > 0;
+        assert_eq!([kept(250, 0.96), kept(250, 0.94), kept(800, 0.96)], [true, false, false]);
+        assert_eq!(facts(250, 0.96).recipe(RecipeKind::Full, &graph, None, None).first, 0);
         let signs = Facts { mirrors: false, smallest: 10, ..facts(4299, 0.68) };
-        let recipe = signs.recipe(RecipeKind::Full, Some(3), None);
+        let recipe = signs.recipe(RecipeKind::Full, &graph, Some(3), None);
         assert_eq!((recipe.epochs, recipe.statistics, recipe.balance), (3.0, Statistics::Batch, 0.5));
         assert!(!recipe.augment.flip);
-        assert_eq!(facts(719, 0.96).recipe(RecipeKind::Scratch, None, Some(1.0)).balance, 1.0);
+        assert_eq!(facts(719, 0.96).recipe(RecipeKind::Scratch, &graph, None, Some(1.0)).balance, 1.0);
         for (size, trained) in [(224, 192), (128, 112), (96, 96), (32, 32)] {
             assert_eq!(training_size(size), trained);
+        }
+    }
+
+    #[test]
+    fn layers_are_kept_up_to_a_share_of_the_work() {
+        let graph = network();
+        let macs: Vec<f64> = cost::layers(&graph).iter().map(|layer| layer.macs as f64).collect();
+        let all: f64 = macs.iter().sum();
+        for share in [0.0, 0.3, 0.6, 0.9] {
+            let first = after(&graph, share);
+            let before: f64 = macs[..first].iter().sum();
+            assert!(macs[first] > 0.0, "{share}: a layer without weights");
+            assert!(before >= share * all, "{share}: {before} of {all}");
+            let last = macs[..first].iter().rposition(|&macs| macs > 0.0).unwrap_or(0);
+            let fewer: f64 = macs[..last].iter().sum();
+            assert!(first <= 1 || fewer < share * all, "{share}: a layer too many");
         }
     }
 }

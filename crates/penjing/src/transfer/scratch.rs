@@ -49,7 +49,7 @@ pub(super) fn scratch(
     let (recipe, resume) = match work.resume()? {
         Some((state, tensors)) => (state.recipe, Some((state.standing, tensors))),
         None => {
-            let recipe = facts.recipe(RecipeKind::Scratch, options.epochs, options.balance);
+            let recipe = facts.recipe(RecipeKind::Scratch, &graph, options.epochs, options.balance);
             let recipe = work.fitted(recipe, &graph, others.len())?;
             let (recipe, _) = work.in_time(recipe, &graph, 1, |_| others.len())?.ok_or_else(|| {
                 Error::Unsupported(
