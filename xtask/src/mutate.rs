@@ -140,11 +140,18 @@ const TARGETS: &[Target] = &[
         ["resume: the optimizer has forgotten", "optimizer.restore(standing.step, parameters, &mut tensors)?;", ""],
         ["resume: photos look as in the first epoch", "self.feed.fill(first / self.per_epoch, ", "self.feed.fill(0, "],
     ]},
+    Target { file: "crates/penjing/src/train/trainer.rs", test: "--lib train::trainer", mutations: &[
+        ["a loss that is no number is learnt from", "if !loss.is_finite() {", "if false {"],
+        ["the weights stand for their average", "let average = self.score(self.ema.parameters())?;",
+            "let average = self.score(&self.learner.parameters)?;"],
+    ]},
     Target { file: "crates/penjing/src/transfer/calibration.rs", test: "--lib transfer::calibration", mutations: &[
         ["temperature: no doubt about few photos", "sharpness) + doubt * above", "sharpness)"],
     ]},
     Target { file: "crates/penjing/src/transfer/plan.rs", test: "--lib transfer::plan", mutations: &[
         ["mirrored photos that led astray are learnt from", "augment.flip && self.mirrors", "augment.flip"],
+        ["layers kept though the features do not fit", "few && self.is_near() && ", "few && "],
+        ["a layer too many kept", "before >= share * all;", "before > 0.0 && before >= share * all;"],
     ]},
     Target { file: "crates/penjing/src/import/assemble.rs", test: "--lib import::assemble", mutations: &[
         ["import: OIHW taken for OHWI",

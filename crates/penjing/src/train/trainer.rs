@@ -597,3 +597,131 @@ fn describe(name: &str, record: &EpochRecord, epochs: u64, images_per_s: f64, le
         record.epoch, record.loss,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::{
+        progress::Quiet,
+        zoo::{Arch, Config, fresh_weights},
+    };
+
+    /// Photos of an epoch, two of which make a step.
+    const PHOTOS: [&str; 4] = ["lossy.webp", "palette.png", "still.gif", "palette.bmp"];
+
+    fn recipe() -> Recipe {
+        let rate = 1e-3;
+        Recipe {
+            epochs: 3.0,
+            batch: 2,
+            at_once: 2,
+            size: 32,
+            rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            decay: 0.0,
+            clip: None,
+            rates: Rates { head: rate, last: rate, middle: rate, first: rate },
+            warmup: 0.0,
+            floor: 0.01,
+            smoothing: 0.0,
+            augment: Augment::NONE,
+            mix: Mix { mixup: 0.0, cutmix: 0.0 },
+            balance: 0.0,
+            statistics: Statistics::Frozen,
+            momentum: 0.1,
+            first: 0,
+            half_life: 0.1,
+        }
+    }
+
+    /// The run, and the steps after which its state was kept.
+    fn run(recipe: &Recipe, progress: &dyn Progress) -> (Trained, Vec<u64>) {
+        let (arch, width) = Arch::named("mobilenet_v1_x0.25").unwrap();
+        let config = Config { width, size: 32, ..arch.config(2) };
+        let (graph, pixels) = (arch.graph(&config).unwrap(), arch.pixels(&config));
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos");
+        let photos =
+            (0..).zip(PHOTOS).map(|(i, name)| Photo { path: folder.join(name), class: i % 2, key: i.into() });
+        let photos: Vec<Photo> = photos.collect();
+        let job = Job {
+            name: "training",
+            graph: &graph,
+            pixels: &pixels,
+            learn: photos.clone(),
+            judge: photos,
+            classes: 2,
+            recipe,
+            seed: 0,
+            memory: 1 << 30,
+        };
+        let start = Parameters::new(&graph, &fresh_weights(&graph, 0)).unwrap();
+        let mut kept = Vec::new();
+        let mut keep = |standing: &Standing, _: Tensors<'_>| {
+            kept.push(standing.step);
+            Ok(())
+        };
+        let mut watch = Watch { progress, log: None, keep: &mut keep };
+        let trained = train(&job, start, None, &Threads::new(Some(2)).unwrap(), &mut watch).unwrap();
+        (trained, kept)
+    }
+
+    #[test]
+    fn what_the_end_of_the_schedule_gives_counts() {
+        let (trained, kept) = run(&recipe(), &Quiet);
+        assert!(trained.whole && !trained.interrupted && trained.stopped.is_none());
+        assert_eq!(kept, [6]);
+        let judged: Vec<_> =
+            trained.history.iter().map(|epoch| (epoch.average.is_some(), epoch.raw.is_some())).collect();
+        assert_eq!(judged, [(true, false), (true, false), (true, true)]);
+        let end = trained.history.last().unwrap();
+        let (average, raw) = (end.average.unwrap(), end.raw.unwrap());
+        assert!(average != raw && trained.average != trained.last, "nothing has been learnt");
+        let (best, network) = trained.best.unwrap();
+        let average_wins = average.nll <= raw.nll;
+        assert_eq!((best.epoch, best.average), (3, average_wins));
+        assert_eq!(best.score, if average_wins { average } else { raw });
+        assert!(network == if average_wins { trained.average } else { trained.last });
+    }
+
+    /// A user who has enough after so many photos.
+    struct Enough(AtomicUsize);
+
+    impl Progress for Enough {
+        fn advance(&self, photos: usize) {
+            let less = |left: usize| Some(left.saturating_sub(photos));
+            _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+
+        fn cancelled(&self) -> bool {
+            self.0.load(Ordering::Relaxed) == 0
+        }
+    }
+
+    #[test]
+    fn an_interrupted_run_gives_the_best_of_its_epochs() {
+        let (trained, kept) = run(&recipe(), &Enough(AtomicUsize::new(10)));
+        assert!(trained.interrupted && !trained.whole);
+        assert_eq!((kept, trained.history.len()), (vec![5], 2));
+        let (best, _) = trained.best.unwrap();
+        let least =
+            trained.history.iter().map(|epoch| epoch.average.unwrap().nll).fold(f64::INFINITY, f64::min);
+        assert!(best.average && best.score.nll == least);
+        // Before an epoch is over there is nothing to judge.
+        assert!(run(&recipe(), &Enough(AtomicUsize::new(2))).0.best.is_none());
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_run_and_what_was_judged_stays() {
+        // A velocity that grows a thousandfold with every step.
+        let rule = Rule::Sgd { momentum: 1e3, nesterov: false };
+        let (trained, _) = run(&Recipe { epochs: 50.0, rule, ..recipe() }, &Quiet);
+        let why = trained.stopped.unwrap();
+        assert!(why.starts_with("the loss became ") && why.contains(" at step "), "{why}");
+        assert!(!trained.whole && !trained.interrupted);
+        assert!(trained.best.unwrap().0.score.nll.is_finite());
+    }
+}
