@@ -131,23 +131,24 @@ impl Feed {
         draws
     }
 
-    /// Writes the inputs `[draws, height, width, channels]` of `draws`, each as its look in `epoch`.
+    /// Writes the inputs `[draws, height, width, channels]` of `draws`, each as its look in `epoch`; `pixels` are the
+    /// feed's, or those of another size.
     ///
     /// # Errors
     /// That of the first photo, in the order of `draws`, that cannot be read; it names the file.
     ///
     /// # Panics
     /// If `inputs` does not hold as many inputs as there are draws.
-    pub fn fill(&self, epoch: u64, draws: &[Draw], inputs: &mut [f32]) -> Result<()> {
-        assert_eq!(inputs.len(), draws.len() * self.pixels.len(), "one input for each draw");
-        let looks = inputs.par_chunks_mut(self.pixels.len()).zip(draws);
+    pub fn fill(&self, pixels: &Pixels, epoch: u64, draws: &[Draw], inputs: &mut [f32]) -> Result<()> {
+        assert_eq!(inputs.len(), draws.len() * pixels.len(), "one input for each draw");
+        let looks = inputs.par_chunks_mut(pixels.len()).zip(draws);
         let results: Vec<Result<()>> = looks
             .map_init(Vec::new, |scratch, (out, draw)| {
                 let photo = self.photo(draw.photo as usize)?;
                 let key = self.photos[draw.photo as usize].key;
                 let first = random(self.seed, epoch, key).next_u64();
                 let mut random = SplitMix64::new(first ^ u64::from(draw.time));
-                self.augment.look(&self.pixels, photo.view(), &mut random, scratch, out);
+                self.augment.look(pixels, photo.view(), &mut random, scratch, out);
                 Ok(())
             })
             .collect();
@@ -295,9 +296,9 @@ mod tests {
             let order = feed.order(epoch);
             let mut inputs = vec![0.0; order.len() * feed.pixels.len()];
             Threads::new(Some(threads)).unwrap().install(|| {
-                feed.fill(epoch, &order, &mut inputs).unwrap();
+                feed.fill(feed.pixels(), epoch, &order, &mut inputs).unwrap();
                 // Again, from memory where there is some.
-                feed.fill(epoch, &order, &mut inputs).unwrap();
+                feed.fill(feed.pixels(), epoch, &order, &mut inputs).unwrap();
             });
             let kept = feed.kept.iter().filter(|slot| slot.get().is_some()).count();
             (order, inputs, kept)
@@ -325,7 +326,7 @@ mod tests {
         let feed = feed(&[2], 0.0, 7, usize::MAX);
         let look = |epoch, photo, time| {
             let mut input = vec![0.0; feed.pixels.len()];
-            feed.fill(epoch, &[Draw { photo, time }], &mut input).unwrap();
+            feed.fill(feed.pixels(), epoch, &[Draw { photo, time }], &mut input).unwrap();
             input
         };
         assert_eq!(look(0, 0, 0), look(0, 0, 0));
@@ -340,7 +341,7 @@ mod tests {
         feed.photos[4].path = "nor/this.jpg".into();
         let draws: Vec<Draw> = (0..6).map(|photo| Draw { photo, time: 0 }).collect();
         let mut inputs = vec![0.0; 6 * feed.pixels.len()];
-        let error = feed.fill(0, &draws, &mut inputs).unwrap_err().to_string();
+        let error = feed.fill(feed.pixels(), 0, &draws, &mut inputs).unwrap_err().to_string();
         assert!(error.contains("no/such/photo.jpg"), "{error}");
         let error = feed.plain(4, &mut inputs[..feed.pixels.len()]).unwrap_err().to_string();
         assert!(error.contains("nor/this.jpg"), "{error}");

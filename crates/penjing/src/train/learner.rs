@@ -61,6 +61,18 @@ impl Learner {
         Ok(Learner { tape, parameters, gradients, optimizer, method: *method, classes, slope })
     }
 
+    /// The same network for inputs of another size; it goes on where it was.
+    ///
+    /// # Errors
+    /// As [`Learner::new`].
+    pub fn resized(self, graph: &Graph) -> Result<Self> {
+        let Learner { tape, parameters, gradients, optimizer, method, classes, slope } = self;
+        // Two of them at once might not fit into memory.
+        drop(tape);
+        let tape = Tape::new(graph, &method.policy)?;
+        Ok(Learner { tape, parameters, gradients, optimizer, method, classes, slope })
+    }
+
     /// One step: `inputs` `[images][H,W,C]` and `targets` `[images][classes]` of a whole number of the tape's batches,
     /// `seed` of the dropout, `rate` times the method's rates. Gives the loss, or the gradients' norm, when they are not
     /// finite; the weights are then as they were.

@@ -38,6 +38,8 @@ pub struct Recipe {
     pub at_once: usize,
     /// Height and width of the input while training, in pixels.
     pub size: usize,
+    /// A smaller input to begin with; `None` for one size throughout.
+    pub early: Option<Early>,
     /// The optimizer.
     pub rule: Rule,
     /// Weight decay, not on BatchNorm and biases.
@@ -66,6 +68,17 @@ pub struct Recipe {
     pub first: usize,
     /// Half-life of the moving average, as a share of the steps.
     pub half_life: f64,
+}
+
+/// The first epochs of a training whose photos are seen small at first, which takes less time (Howard's progressive
+/// resizing; Tan & Le, arXiv 2104.00298).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Early {
+    /// Height and width of the input, in pixels.
+    pub size: usize,
+    /// Share of the epochs, rounded down to whole ones.
+    pub share: f64,
 }
 
 /// What is trained on what.
@@ -203,6 +216,14 @@ impl Recipe {
         (photos / self.batch).max(1) as u64
     }
 
+    /// Height and width of the input in an epoch, counted from 0.
+    pub fn size_in(&self, epoch: u64) -> usize {
+        match self.early {
+            Some(early) if (epoch as f64) < (early.share * self.epochs).floor() => early.size,
+            _ => self.size,
+        }
+    }
+
     /// All steps.
     pub fn steps(&self, photos: usize) -> u64 {
         ((self.steps_per_epoch(photos) as f64 * self.epochs).round() as u64).max(1)
@@ -256,14 +277,22 @@ fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
     graph.with_input([batch, size, size, channels]).map_err(|error| Error::Unsupported(error.to_string()))
 }
 
-/// Training images a second on this machine, photos at hand: the faster of two steps. The recipe is
-/// [`fitted`](Recipe::fitted).
+/// Training images a second on this machine, photos at hand: the faster of two steps, of each size its share. The recipe
+/// is [`fitted`](Recipe::fitted).
 ///
 /// # Errors
 /// [`Error::Unsupported`] when the network cannot be trained.
 pub fn speed(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
-    let graph = sized(graph, recipe.at_once, recipe.size)?;
-    let mut learner = Learner::new(&graph, weights.clone(), &recipe.method())?;
+    let at = |size: usize| speed_at(&sized(graph, recipe.at_once, size)?, weights, recipe, threads);
+    let speed = at(recipe.size)?;
+    Ok(match recipe.early {
+        Some(Early { size, share }) => 1.0 / (share / at(size)? + (1.0 - share) / speed),
+        None => speed,
+    })
+}
+
+fn speed_at(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
+    let mut learner = Learner::new(graph, weights.clone(), &recipe.method())?;
     let classes = graph.output().map_or(0, |output| graph.shape(output)[3]);
     let inputs = vec![0.0; graph.input_shape().unwrap_or_default().iter().product()];
     let targets = vec![1.0 / classes as f32; recipe.at_once * classes];
@@ -332,7 +361,10 @@ impl<'a> Run<'a> {
             )
         };
         let steps = recipe.steps(photos);
-        let learner = Learner::new(&sized(job.graph, recipe.at_once, recipe.size)?, start, &recipe.method())?;
+        let per_epoch = recipe.steps_per_epoch(photos);
+        let epoch = resume.as_ref().map_or(0, |(standing, _)| standing.step / per_epoch);
+        let graph = sized(job.graph, recipe.at_once, recipe.size_in(epoch))?;
+        let learner = Learner::new(&graph, start, &recipe.method())?;
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
             feed: feed(&job.learn, pixels, recipe.augment),
@@ -343,7 +375,7 @@ impl<'a> Run<'a> {
             standing: Standing::default(),
             best: None,
             batch: recipe.batch,
-            per_epoch: recipe.steps_per_epoch(photos),
+            per_epoch,
             job,
         };
         if let Some((standing, tensors)) = resume {
@@ -362,13 +394,14 @@ impl<'a> Run<'a> {
         }
         let mut kept = Instant::now();
         let mut stopped = None;
-        let len = self.feed.pixels().len();
-        let mut inputs = vec![0.0; self.batch * len];
-        let mut next = vec![0.0; self.batch * len];
+        let recipe = self.job.recipe;
+        let mut pixels = contract(self.job.pixels, recipe.size_in(first / self.per_epoch));
+        let mut inputs = vec![0.0; self.batch * pixels.len()];
+        let mut next = Vec::new();
         let mut order = (u64::MAX, Vec::new());
         if first < steps {
             let draws = self.draws(first, &mut order);
-            self.feed.fill(first / self.per_epoch, &draws, &mut inputs)?;
+            self.feed.fill(&pixels, first / self.per_epoch, &draws, &mut inputs)?;
         }
         let (every, mut interrupted) = (keep_every(), false);
         while self.standing.step < steps && !interrupted {
@@ -377,14 +410,19 @@ impl<'a> Run<'a> {
             let ahead = (step + 1 < steps).then(|| self.draws(step + 1, &mut order));
             let epoch_ahead = (step + 1) / self.per_epoch;
             let mut targets = self.targets(&draws);
-            self.blend(step, &mut inputs, &mut targets);
+            self.blend(step, &pixels, &mut inputs, &mut targets);
+            let pixels_ahead = contract(self.job.pixels, recipe.size_in(epoch_ahead));
+            next.resize(self.batch * pixels_ahead.len(), 0.0);
             // Photos for the next step are made ready while this one is computed.
             let rate = self.schedule.factor(step) as f32;
             let seed = SplitMix64::new(self.job.seed ^ DROPOUT).next_u64() ^ step;
             let Run { feed, learner, .. } = &mut self;
             let (loss, filled) = rayon::join(
                 || learner.step(&inputs, &targets, seed, rate),
-                || ahead.map_or(Ok(()), |draws| feed.fill(epoch_ahead, &draws, &mut next)),
+                || match &ahead {
+                    Some(draws) => feed.fill(&pixels_ahead, epoch_ahead, draws, &mut next),
+                    None => Ok(()),
+                },
             );
             if !loss.is_finite() {
                 stopped = Some(format!("the loss became {loss} at step {}", step + 1));
@@ -419,6 +457,11 @@ impl<'a> Run<'a> {
                 kept = Instant::now();
             }
             interrupted = cancelled && self.standing.step < steps;
+            if ahead.is_some() && pixels_ahead != pixels {
+                let graph = sized(self.job.graph, recipe.at_once, pixels_ahead.height)?;
+                self.learner = self.learner.resized(&graph)?;
+            }
+            pixels = pixels_ahead;
         }
         watch.progress.end();
         let images = (self.standing.step - first) as usize * self.batch;
@@ -446,9 +489,8 @@ impl<'a> Run<'a> {
     }
 
     /// Blends the photos of a step into each other.
-    fn blend(&self, step: u64, inputs: &mut [f32], targets: &mut [f32]) {
-        let Pixels { height, width, .. } = *self.feed.pixels();
-        let shape = [self.batch, height, width, self.feed.pixels().channels()];
+    fn blend(&self, step: u64, pixels: &Pixels, inputs: &mut [f32], targets: &mut [f32]) {
+        let shape = [self.batch, pixels.height, pixels.width, pixels.channels()];
         let mut random = SplitMix64::new(SplitMix64::new(self.job.seed ^ BLENDING).next_u64() ^ step);
         self.job.recipe.mix.apply(&mut random, shape, inputs, targets, self.job.classes);
     }
@@ -621,6 +663,7 @@ mod tests {
             batch: 2,
             at_once: 2,
             size: 32,
+            early: None,
             rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
             decay: 0.0,
             clip: None,
@@ -638,8 +681,14 @@ mod tests {
         }
     }
 
-    /// The run, and the steps after which its state was kept.
-    fn run(recipe: &Recipe, progress: &dyn Progress) -> (Trained, Vec<u64>) {
+    type State = (Standing, Tensors<'static>);
+
+    /// The run, and the states of it that were kept.
+    fn run(recipe: &Recipe, progress: &dyn Progress) -> (Trained, Vec<State>) {
+        go_on(recipe, progress, None)
+    }
+
+    fn go_on(recipe: &Recipe, progress: &dyn Progress, from: Option<State>) -> (Trained, Vec<State>) {
         let (arch, width) = Arch::named("mobilenet_v1_x0.25").unwrap();
         let config = Config { width, size: 32, ..arch.config(2) };
         let (graph, pixels) = (arch.graph(&config).unwrap(), arch.pixels(&config));
@@ -660,12 +709,13 @@ mod tests {
         };
         let start = Parameters::new(&graph, &fresh_weights(&graph, 0)).unwrap();
         let mut kept = Vec::new();
-        let mut keep = |standing: &Standing, _: Tensors<'_>| {
-            kept.push(standing.step);
+        let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
+            let tensors = tensors.into_iter().map(|(name, values)| (name, values.into_owned().into()));
+            kept.push((standing.clone(), tensors.collect()));
             Ok(())
         };
         let mut watch = Watch { progress, log: None, keep: &mut keep };
-        let trained = train(&job, start, None, &Threads::new(Some(2)).unwrap(), &mut watch).unwrap();
+        let trained = train(&job, start, from, &Threads::new(Some(2)).unwrap(), &mut watch).unwrap();
         (trained, kept)
     }
 
@@ -673,7 +723,7 @@ mod tests {
     fn what_the_end_of_the_schedule_gives_counts() {
         let (trained, kept) = run(&recipe(), &Quiet);
         assert!(trained.whole && !trained.interrupted && trained.stopped.is_none());
-        assert_eq!(kept, [6]);
+        assert_eq!((kept.len(), kept[0].0.step), (1, 6));
         let judged: Vec<_> =
             trained.history.iter().map(|epoch| (epoch.average.is_some(), epoch.raw.is_some())).collect();
         assert_eq!(judged, [(true, false), (true, false), (true, true)]);
@@ -705,13 +755,31 @@ mod tests {
     fn an_interrupted_run_gives_the_best_of_its_epochs() {
         let (trained, kept) = run(&recipe(), &Enough(AtomicUsize::new(10)));
         assert!(trained.interrupted && !trained.whole);
-        assert_eq!((kept, trained.history.len()), (vec![5], 2));
+        assert_eq!((kept.len(), kept[0].0.step, trained.history.len()), (1, 5, 2));
         let (best, _) = trained.best.unwrap();
         let least =
             trained.history.iter().map(|epoch| epoch.average.unwrap().nll).fold(f64::INFINITY, f64::min);
         assert!(best.average && best.score.nll == least);
         // Before an epoch is over there is nothing to judge.
         assert!(run(&recipe(), &Enough(AtomicUsize::new(2))).0.best.is_none());
+    }
+
+    #[test]
+    fn photos_are_small_at_first_and_an_interrupt_changes_nothing() {
+        let early = Some(Early { size: 32, share: 0.5 });
+        let recipe = Recipe { size: 48, early, epochs: 4.0, ..recipe() };
+        assert_eq!([0, 1, 2, 3].map(|epoch| recipe.size_in(epoch)), [32, 32, 48, 48]);
+        assert_eq!(Recipe { epochs: 1.9, ..recipe.clone() }.size_in(0), 48);
+        let (whole, _) = run(&recipe, &Quiet);
+        let (large, _) = run(&Recipe { early: None, ..recipe.clone() }, &Quiet);
+        assert!(whole.last != large.last, "all of it at one size");
+        // While photos are small, when they grow, and after.
+        for steps in [3, 4, 5] {
+            let (cut, mut kept) = run(&recipe, &Enough(AtomicUsize::new(2 * steps)));
+            assert!(cut.interrupted);
+            let (again, _) = go_on(&recipe, &Quiet, kept.pop());
+            assert!(again.last == whole.last && again.average == whole.average, "after {steps} steps");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
         mix::Mix,
         optimizer::{Rates, Rule},
         tape::Statistics,
-        trainer::Recipe,
+        trainer::{Early, Recipe},
     },
 };
 
@@ -131,12 +131,15 @@ impl Facts {
             true => Augment { scale: 0.7, jitter: 0.0, ..Augment::recommended(f64::INFINITY) },
             false => Augment::recommended(self.photos as f64 / self.classes as f64),
         };
+        let size = if statistics == Statistics::Batch { self.size } else { training_size(self.size) };
+        let early = (statistics == Statistics::Frozen && !few).then(|| early(size)).flatten();
         let steps_per_epoch = (self.photos / BATCH).max(1) as f32;
         Recipe {
             epochs: f64::from(epochs.unwrap_or_else(|| self.epochs(scratch))),
             batch: BATCH,
             at_once: BATCH,
-            size: if statistics == Statistics::Batch { self.size } else { training_size(self.size) },
+            size,
+            early,
             rule,
             decay,
             clip: Some(1.0),
@@ -229,6 +232,14 @@ fn training_size(size: usize) -> usize {
     if size < LEAST_TO_SHRINK { size } else { (size as f64 * 0.86 / 16.0).round() as usize * 16 }
 }
 
+/// The first half of the epochs at two thirds of the size takes a quarter less time and costs no accuracy.
+fn early(size: usize) -> Option<Early> {
+    (size >= LEAST_TO_BEGIN_SMALL).then(|| Early { size: (size / 24) * 16, share: 0.5 })
+}
+
+/// Smaller inputs would begin with too little to see.
+const LEAST_TO_BEGIN_SMALL: usize = 160;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +294,10 @@ mod tests {
         assert_eq!((recipe.epochs, recipe.statistics, recipe.balance), (3.0, Statistics::Batch, 0.5));
         assert!(!recipe.augment.flip);
         assert_eq!(facts(719, 0.96).recipe(RecipeKind::Scratch, &graph, None, Some(1.0)).balance, 1.0);
+        // Most photos are seen small at first, but not the few that are learnt gently, nor inputs that are small anyway.
+        assert_eq!(rule(800, 0.96).early, Some(Early { size: 128, share: 0.5 }));
+        assert_eq!(rule(250, 0.96).early, None);
+        assert_eq!((early(112), early(160).unwrap().size), (None, 96));
         for (size, trained) in [(224, 192), (128, 112), (96, 96), (32, 32)] {
             assert_eq!(training_size(size), trained);
         }

@@ -355,13 +355,17 @@ pub(super) fn title(kind: RecipeKind) -> &'static str {
 /// A recipe in words, for the model's provenance.
 pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
     format!(
-        "{}{}: {} epochs of batches of {} at {} px, rates {:e} {:e} {:e} {:e} from head to image, decay {}, smoothing {}, \
+        "{}{}: {} epochs of batches of {} at {} px{}, rates {:e} {:e} {:e} {:e} from head to image, decay {}, smoothing {}, \
          crops from {} of the area, flip {}",
         title(kind),
         if recipe.first > 0 { format!(", its first {} layers kept", recipe.first) } else { String::new() },
         recipe.epochs,
         recipe.batch,
         recipe.size,
+        recipe.early.map_or(String::new(), |early| format!(
+            " (the first {} of them at {} px)",
+            early.share, early.size
+        )),
         recipe.rates.head,
         recipe.rates.last,
         recipe.rates.middle,
