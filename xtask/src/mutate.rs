@@ -138,10 +138,12 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/train/trainer.rs", test: "-p penjing-cli --test penjing unfinished::a_killed", mutations: &[
         ["resume: the optimizer has forgotten", "optimizer.restore(standing.step, parameters, &mut tensors)?;", ""],
-        ["resume: photos look as in the first epoch", "self.feed.fill(first / self.per_epoch, ", "self.feed.fill(0, "],
+        ["resume: photos look as in the first epoch", "self.feed.fill(&pixels, first / self.per_epoch, ", "self.feed.fill(&pixels, 0, "],
     ]},
     Target { file: "crates/penjing/src/train/trainer.rs", test: "--lib train::trainer", mutations: &[
         ["a loss that is no number is learnt from", "if !loss.is_finite() {", "if false {"],
+        ["resume: the network takes small photos again", "recipe.size_in(epoch))?;", "recipe.size_in(0))?;"],
+        ["photos that have grown go into the small network", "if ahead.is_some() && pixels_ahead != pixels {", "if false {"],
         ["the weights stand for their average", "let average = self.score(self.ema.parameters())?;",
             "let average = self.score(&self.learner.parameters)?;"],
     ]},
