@@ -232,7 +232,8 @@ fn training_size(size: usize) -> usize {
     if size < LEAST_TO_SHRINK { size } else { (size as f64 * 0.86 / 16.0).round() as usize * 16 }
 }
 
-/// The first half of the epochs at two thirds of the size takes a quarter less time and costs no accuracy.
+/// The first half of the epochs at two thirds of the size takes a quarter less time; held-out photos of two sets were
+/// classified as rightly as without.
 fn early(size: usize) -> Option<Early> {
     (size >= LEAST_TO_BEGIN_SMALL).then(|| Early { size: (size / 24) * 16, share: 0.5 })
 }
