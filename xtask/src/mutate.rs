@@ -153,6 +153,7 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/transfer/plan.rs", test: "--lib transfer::plan", mutations: &[
         ["mirrored photos that led astray are learnt from", "augment.flip && self.mirrors", "augment.flip"],
         ["layers kept though the features do not fit", "few && self.is_near() && ", "few && "],
+        ["few photos that the head tells apart train the network", "self.photos < FEW && self.is_near()", "false"],
         ["a layer too many kept", "before >= share * all;", "before > 0.0 && before >= share * all;"],
     ]},
     Target { file: "crates/penjing/src/import/assemble.rs", test: "--lib import::assemble", mutations: &[
