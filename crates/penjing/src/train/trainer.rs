@@ -219,9 +219,14 @@ impl Recipe {
     /// Height and width of the input in an epoch, counted from 0.
     pub fn size_in(&self, epoch: u64) -> usize {
         match self.early {
-            Some(early) if (epoch as f64) < (early.share * self.epochs).floor() => early.size,
+            Some(early) if epoch < self.early_epochs() => early.size,
             _ => self.size,
         }
+    }
+
+    /// Epochs in which photos are seen small.
+    pub fn early_epochs(&self) -> u64 {
+        self.early.map_or(0, |early| (early.share * self.epochs) as u64)
     }
 
     /// All steps.

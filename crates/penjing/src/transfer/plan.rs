@@ -88,8 +88,10 @@ impl Facts {
             ));
         }
         let wrong = (self.validated as f64 * (1.0 - self.head_top1)).round() as usize;
-        let known = if wrong <= 1 {
+        let known = if wrong == 0 {
             "nothing is left to gain"
+        } else if wrong == 1 {
+            "too few errors to see a gain by"
         } else if self.photos < FEW && self.is_near() {
             "so few photos rarely teach the whole network more than that; --recipe finetune tries it"
         } else {
@@ -272,7 +274,12 @@ mod tests {
     fn the_whole_network_is_trained_where_it_can_gain() {
         assert!(facts(99, 0.5).head_is_enough().is_some());
         assert!(facts(200, 1.0).head_is_enough().is_some());
-        assert!(facts(200, 0.995).head_is_enough().is_some());
+        assert!(
+            facts(200, 0.995)
+                .head_is_enough()
+                .unwrap()
+                .contains("wrong on 1 of 200 held-out photos: too few")
+        );
         assert!(facts(499, 0.95).head_is_enough().is_some());
         assert_eq!(facts(499, 0.94).head_is_enough(), None);
         assert_eq!(facts(500, 0.97).head_is_enough(), None);

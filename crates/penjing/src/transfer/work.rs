@@ -362,10 +362,10 @@ pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
         recipe.epochs,
         recipe.batch,
         recipe.size,
-        recipe.early.map_or(String::new(), |early| format!(
-            " (the first {} of them at {} px)",
-            early.share, early.size
-        )),
+        match recipe.early_epochs() {
+            0 => String::new(),
+            epochs => format!(" (the first {epochs} of them at {} px)", recipe.size_in(0)),
+        },
         recipe.rates.head,
         recipe.rates.last,
         recipe.rates.middle,
@@ -379,8 +379,34 @@ pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Facts;
     use super::*;
-    use crate::train::parameters::{Kind, Parameter};
+    use crate::{
+        train::parameters::{Kind, Parameter},
+        zoo::{Arch, Config},
+    };
+
+    #[test]
+    fn a_recipe_tells_how_many_epochs_are_small() {
+        let (arch, width) = Arch::named("mobilenet_v2_x0.5").unwrap();
+        let graph = arch.graph(&Config { width, size: 224, ..arch.config(2) }).unwrap();
+        let facts = Facts {
+            photos: 800,
+            validated: 800,
+            smallest: 400,
+            largest: 400,
+            classes: 2,
+            head_top1: 0.96,
+            mirrors: true,
+            size: 224,
+        };
+        let told = |epochs| {
+            let kind = RecipeKind::Finetune;
+            describe(kind, &facts.recipe(kind, &graph, Some(epochs), None))
+        };
+        assert!(told(5).contains("5 epochs of batches of 32 at 192 px (the first 2 of them at 128 px), "));
+        assert!(told(1).contains("1 epochs of batches of 32 at 192 px, "));
+    }
 
     #[test]
     fn rounds_are_kept_and_what_does_not_fit_is_refused() {
