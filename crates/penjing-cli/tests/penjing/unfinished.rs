@@ -31,14 +31,21 @@ fn run(place: &Place, args: &[String]) -> Ran {
     place.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// How far the kept state is: rounds that are over, and steps of the run under way.
-fn standing(place: &Place) -> Option<(usize, u64)> {
+/// What is kept.
+fn state(place: &Place) -> Option<Value> {
     let bytes = std::fs::read(place.at(PART)).ok()?;
     let head = b"penjing.part\n".len() + 4;
     let length = u64::from_le_bytes(*bytes.get(head..)?.first_chunk()?) as usize;
     let header: Value = serde_json::from_slice(bytes.get(head + 8..head + 8 + length)?).ok()?;
-    let state = &header["state"];
-    Some((state["judged"].as_array()?.len(), state["standing"]["step"].as_u64()?))
+    Some(header["state"].clone())
+}
+
+/// How far it is: rounds that are over, or while mirrored photos are tried the runs of that, and steps of the run under
+/// way.
+fn standing(place: &Place) -> Option<(usize, u64)> {
+    let state = state(place)?;
+    let over = state["probed"].as_array().or(state["judged"].as_array())?;
+    Some((over.len(), state["standing"]["step"].as_u64()?))
 }
 
 /// Starts the program and waits until its state is that far.
@@ -138,6 +145,34 @@ fn ctrl_c_leaves_the_best_so_far_and_the_same_command_goes_on() {
         run(&place, &args).refused(1, &[MODEL, "there already", "--force"]);
         std::fs::remove_file(place.at(MODEL)).unwrap();
     }
+}
+
+#[test]
+fn what_was_found_out_about_mirrored_photos_is_kept() {
+    let place = Place::new();
+    // Two classes that look alike, with enough photos to judge.
+    for (part, numbers) in [("train", 0..250), ("val", 250..350)] {
+        for number in numbers {
+            place.write(&format!("photos/{part}/a/{number}.png"), crate::support::photo(0, number));
+            place.write(&format!("photos/{part}/b/{number}.png"), crate::support::photo(4, number));
+        }
+    }
+    let args = whole("photos", MODEL, &["--recipe", "auto", "--epochs", "2", "--threads", "1"]);
+    let expected = undisturbed(&place, &args);
+    killed(&place, &args, (0, 2));
+    let output = interrupted(&place, &args, (0, 4));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("best so far"), "{err}");
+    let inspected = place.run(&["inspect", MODEL]).out;
+    assert!(inspected.contains("unfinished: stopped after the head"), "{err}");
+    killed(&place, &args, (1, 3));
+    assert_eq!(state(&place).unwrap()["probed"][0].as_array().unwrap().len(), 200);
+    let ran = run(&place, &args);
+    ran.says(&["going on after"]);
+    ran.says(&["mirrored photos"]);
+    ran.json();
+    assert!(place.read(MODEL) == expected, "the model differs");
+    assert!(!place.at(PART).exists());
 }
 
 #[test]

@@ -165,8 +165,6 @@ pub struct Trained {
     pub best: Option<(Best, Parameters)>,
     /// Epoch by epoch.
     pub history: Vec<EpochRecord>,
-    /// Training images a second, over this call.
-    pub images_per_s: f64,
     /// Why it ended early.
     pub stopped: Option<String>,
     /// Whether the watcher ended it; a state has been kept then.
@@ -290,9 +288,10 @@ fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
 pub fn speed(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
     let at = |size: usize| speed_at(&sized(graph, recipe.at_once, size)?, weights, recipe, threads);
     let speed = at(recipe.size)?;
+    let share = recipe.early_epochs() as f64 / recipe.epochs;
     Ok(match recipe.early {
-        Some(Early { size, share }) => 1.0 / (share / at(size)? + (1.0 - share) / speed),
-        None => speed,
+        Some(Early { size, .. }) if share > 0.0 => 1.0 / (share / at(size)? + (1.0 - share) / speed),
+        _ => speed,
     })
 }
 
@@ -469,8 +468,7 @@ impl<'a> Run<'a> {
             pixels = pixels_ahead;
         }
         watch.progress.end();
-        let images = (self.standing.step - first) as usize * self.batch;
-        Ok(self.finish(stopped, interrupted, images as f64 / began.elapsed().as_secs_f64()))
+        Ok(self.finish(stopped, interrupted))
     }
 
     /// The photos of a step.
@@ -581,7 +579,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn finish(self, stopped: Option<String>, interrupted: bool, images_per_s: f64) -> Trained {
+    fn finish(self, stopped: Option<String>, interrupted: bool) -> Trained {
         let whole = self.standing.step == self.schedule.steps;
         let Run { learner, ema, standing, best, .. } = self;
         Trained {
@@ -589,7 +587,6 @@ impl<'a> Run<'a> {
             average: ema.parameters().clone(),
             best: standing.best.zip(best),
             history: standing.history,
-            images_per_s,
             stopped,
             interrupted,
             whole,

@@ -13,7 +13,7 @@ use super::{
     plan::{Facts, RecipeKind},
     survey::Survey,
     with_classes,
-    work::{Judged, Round, State, UNFINISHED, Work, describe, title},
+    work::{Judged, Kept, Round, State, UNFINISHED, Work, describe, title},
 };
 use crate::{
     Error, Result,
@@ -55,7 +55,8 @@ pub(super) fn refine(
     let facts = Facts {
         head_top1: fit.val_top1,
         validated: fit.validated.len(),
-        mirrors: views > 1,
+        // Of very many photos the head sees no mirrored ones to save time; whether they do harm is not known then.
+        mirrors: views > 1 || (options.views.is_none() && start.extracted.views == 1),
         ..Facts::new(&survey.counts(), backbone)
     };
     let kind = match options.recipe {
@@ -180,7 +181,7 @@ impl<'a> Tuning<'a> {
         let (options, progress) = (work.options, work.progress);
         let (graph, blank) = network(backbone, &fit.head)?;
         if let Some((state, mut tensors)) = work.resume()? {
-            let State { recipe, rounds, judged, standing, .. } = state;
+            let State { recipe, rounds, judged, probed, standing, .. } = state;
             let tried = judged.iter().all(|round| (1..=SHARES.len()).contains(&round.shares));
             if judged.len() > rounds || rounds > survey.rounds() || !tried {
                 return Err(work.unfit());
@@ -188,7 +189,11 @@ impl<'a> Tuning<'a> {
             let values = |round: usize| survey.round(round)[0].len() * facts.classes;
             let judged = Judged::restore(judged, &mut tensors, blank, values)?.ok_or_else(|| work.unfit())?;
             let resume = Some((standing, tensors));
-            return Ok(Some(Tuning { start, work, recipe, rounds, judged, resume }));
+            let mut tuning = Tuning { start, work, recipe, rounds, judged, resume };
+            if let Some(probed) = probed {
+                tuning.probe(probed)?;
+            }
+            return Ok(Some(tuning));
         }
         let split = survey.round(0);
         if split[0].is_empty() {
@@ -216,11 +221,26 @@ impl<'a> Tuning<'a> {
         let mut tuning = Tuning { start, work, recipe, rounds, judged, resume: None };
         let probing = options.recipe == RecipeKind::Auto && options.time.is_none();
         if tuning.recipe.augment.flip && probing && split[0].len() >= FEWEST_TO_PROBE {
-            let start = tuning.start_of(0)?;
-            let flip = mirrors(&mut tuning.work, &tuning.recipe, &start, &split)?;
-            tuning.recipe.augment = Augment { flip, ..tuning.recipe.augment };
+            tuning.probe(Vec::new())?;
         }
         Ok(Some(tuning))
+    }
+
+    /// Leaves mirrored photos out where they do harm; some of the runs that tell may be over.
+    fn probe(&mut self, probed: Vec<Vec<bool>>) -> Result<()> {
+        let (start, split) = (self.start_of(0)?, self.start.survey.round(0));
+        if probed.len() > 1 || probed.iter().any(|right| right.len() != split[0].len()) {
+            return Err(self.work.unfit());
+        }
+        let flip =
+            mirrors(&self.work, &self.recipe, self.rounds, &start, &split, probed, self.resume.take())?;
+        self.recipe.augment = Augment { flip, ..self.recipe.augment };
+        Ok(())
+    }
+
+    /// What a run keeps.
+    fn kept(&self) -> Kept<'_> {
+        Kept { recipe: &self.recipe, rounds: self.rounds, judged: &self.judged, probed: None }
     }
 
     /// The network that a round starts from: its head has seen only the photos that the round learns from.
@@ -244,8 +264,8 @@ impl<'a> Tuning<'a> {
             let [held, others] = survey.round(round);
             let (graph, start) = self.start_of(round)?;
             let photos = [survey.photos(&others), survey.photos(&held)];
-            let (from, kept) = (start.clone(), (self.rounds, &self.judged));
-            let (resume, log) = (self.resume.take(), log.as_deref_mut());
+            let (from, resume) = (start.clone(), self.resume.take());
+            let (kept, log) = (self.kept(), log.as_deref_mut());
             let run = self.work.run(&name, &self.recipe, photos, &graph, from, kept, resume, log)?;
             if let Some(why) = &run.stopped {
                 self.work
@@ -312,8 +332,8 @@ impl<'a> Tuning<'a> {
         let (graph, start) = network(backbone, &fit.head)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let (kept, resume) = ((self.rounds, &self.judged), self.resume.take());
-        let from = start.clone();
+        let (from, resume) = (start.clone(), self.resume.take());
+        let kept = self.kept();
         let run = self.work.run("all photos", &self.recipe, photos, &graph, from, kept, resume, log)?;
         if let Some(why) = &run.stopped {
             let what = "when learning from all photos; the network that was judged is kept";

@@ -113,7 +113,7 @@ impl Fit {
             .collect()
     }
 
-    /// Whether held-out photos are likelier here than there by more than one standard error of the paired differences.
+    /// Whether held-out photos are likelier here than there by more than two standard errors of the paired differences.
     /// Both must have been fitted with the same folds; `labels` are those of all photos.
     pub fn beats(&self, other: &Fit, labels: &[u32]) -> bool {
         let surprises = |fit: &Fit| -> Vec<f64> {
@@ -126,7 +126,7 @@ impl Fit {
         let mean = gains.iter().sum::<f64>() / count;
         let variance =
             gains.iter().map(|gain| (gain - mean) * (gain - mean)).sum::<f64>() / (count - 1.0).max(1.0);
-        mean > (variance / count).sqrt()
+        mean > 2.0 * (variance / count).sqrt()
     }
 }
 

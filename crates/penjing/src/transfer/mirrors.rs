@@ -2,63 +2,63 @@
 
 use penjing_runtime::graph::Graph;
 
-use super::work::{Judged, Work};
+use super::work::{Judged, Kept, Work};
 use crate::{
     Error, Result,
     classifier::ranked,
-    train::{augment::Augment, parameters::Parameters, trainer::Recipe},
+    train::{
+        augment::Augment,
+        checkpoint::Tensors,
+        parameters::Parameters,
+        trainer::{Recipe, Standing},
+    },
 };
 
-/// Whether mirrored photos do no harm: the network trained briefly with them and without, judged on held-out photos.
-/// The backbone's own features cannot tell, since it was taught to take a mirrored thing for the same thing.
+/// Whether mirrored photos do no harm: the network trained briefly without them and with, judged on held-out photos.
+/// The backbone's own features cannot tell, since it was taught to take a mirrored thing for the same thing. `probed`
+/// holds what earlier calls have found out, and `resume` is the state of the run that was under way then.
 pub(super) fn mirrors(
-    work: &mut Work,
-    recipe: &Recipe,
-    start: &(Graph, Parameters),
-    [held, others]: &[Vec<usize>; 2],
-) -> Result<bool> {
-    work.keeping = false;
-    let kept = probe(work, recipe, start, [held, others]);
-    work.keeping = true;
-    kept
-}
-
-fn probe(
     work: &Work,
     recipe: &Recipe,
+    rounds: usize,
     (graph, start): &(Graph, Parameters),
-    [held, others]: [&[usize]; 2],
+    [held, others]: &[Vec<usize>; 2],
+    mut probed: Vec<Vec<bool>>,
+    mut resume: Option<(Standing, Tensors<'static>)>,
 ) -> Result<bool> {
     let survey = work.survey;
-    let right = |name: &str, flip: bool| -> Result<Vec<bool>> {
-        let augment = Augment { flip, ..recipe.augment };
-        let recipe = Recipe { epochs: PROBED, augment, ..recipe.clone() };
+    for (name, flip) in [("plain", false), ("mirrored", true)].into_iter().skip(probed.len()) {
+        let epochs = PROBED.min(PROBED_PHOTOS / others.len() as f64);
+        let brief = Recipe { epochs, augment: Augment { flip, ..recipe.augment }, ..recipe.clone() };
         let photos = [survey.photos(others), Vec::new()];
-        let run =
-            work.run(name, &recipe, photos, graph, start.clone(), (0, &Judged::default()), None, None)?;
+        let kept = Kept { recipe, rounds, judged: &Judged::default(), probed: Some(&probed) };
+        let run = work.run(name, &brief, photos, graph, start.clone(), kept, resume.take(), None)?;
         if run.interrupted {
             return Err(Error::Interrupted);
         }
         let logits = work.logits(graph, &[&run.average], held)?.concat();
         let guesses = logits.chunks_exact(survey.data.classes.len()).map(|logits| ranked(logits)[0]);
-        Ok(guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize).collect())
-    };
-    let (plain, mirrored) = (right("plain", false)?, right("mirrored", true)?);
-    let keep = !leads_astray(&plain, &mirrored);
+        let right = guesses.zip(held).map(|(guess, &photo)| guess == survey.labels[photo] as usize);
+        probed.push(right.collect());
+    }
+    let [plain, mirrored] = &probed[..] else { return Err(work.unfit()) };
+    let keep = !leads_astray(plain, mirrored);
     let share = |right: &[bool]| {
         100.0 * right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
     };
     work.progress.notice(&format!(
         "mirrored photos {} ({:.1} % right on held-out photos with them, {:.1} % without)",
         if keep { "do no harm" } else { "lead astray, so none are shown" },
-        share(&mirrored),
-        share(&plain)
+        share(mirrored),
+        share(plain)
     ));
     Ok(keep)
 }
 
 /// Epochs that show whether mirrored photos do harm.
 const PROBED: f64 = 2.0;
+/// Of so many photos less is enough.
+const PROBED_PHOTOS: f64 = 10_000.0;
 /// From so many held-out photos on harm can be told from chance.
 pub(super) const FEWEST_TO_PROBE: usize = 200;
 

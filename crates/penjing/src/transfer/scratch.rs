@@ -9,7 +9,7 @@ use super::{
     plan::{Facts, RecipeKind},
     survey::Survey,
     with_classes,
-    work::{Judged, UNFINISHED, Work, describe, title},
+    work::{Judged, Kept, UNFINISHED, Work, describe, title},
 };
 use crate::{
     Error, Result,
@@ -61,8 +61,8 @@ pub(super) fn scratch(
     };
     let photos = [survey.photos(&others), survey.photos(&held)];
     let start = Parameters::new(&graph, &weights)?;
-    let judged = (1, &Judged::default());
-    let run = work.run("training", &recipe, photos, &graph, start, judged, resume, log.as_deref_mut())?;
+    let kept = Kept { recipe: &recipe, rounds: 1, judged: &Judged::default(), probed: None };
+    let run = work.run("training", &recipe, photos, &graph, start, kept, resume, log.as_deref_mut())?;
     if let Some(why) = &run.stopped {
         if run.best.is_none() {
             return Err(Error::Unsupported(format!(
