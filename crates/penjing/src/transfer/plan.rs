@@ -179,7 +179,7 @@ impl Facts {
         match self.photos {
             0..FEW if self.is_far() => 10,
             0..FEW => 6,
-            FEW..1_000 if self.is_far() => 8,
+            FEW..1_000 if self.is_far() => 7,
             FEW..1_000 => 5,
             1_000..5_000 => 8,
             5_000..20_000 => 6,
@@ -307,7 +307,7 @@ mod tests {
         assert!(matches!(rule(250, 0.96).rule, Rule::Sgd { .. }));
         assert!(matches!(rule(250, 0.80).rule, Rule::AdamW { .. }));
         assert_eq!([0.96, 0.80].map(|top1| rule(250, top1).epochs), [6.0, 10.0]);
-        assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).epochs), [5.0, 8.0]);
+        assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).epochs), [5.0, 7.0]);
         assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).rates.last), [3e-4, 5e-4]);
         assert_eq!([(800, 0.96), (999, 0.8), (250, 0.8)].map(|(n, top1)| rule(n, top1).batch), [16; 3]);
         assert_eq!([(1000, 0.96), (250, 0.96)].map(|(n, top1)| rule(n, top1).batch), [32; 2]);
