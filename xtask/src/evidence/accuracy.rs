@@ -43,7 +43,7 @@ struct Set {
 }
 
 const SETS: &[Set] = &[
-    Set { name: "flowers12", seeds: 3, pytorch_seeds: 1, flags: &[], whole: None },
+    Set { name: "flowers12", seeds: 3, pytorch_seeds: 3, flags: &[], whole: None },
     Set { name: "hymenoptera", seeds: 3, pytorch_seeds: 3, flags: &[], whole: None },
     Set { name: "chest-xray3", seeds: 3, pytorch_seeds: 1, flags: &[], whole: None },
     // Five frames of each sign.
