@@ -154,7 +154,13 @@ const TARGETS: &[Target] = &[
         ["mirrored photos that led astray are learnt from", "augment.flip && self.mirrors", "augment.flip"],
         ["layers kept though the features do not fit", "few && self.is_near() && ", "few && "],
         ["few photos that the head tells apart train the network", "self.photos < FEW && self.is_near()", "false"],
+        ["few photos make few steps", "self.photos < FEW_STEPS && !few => SMALL_BATCH", "self.photos < FEW_STEPS && !few => BATCH"],
+        ["photos that the features fit are seen small", "!few && !self.is_near()).then", "!few).then"],
         ["a layer too many kept", "before >= share * all;", "before > 0.0 && before >= share * all;"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/work.rs", test: "-p penjing-cli --test penjing unfinished::what_was", mutations: &[
+        ["resume: what was found out about mirrored photos is lost",
+            "probed: kept.probed.map(<[_]>::to_vec),", "probed: kept.probed.map(|_| Vec::new()),"],
     ]},
     Target { file: "crates/penjing/src/import/assemble.rs", test: "--lib import::assemble", mutations: &[
         ["import: OIHW taken for OHWI",

@@ -37,7 +37,7 @@ fn ctrl_c_stops_soon_leaves_nothing_and_loses_nothing() {
 
     let report = place.run(&args).json();
     let computed = report["views_computed"].as_u64().unwrap();
-    assert!((1..320).contains(&computed), "{computed} of 320 views");
+    assert!((1..640).contains(&computed), "{computed} of 640 views");
 }
 
 #[test]

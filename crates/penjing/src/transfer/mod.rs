@@ -409,6 +409,11 @@ mod tests {
     }
 
     #[test]
+    fn the_fewer_photos_the_more_views() {
+        assert_eq!([100, 1_999, 2_000, 9_999, 10_000].map(views_of), [4, 4, 2, 2, 1]);
+    }
+
+    #[test]
     fn photos_of_the_test_part_teach_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let sample = |i: usize| {
