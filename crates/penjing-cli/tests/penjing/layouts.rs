@@ -138,6 +138,7 @@ fn equal_scores_are_no_knowledge() {
             place.write(&format!("photos/{class}/{number}.bmp"), bytes);
         }
     }
-    let report = place.train("photos", "m.penjing", &[]).json();
+    // Crops are drawn by the file's bytes, so they would differ.
+    let report = place.train("photos", "m.penjing", &["--views", "2"]).json();
     assert!(report["val_top1"].as_f64().unwrap() <= 0.5);
 }
