@@ -308,8 +308,8 @@ mod tests {
             let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
             selected(&only).unwrap().iter().map(Cell::name).collect()
         };
-        // Eleven of penjing's, and PyTorch's three modes on five sets, on one of them with three seeds.
-        assert_eq!(names(&[]).len(), 11 + 15 + 6);
+        // Eleven of penjing's, and PyTorch's three modes on five sets, on two of them with three seeds.
+        assert_eq!(names(&[]).len(), 11 + 15 + 12);
         assert_eq!(names(&["flowers12/penjing-seed1"]), ["flowers12/penjing-seed1"]);
         assert_eq!(names(&["gtsrb43"]).len(), 4);
         assert_eq!(names(&["gtsrb43/pytorch", "hymenoptera/penjing"]).len(), 6);
