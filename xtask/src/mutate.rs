@@ -158,6 +158,12 @@ const TARGETS: &[Target] = &[
         ["photos that the features fit are seen small", "!few && !self.is_near()).then", "!few).then"],
         ["a layer too many kept", "before >= share * all;", "before > 0.0 && before >= share * all;"],
     ]},
+    Target { file: "crates/penjing/src/transfer/head.rs", test: "--lib transfer::head", mutations: &[
+        ["views: what chance explains counts", "mean > 2.0 * (variance", "mean > (variance"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/finetune.rs", test: "--lib transfer::finetune", mutations: &[
+        ["very many photos are never mirrored", "left > 1 || (asked.is_none() && made == 1)", "left > 1"],
+    ]},
     Target { file: "crates/penjing/src/transfer/work.rs", test: "-p penjing-cli --test penjing unfinished::what_was", mutations: &[
         ["resume: what was found out about mirrored photos is lost",
             "probed: kept.probed.map(<[_]>::to_vec),", "probed: kept.probed.map(|_| Vec::new()),"],

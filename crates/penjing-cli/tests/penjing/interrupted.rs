@@ -41,6 +41,26 @@ fn ctrl_c_stops_soon_leaves_nothing_and_loses_nothing() {
 }
 
 #[test]
+fn ctrl_c_during_the_test_leaves_a_finished_model() {
+    let place = Place::new();
+    place.photos("photos/train", &["a", "b"], 6);
+    place.photos("photos/test", &["a", "b"], 1000);
+    let args = [&["train", "photos", "-o", "m.penjing", "--threads", "1", "--json"], QUICK].concat();
+    let child = place.command(&args).spawn().unwrap();
+    wait_until("the model", || place.at("m.penjing").exists());
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("not tested; the model is complete, and penjing eval m.penjing photos"), "{err}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["interrupted"], report["test_top1"].is_null()), (&false.into(), true));
+    assert!(!place.run(&["inspect", "m.penjing"]).out.contains("unfinished"));
+    assert!(!place.at("m.penjing.part").exists());
+}
+
+#[test]
 fn a_killed_run_leaves_the_old_model_or_the_new_one() {
     let place = Place::new();
     place.photos("photos", &["a", "b"], 6);

@@ -33,6 +33,7 @@ fn nonsense_is_refused_before_any_work_and_named() {
         (train(&["--recipe", "head", "--time", "3m"]), ["--time", "--recipe head trains no network"]),
         (train(&["--recipe", "head", "--balance", "1"]), ["--balance", "--recipe head trains no network"]),
         (train(&["--recipe", "head", "--memory", "1GB"]), ["--memory", "--recipe head trains no network"]),
+        (train(&["--recipe", "head", "--log", "l.jsonl"]), ["--log", "--recipe head trains no network"]),
         (train(&["--recipe", "scratch", "--from", "m"]), ["--from", "--recipe scratch forgets"]),
         (train(&["--recipe", "scratch", "--views", "2"]), ["--views", "--recipe scratch makes none"]),
         (train(&["--from", "m", "--backbone", "efficientnet_lite0"]), ["--from", "--backbone"]),

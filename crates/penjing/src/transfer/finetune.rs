@@ -55,8 +55,7 @@ pub(super) fn refine(
     let facts = Facts {
         head_top1: fit.val_top1,
         validated: fit.validated.len(),
-        // Of very many photos the head sees no mirrored ones to save time; whether they do harm is not known then.
-        mirrors: views > 1 || (options.views.is_none() && start.extracted.views == 1),
+        mirrors: may_mirror(options.views, start.extracted.views, views),
         ..Facts::new(&survey.counts(), backbone)
     };
     let kind = match options.recipe {
@@ -128,6 +127,12 @@ pub(super) fn refine(
         });
     }
     Ok(())
+}
+
+/// Whether nothing speaks against mirrored photos, by the views that were asked for, made, and left to the head. Of very
+/// many photos none but plain ones are made, to save time; whether mirrored ones do harm is not known then.
+fn may_mirror(asked: Option<usize>, made: usize, left: usize) -> bool {
+    left > 1 || (asked.is_none() && made == 1)
 }
 
 /// The network with this head, as training takes it.
@@ -355,6 +360,12 @@ impl<'a> Tuning<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mirrored_photos_are_shown_unless_the_head_or_the_user_speaks_against_them() {
+        assert!(may_mirror(None, 4, 4) && may_mirror(Some(2), 2, 2) && may_mirror(None, 1, 1));
+        assert!(!may_mirror(None, 4, 1) && !may_mirror(Some(1), 1, 1));
+    }
 
     #[test]
     fn neither_surprise_nor_errors_alone_decide() {

@@ -448,6 +448,28 @@ mod tests {
     use super::super::lbfgs::Objective as _;
     use super::*;
 
+    #[test]
+    fn one_standard_error_is_chance() {
+        let fit = |surprise: &dyn Fn(usize) -> f64| {
+            let logits = |photo| [-(surprise(photo).exp() - 1.0).ln() as f32, 0.0];
+            Fit {
+                head: Head { classes: 2, width: 1, weights: vec![0.0; 2], bias: vec![0.0; 2] },
+                lambda: 1.0,
+                tried: Vec::new(),
+                validated: (0..100).collect(),
+                out_of_fold: (0..100).flat_map(logits).collect(),
+                val_top1: 1.0,
+                temperature: 1.0,
+            }
+        };
+        // The mean of the gains has a standard error of 0.02.
+        let usual = fit(&|_| 0.7);
+        let better = |gain: f64| fit(&|photo| 0.7 - gain - if photo % 2 == 0 { 0.2 } else { -0.2 });
+        let beats = |gain| better(gain).beats(&usual, &[0; 100]);
+        assert_eq!([0.0, 0.03, 0.05].map(beats), [false, false, true]);
+        assert!(!usual.beats(&better(0.05), &[0; 100]));
+    }
+
     /// The data of `scripts/goldens/head.py`, for any size: two views of each photo, the second of weight ¼.
     struct Toy {
         rows: Vec<f32>,
