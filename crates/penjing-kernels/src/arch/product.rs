@@ -2,7 +2,10 @@
 
 use core::ptr;
 
-use super::{simd::Simd, vectors::activate_in_place};
+use super::{
+    simd::Simd,
+    vectors::{activate_in_place, get, put},
+};
 use crate::{
     pointwise::{Block, Gradient, PANEL, RESIDENT, ROW_GRAIN, panel_len},
     workers::View,
@@ -141,28 +144,56 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &
                 w[j] = w[j].add(t.k * PANEL);
             }
         }
+        finish::<S, ROWS, VECTORS>(t, sums);
+    }
+}
+
+/// Adds the residual, clamps and stores. An index into `sums` that only the run knows would keep all of them in memory
+/// through the whole product, so whole vectors are told from parts before they are touched.
+#[inline(always)]
+unsafe fn finish<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    t: &Tile,
+    mut sums: [[S::V; VECTORS]; ROWS],
+) {
+    // SAFETY: y and residual have ROWS rows of `columns`.
+    unsafe {
         let (low, high) = (S::splat(t.low), S::splat(t.high));
-        for j in 0..VECTORS {
-            let n = S::LANES.min(t.columns.saturating_sub(j * S::LANES));
-            if n == 0 {
-                break;
+        if t.columns == VECTORS * S::LANES {
+            if !t.residual.is_null() {
+                for i in 0..ROWS {
+                    for j in 0..VECTORS {
+                        let residual = S::load(t.residual.add(i * t.y_stride + j * S::LANES));
+                        sums[i][j] = S::add(sums[i][j], residual);
+                    }
+                }
             }
-            let (residual, y) = (t.residual.wrapping_add(j * S::LANES), t.y.add(j * S::LANES));
-            let full = n == S::LANES;
             for i in 0..ROWS {
-                let at = i * t.y_stride;
-                let mut sum = sums[i][j];
-                if !t.residual.is_null() {
-                    let from = residual.add(at);
-                    sum = S::add(sum, if full { S::load(from) } else { S::load_n(from, n) });
-                }
-                sum = S::min(high, S::max(low, sum));
-                if full {
-                    S::store(y.add(at), sum);
-                } else {
-                    S::store_n(y.add(at), sum, n);
+                for j in 0..VECTORS {
+                    let sum = S::min(high, S::max(low, sums[i][j]));
+                    S::store(t.y.add(i * t.y_stride + j * S::LANES), sum);
                 }
             }
+            return;
+        }
+        let mut rows = [[S::splat(0.0); VECTORS]; ROWS];
+        let rows = rows.as_mut_ptr().cast::<f32>();
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                S::store(rows.add((i * VECTORS + j) * S::LANES), sums[i][j]);
+            }
+        }
+        let mut column = 0;
+        while column < t.columns {
+            let n = S::LANES.min(t.columns - column);
+            for i in 0..ROWS {
+                let at = i * t.y_stride + column;
+                let mut sum = S::load(rows.add(i * VECTORS * S::LANES + column));
+                if !t.residual.is_null() {
+                    sum = S::add(sum, get::<S>(t.residual.add(at), n));
+                }
+                put::<S>(t.y.add(at), S::min(high, S::max(low, sum)), n);
+            }
+            column += n;
         }
     }
 }
