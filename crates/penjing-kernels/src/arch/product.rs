@@ -7,12 +7,13 @@ use super::{
     vectors::{activate_in_place, get, put},
 };
 use crate::{
-    pointwise::{Block, Gradient, PANEL, RESIDENT, ROW_GRAIN, panel_len},
+    pointwise::{Block, Gradient, PANEL, RESIDENT, panel_len},
     workers::View,
 };
 
-/// One register tile. For the weight gradient `w` is dy and `k` counts pixels.
+/// Register tiles of one size, one below the other. For the weight gradient `w` is dy and `k` counts pixels.
 pub(crate) struct Tile {
+    pub count: usize,
     pub x: *const f32,
     pub x_stride: usize,
     /// Length of a run.
@@ -22,6 +23,9 @@ pub(crate) struct Tile {
     pub w: *const f32,
     /// From panel to panel of w, or from row to row of dy.
     pub w_stride: usize,
+    /// Weights that come next, to be fetched while these tiles are computed, and how many values at each step of k.
+    pub next: *const f32,
+    pub pace: usize,
     pub low: f32,
     pub high: f32,
     /// Null, or laid out as y.
@@ -39,78 +43,88 @@ pub(crate) struct Tile {
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd>(block: &Block, mut y: View) {
     let (rows, columns, stride, k) = (y.rows(), y.columns(), y.stride(), block.k);
-    let panels = columns.div_ceil(PANEL);
+    let vectors = columns.div_ceil(S::LANES);
+    let per_panel = PANEL / S::LANES;
     let (low, high) = block.act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     let y = y.as_mut_ptr();
     // Small weights stay in cache while rows pass once; large ones are read once while the rows stay.
     let resident = block.packed.len() <= RESIDENT;
-    let step = if resident { ROW_GRAIN } else { rows };
+    let step = if resident { S::ROW_STEP } else { rows };
     let mut first = 0;
     while first < rows {
         let height = step.min(rows - first);
-        let mut panel = 0;
-        while panel < panels {
-            let group = group::<S>(panels, panel, resident);
+        let mut vector = 0;
+        while vector < vectors {
+            let group = group::<S>(vectors, vector, resident);
+            let column = vector * S::LANES;
+            let width = (group * S::LANES).min(columns - column);
+            // Heights as equal as can be.
             let tiles = height.div_ceil(S::TILE_ROWS[group - 1]);
-            let width = (group * PANEL).min(columns - panel * PANEL);
-            for t in 0..tiles {
-                let (from, to) = (first + height * t / tiles, first + height * (t + 1) / tiles);
-                let at = from * stride + panel * PANEL;
+            let (short, longer) = (height / tiles, height % tiles);
+            // The panels of the next group, evenly over the tiles of this one.
+            let mut next = block.packed.as_ptr().wrapping_add((vector + group) / per_panel * panel_len(k));
+            let pace = (group * S::LANES / tiles).min(PANEL);
+            let mut row = first;
+            for (tall, count) in [(short + 1, longer), (short, tiles - longer)] {
+                let at = row * stride + column;
                 // SAFETY: rows, panels and columns lie inside the slices whose lengths `block` has checked.
                 unsafe {
                     let tile = Tile {
-                        x: block.x.as_ptr().add(from * block.x_stride),
+                        count,
+                        x: block.x.as_ptr().wrapping_add(row * block.x_stride),
                         x_stride: block.x_stride,
                         k: k / block.runs,
                         runs: block.runs,
                         run_stride: block.run_stride,
-                        w: block.packed.as_ptr().add(panel * panel_len(k)),
+                        w: block.packed.as_ptr().add(vector / per_panel * panel_len(k)),
                         w_stride: panel_len(k),
+                        next,
+                        pace,
                         low,
                         high,
-                        residual: block.residual.map_or(ptr::null(), |r| r.as_ptr().add(at)),
-                        y: y.add(at),
+                        residual: block.residual.map_or(ptr::null(), |r| r.as_ptr().wrapping_add(at)),
+                        y: y.wrapping_add(at),
                         y_stride: stride,
                         columns: width,
                     };
-                    S::product_tile(to - from, group, &tile);
+                    if count > 0 {
+                        S::product_tile(tall, group, &tile);
+                    }
                     if block.act.clamp().is_none() {
-                        for row in 0..to - from {
+                        for row in 0..tall * count {
                             activate_in_place::<S>(block.act, tile.y.add(row * stride), width);
                         }
                     }
                 }
+                row += tall * count;
+                next = next.wrapping_add(count * k * pace);
             }
-            panel += group;
+            vector += group;
         }
         first += height;
     }
 }
 
-/// How many panels the tiles from `panel` on take. Three at a time leave loads free to prefetch weights that are not
-/// `resident`, and are as fast as two where they divide the panels.
+/// How many vectors the tiles from `vector` on take: whole panels, but for the last. Three at a time are as fast as two where they divide the row, and with
+/// registers enough they leave loads free to prefetch weights that are not `resident`.
 #[inline(always)]
-fn group<S: Simd>(panels: usize, panel: usize, resident: bool) -> usize {
-    let left = panels - panel;
-    let three = if resident { panels.is_multiple_of(3) || left % 2 == 1 } else { left != 4 };
-    if S::TILE_ROWS[2] > 0 && left >= 3 && three {
-        3
-    } else if S::TILE_ROWS[1] > 0 && left >= 2 {
-        2
-    } else {
-        1
-    }
+fn group<S: Simd>(vectors: usize, vector: usize, resident: bool) -> usize {
+    let left = vectors - vector;
+    let three = if resident { vectors.is_multiple_of(3) || left % 2 == 1 } else { left != 4 };
+    if S::TILE_ROWS.len() > 2 && left >= 3 && three { 3 } else { left.min(2) }
 }
 
 /// `ROWS` rows by `VECTORS` vectors of outputs in registers.
 ///
 /// # Safety
-/// As [`Simd`]; the tile's pointers are valid for its extents.
+/// As [`Simd`]; the pointers are valid for the tile's extents.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &Tile) {
-    // SAFETY: x has ROWS rows of k, w as many panels as VECTORS fill, y and residual ROWS rows of `columns`.
+pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &Tile, index: usize) {
+    // SAFETY: x has ROWS rows of k in each tile, w as many panels as VECTORS fill, y and residual
+    // ROWS rows of `columns` in each tile.
     unsafe {
         let per_panel = PANEL / S::LANES;
+        let top = t.x.add(index * ROWS * t.x_stride);
         let mut w = [t.w; VECTORS];
         for j in 0..VECTORS {
             w[j] = t.w.add(j / per_panel * t.w_stride + j % per_panel * S::LANES);
@@ -123,28 +137,25 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &
             }
             w[j] = w[j].add(PANEL);
         }
-        let ahead = VECTORS * S::LANES / PANEL * t.w_stride;
+        let mut ahead = t.next.wrapping_add(index * t.runs * t.k * t.pace);
         for run in 0..t.runs {
-            let mut x = [t.x; ROWS];
+            let mut x = [top; ROWS];
             for i in 0..ROWS {
-                x[i] = t.x.add(run * t.run_stride + i * t.x_stride);
+                x[i] = top.add(run * t.run_stride + i * t.x_stride);
             }
-            let mut k = 0;
-            while k + UNROLL <= t.k {
-                for u in 0..UNROLL {
-                    step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k + u, ahead);
+            for k in 0..t.k {
+                // With one row the weights come as fast as they can already.
+                if ROWS > 1 {
+                    S::prefetch(ahead);
+                    ahead = ahead.wrapping_add(t.pace);
                 }
-                k += UNROLL;
-            }
-            while k < t.k {
-                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k, ahead);
-                k += 1;
+                step::<S, ROWS, VECTORS>(&mut sums, &x, &w, k);
             }
             for j in 0..VECTORS {
                 w[j] = w[j].add(t.k * PANEL);
             }
         }
-        finish::<S, ROWS, VECTORS>(t, sums);
+        finish::<S, ROWS, VECTORS>(t, index * ROWS * t.y_stride, sums);
     }
 }
 
@@ -153,16 +164,18 @@ pub(crate) unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(t: &
 #[inline(always)]
 unsafe fn finish<S: Simd, const ROWS: usize, const VECTORS: usize>(
     t: &Tile,
+    from: usize,
     mut sums: [[S::V; VECTORS]; ROWS],
 ) {
-    // SAFETY: y and residual have ROWS rows of `columns`.
+    // SAFETY: y and residual have ROWS rows of `columns` from `from` on.
     unsafe {
+        let (y, from_residual) = (t.y.add(from), t.residual.wrapping_add(from));
         let (low, high) = (S::splat(t.low), S::splat(t.high));
         if t.columns == VECTORS * S::LANES {
             if !t.residual.is_null() {
                 for i in 0..ROWS {
                     for j in 0..VECTORS {
-                        let residual = S::load(t.residual.add(i * t.y_stride + j * S::LANES));
+                        let residual = S::load(from_residual.add(i * t.y_stride + j * S::LANES));
                         sums[i][j] = S::add(sums[i][j], residual);
                     }
                 }
@@ -170,7 +183,7 @@ unsafe fn finish<S: Simd, const ROWS: usize, const VECTORS: usize>(
             for i in 0..ROWS {
                 for j in 0..VECTORS {
                     let sum = S::min(high, S::max(low, sums[i][j]));
-                    S::store(t.y.add(i * t.y_stride + j * S::LANES), sum);
+                    S::store(y.add(i * t.y_stride + j * S::LANES), sum);
                 }
             }
             return;
@@ -189,16 +202,14 @@ unsafe fn finish<S: Simd, const ROWS: usize, const VECTORS: usize>(
                 let at = i * t.y_stride + column;
                 let mut sum = S::load(rows.add(i * VECTORS * S::LANES + column));
                 if !t.residual.is_null() {
-                    sum = S::add(sum, get::<S>(t.residual.add(at), n));
+                    sum = S::add(sum, get::<S>(from_residual.add(at), n));
                 }
-                put::<S>(t.y.add(at), S::min(high, S::max(low, sum)), n);
+                put::<S>(y.add(at), S::min(high, S::max(low, sum)), n);
             }
             column += n;
         }
     }
 }
-
-const UNROLL: usize = 4;
 
 #[inline(always)]
 unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
@@ -206,17 +217,12 @@ unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
     x: &[*const f32; ROWS],
     w: &[*const f32; VECTORS],
     k: usize,
-    ahead: usize,
 ) {
-    // SAFETY: k is inside the rows of x and w; a prefetch reads nothing.
+    // SAFETY: k is inside the rows of x and w.
     unsafe {
         let mut weights = [S::splat(0.0); VECTORS];
         for j in 0..VECTORS {
             weights[j] = S::load(w[j].add(k * PANEL));
-            // The next panels, at the pace of these.
-            if ROWS > 1 && VECTORS == S::PREFETCHING && (j * S::LANES).is_multiple_of(PANEL) {
-                S::prefetch(w[j].wrapping_add(k * PANEL + ahead));
-            }
         }
         for i in 0..ROWS {
             let value = S::splat(*x[i].add(k));
@@ -255,6 +261,7 @@ pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
                 // SAFETY: pixels, rows and columns lie inside the slices.
                 unsafe {
                     let tile = Tile {
+                        count: 1,
                         x: job.x.as_ptr().add(pixel * job.k + column),
                         x_stride: job.k,
                         k: pixels,
@@ -262,6 +269,8 @@ pub(crate) unsafe fn gradient<S: Simd>(job: &Gradient, mut dw: View) {
                         run_stride: 0,
                         w: job.dy.as_ptr().add(pixel * job.n + from),
                         w_stride: job.n,
+                        next: ptr::null(),
+                        pace: 0,
                         low: f32::NEG_INFINITY,
                         high: f32::INFINITY,
                         residual: ptr::null(),

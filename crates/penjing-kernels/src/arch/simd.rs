@@ -19,10 +19,11 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Values in a vector; divides a panel.
     const LANES: usize;
-    /// Rows of the largest register tile over one, two and three panels; 0 where there is none.
-    const TILE_ROWS: [usize; 3];
-    /// Vectors of the register tile that has loads to spare for prefetching weights.
-    const PREFETCHING: usize;
+    /// Rows of the largest register tile over one, two and perhaps three vectors. As many as the compiler keeps in registers:
+    /// it loads more values of x at once than it must.
+    const TILE_ROWS: &'static [usize];
+    /// Rows that pass resident weights at a time: whole tiles of every width.
+    const ROW_STEP: usize;
     /// Rows of the largest register tile of the weight gradient over one, two and more vectors of x.
     const GRADIENT_ROWS: &'static [usize];
 
@@ -50,8 +51,8 @@ pub(crate) trait Simd: Copy {
     /// Adds the low bits of `n` to the exponent of `p`.
     unsafe fn add_exponent(p: Self::V, n: Self::V) -> Self::V;
 
-    /// [`super::product::tile`] of so many rows and panels, compiled for the instruction set.
-    unsafe fn product_tile(rows: usize, panels: usize, tile: &Tile);
+    /// [`super::product::tiles`] of so many rows and vectors, compiled for the instruction set.
+    unsafe fn product_tile(rows: usize, vectors: usize, tile: &Tile);
     /// [`super::product::gradient_tile`] likewise.
     unsafe fn gradient_tile(rows: usize, vectors: usize, tile: &Tile);
     /// [`super::depthwise::line`] likewise.

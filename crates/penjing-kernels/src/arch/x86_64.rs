@@ -82,8 +82,17 @@ macro_rules! compile {
 
             #[target_feature(enable = $features)]
             pub(super) fn product_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
+                for index in 0..tile.count {
+                    one_product_tile::<ROWS, VECTORS>(tile, index);
+                }
+            }
+
+            // On its own: among others its sums would not find registers enough.
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            fn one_product_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile, index: usize) {
                 // SAFETY: `product::product` made the tile.
-                unsafe { product::tile::<$simd, ROWS, VECTORS>(tile) }
+                unsafe { product::tile::<$simd, ROWS, VECTORS>(tile, index) }
             }
 
             #[target_feature(enable = $features)]
@@ -132,8 +141,8 @@ pub(crate) struct Avx2;
 impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
-    const TILE_ROWS: [usize; 3] = [6, 0, 0];
-    const PREFETCHING: usize = 2;
+    const TILE_ROWS: &'static [usize] = &[12, 6];
+    const ROW_STEP: usize = 48;
     const GRADIENT_ROWS: &'static [usize] = &[6, 6];
 
     operations! {
@@ -159,11 +168,13 @@ impl Simd for Avx2 {
                 _mm256_slli_epi32::<23>(_mm256_castps_si256(n)),
             ))
         }
-        product_tile(rows: usize, panels: usize, tile: &Tile) {
+        product_tile(rows: usize, vectors: usize, tile: &Tile) {
             {
                 use avx2::product_tile;
-                debug_assert!(panels == 1);
-                table!(rows, product_tile::<_, 2>(tile), 1 2 3 4 5 6)
+                match vectors {
+                    1 => table!(rows, product_tile::<_, 1>(tile), 1 2 3 4 5 6 7 8 9 10 11 12),
+                    _ => table!(rows, product_tile::<_, 2>(tile), 1 2 3 4 5 6),
+                }
             }
         }
         gradient_tile(rows: usize, vectors: usize, tile: &Tile) {
@@ -216,8 +227,8 @@ pub(crate) struct Avx512;
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
-    const TILE_ROWS: [usize; 3] = [14, 14, 8];
-    const PREFETCHING: usize = 3;
+    const TILE_ROWS: &'static [usize] = &[14, 14, 7];
+    const ROW_STEP: usize = 56;
     const GRADIENT_ROWS: &'static [usize] = &[14, 14, 8, 6];
 
     operations! {
@@ -245,13 +256,13 @@ impl Simd for Avx512 {
                 _mm512_slli_epi32::<23>(_mm512_castps_si512(n)),
             ))
         }
-        product_tile(rows: usize, panels: usize, tile: &Tile) {
+        product_tile(rows: usize, vectors: usize, tile: &Tile) {
             {
                 use avx512::product_tile;
-                match panels {
+                match vectors {
                     1 => table!(rows, product_tile::<_, 1>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
                     2 => table!(rows, product_tile::<_, 2>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-                    _ => table!(rows, product_tile::<_, 3>(tile), 1 2 3 4 5 6 7 8),
+                    _ => table!(rows, product_tile::<_, 3>(tile), 1 2 3 4 5 6 7),
                 }
             }
         }
