@@ -233,8 +233,8 @@ unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Pixels whose x, four vectors wide, stay in the first-level cache.
-const PIXELS: usize = 128;
+/// Pixels whose rows of x and dy stay in the first-level cache, and their pages in the processor's first table of pages.
+const PIXELS: usize = 48;
 
 /// [`crate::pointwise::gradient`] in register tiles.
 ///
