@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{docs, floors, process};
+use crate::{docs, floors, process, spills};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -69,6 +69,7 @@ const STEPS: &[Step] = &[
         command: "cargo doc --workspace --no-deps --locked --quiet",
         work: Work::Command(&[("RUSTDOCFLAGS", "-D warnings")]),
     },
+    Step { name: "registers", command: "cargo xtask spills", work: Work::Here(spills::run) },
     Step { name: "guides", command: "cargo xtask docs", work: Work::Here(docs::run) },
 ];
 

@@ -11,6 +11,7 @@ mod floors;
 mod fuzz;
 mod mutate;
 mod process;
+mod spills;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Break the code in one place after the other; name the test that notices each
     Mutate(mutate::Args),
+    /// Whether the innermost loops of the kernels keep their sums in registers, by their assembly
+    Spills,
 }
 
 fn main() -> ExitCode {
@@ -68,5 +71,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Evidence(args) => evidence::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Mutate(args) => mutate::run(&args),
+        Verb::Spills => spills::run(),
     }
 }

@@ -307,6 +307,8 @@ mod tests {
         windows.push(window(1, 2, 2, 5, 1, 1, 4));
         windows.push(window(1, 2, 2, 3, 1, 1, 3));
         windows.push(window(1, 3, 26, 3, 1, 1, 1));
+        // More rows than a weight gradient takes at once.
+        windows.push(window(1, 12, 40, 3, 1, 1, 1));
         windows.push(window(1, 3, 26, 5, 2, 1, 2));
         windows.push(window(1, 2, 3, 5, 2, 1, 6));
         windows.push(Window { pad_top: 1, pad_left: 1, out_h: 7, out_w: 8, ..window(1, 14, 16, 5, 2, 1, 2) });

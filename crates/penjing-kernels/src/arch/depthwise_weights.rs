@@ -11,13 +11,18 @@ use crate::{Window, depthwise, workers::View};
 /// Most lanes of a vector of any instruction set.
 const MOST_LANES: usize = 16;
 
-/// One vector of channels of a weight gradient.
+/// Values of x and dy that stay in a quarter of a second-level cache of 512 KiB.
+const CACHED: usize = 32 * 1024;
+
+/// Some rows of one vector of channels of a weight gradient.
 pub(crate) struct Strip<'a> {
     pub window: &'a Window,
     pub c: usize,
     pub dy: *const f32,
     pub x: *const f32,
     pub dw: *mut f32,
+    /// Output rows, counted through the batch.
+    pub rows: Range<usize>,
     /// Lanes at the front that belong to the strip before.
     pub skip: usize,
 }
@@ -50,31 +55,37 @@ pub(crate) unsafe fn gradient<S: Simd>(
     if c < S::LANES || !matches!(shape, (3 | 5, 1 | 2)) {
         return depthwise::depthwise_weight_gradient(w, c, dy, x, channel, dw);
     }
-    for from in (0..dw.columns()).step_by(S::LANES) {
-        let skip = (channel + from + S::LANES).saturating_sub(c);
-        let first = channel + from - skip;
-        // SAFETY: `first` + LANES ≤ c, so vectors of dy and x stay inside pixels; lanes of dw before `skip`, which may
-        // be another's, are not touched.
-        unsafe {
-            let strip = Strip {
-                window: w,
-                c,
-                dy: dy.as_ptr().wrapping_add(first),
-                x: x.as_ptr().wrapping_add(first),
-                dw: dw.as_mut_ptr().wrapping_add(from).wrapping_sub(skip),
-                skip,
-            };
-            match shape {
-                (3, 1) => S::depthwise_weight_strip::<3, 1>(&strip),
-                (3, _) => S::depthwise_weight_strip::<3, 2>(&strip),
-                (_, 1) => S::depthwise_weight_strip::<5, 1>(&strip),
-                _ => S::depthwise_weight_strip::<5, 2>(&strip),
+    // Strips take turns with the rows that are in the cache: one alone reads less of a line than the memory delivers.
+    let (rows, row_len) = (w.n * w.out_h, (w.in_w * w.stride_h + w.out_w) * dw.columns());
+    let step = (CACHED / row_len.max(1)).clamp(1, rows.max(1));
+    for top in (0..rows).step_by(step) {
+        for from in (0..dw.columns()).step_by(S::LANES) {
+            let skip = (channel + from + S::LANES).saturating_sub(c);
+            let first = channel + from - skip;
+            // SAFETY: `first` + LANES ≤ c, so vectors of dy and x stay inside pixels; lanes of dw before `skip`, which may
+            // be another's, are not touched.
+            unsafe {
+                let strip = Strip {
+                    window: w,
+                    c,
+                    dy: dy.as_ptr().wrapping_add(first),
+                    x: x.as_ptr().wrapping_add(first),
+                    dw: dw.as_mut_ptr().wrapping_add(from).wrapping_sub(skip),
+                    rows: top..rows.min(top + step),
+                    skip,
+                };
+                match shape {
+                    (3, 1) => S::depthwise_weight_strip::<3, 1>(&strip),
+                    (3, _) => S::depthwise_weight_strip::<3, 2>(&strip),
+                    (_, 1) => S::depthwise_weight_strip::<5, 1>(&strip),
+                    _ => S::depthwise_weight_strip::<5, 2>(&strip),
+                }
             }
         }
     }
 }
 
-/// All pixels of a strip, with the sums of `ROWS` rows of the kernel in registers at a time.
+/// All rows of a strip, with the sums of `ROWS` rows of the kernel in registers at a time.
 ///
 /// # Safety
 /// As [`Simd`]; the strip's pointers are valid for its window.
@@ -93,7 +104,7 @@ pub(crate) unsafe fn strip<S: Simd, const K: usize, const STRIDE: usize, const R
                     }
                 }
             }
-            for row in 0..w.n * w.out_h {
+            for row in s.rows.clone() {
                 let (image, oy) = (row / w.out_h, row % w.out_h);
                 let taps = w.rows(oy);
                 let top = (image * w.in_h + oy * STRIDE + first).wrapping_sub(w.pad_top);

@@ -95,6 +95,7 @@ macro_rules! compile {
                 unsafe { product::tile::<$simd, ROWS, VECTORS>(tile, index) }
             }
 
+            #[inline(never)]
             #[target_feature(enable = $features)]
             pub(super) fn gradient_tile<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
                 // SAFETY: `product::gradient` made the tile.
@@ -296,6 +297,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {
         // SAFETY: the promise of the trait.
-        unsafe { avx512::depthwise_weight_strip::<K, STRIDE, K>(strip) }
+        unsafe { avx512::depthwise_weight_strip::<K, STRIDE, 3>(strip) }
     }
 }
