@@ -90,6 +90,13 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing-kernels/src/arch/depthwise_weights.rs", test: "--lib depthwise::tests::gradients", mutations: &[
         ["fast depthwise weight gradient without the right border",
             "border::<S, K, STRIDE, ROWS>(&line, inner.end..w.out_w, &mut sums);", ""],
+        ["depthwise weight gradient without the last row of a block",
+            "rows.min(top + step),", "rows.min(top + step - 1),"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/arch/product.rs", test: "--lib pointwise::", mutations: &[
+        ["product: the first tiles count once more", "row += tall * count;", ""],
+        ["product: a vector cut short takes no residual",
+            "sum = S::add(sum, get::<S>(from_residual.add(at), n));", ""],
     ]},
     Target { file: "crates/penjing/src/train/tape/norm.rs", test: "--test train gradients_of_every_operation", mutations: &[
         ["gradient through the batch's variance: other sign",
@@ -174,6 +181,10 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/classifier.rs", test: "--lib classifier::", mutations: &[
         ["temperature ignored", "z / self.temperature", "z / 1.0"],
+        ["a frame counts as if it were alone", "self.share * (p - *mean)", "(p - *mean)"],
+    ]},
+    Target { file: "crates/penjing/src/data/frames.rs", test: "--lib data::frames", mutations: &[
+        ["a frame that lost its end takes the next along", "Markers::START if begun => return", "Markers::START if false => return"],
     ]},
     Target { file: "crates/penjing-runtime/src/lower.rs", test: "--test ops", mutations: &[
         ["BatchNorm epsilon left out of folding", "f64::from(var[c]) + f64::from(eps)", "f64::from(var[c])"],

@@ -50,11 +50,51 @@ impl Classifier {
     /// The `top` likeliest classes, the likeliest first.
     pub fn classify(&self, photo: Rgb<'_>, top: usize) -> Vec<Guess> {
         let logits = self.logits(photo);
+        self.guesses(&ranked(&logits), &self.probabilities(&logits), top)
+    }
+
+    /// As [`classify`](Self::classify), of a frame and those before it.
+    pub fn classify_frame(&self, photo: Rgb<'_>, smoothing: &mut Smoothing, top: usize) -> Vec<Guess> {
+        let p = smoothing.update(self.probabilities(&self.logits(photo)));
+        self.guesses(&ranked(p), p, top)
+    }
+
+    /// Calibrated: the softmax of the logits over the temperature.
+    fn probabilities(&self, logits: &[f32]) -> Vec<f32> {
         let scaled: Vec<f32> = logits.iter().map(|z| z / self.temperature).collect();
         let mut p = vec![0.0; scaled.len()];
         penjing_kernels::softmax::run(1, scaled.len(), &scaled, &mut p);
-        let guess = |class: usize| Guess { label: self.labels[class].clone(), p: p[class] };
-        ranked(&logits).into_iter().take(top).map(guess).collect()
+        p
+    }
+
+    fn guesses(&self, order: &[usize], p: &[f32], top: usize) -> Vec<Guess> {
+        let guess = |&class: &usize| Guess { label: self.labels[class].clone(), p: p[class] };
+        order.iter().take(top).map(guess).collect()
+    }
+}
+
+/// An exponential moving average of probabilities over the frames of a stream: one odd frame changes no answer.
+#[derive(Clone, Debug)]
+pub struct Smoothing {
+    /// What a new frame counts.
+    share: f32,
+    mean: Vec<f32>,
+}
+
+impl Smoothing {
+    /// Over about so many frames: a new one counts 2 / (frames + 1), all of it if that is 1.
+    pub fn over(frames: u16) -> Self {
+        Smoothing { share: 2.0 / (f32::from(frames.max(1)) + 1.0), mean: Vec::new() }
+    }
+
+    /// The mean with one more frame.
+    fn update(&mut self, p: Vec<f32>) -> &[f32] {
+        if self.mean.is_empty() {
+            self.mean = p;
+        } else {
+            self.mean.iter_mut().zip(p).for_each(|(mean, p)| *mean += self.share * (p - *mean));
+        }
+        &self.mean
     }
 }
 
@@ -91,5 +131,16 @@ mod tests {
             let expected = scores[class] / total;
             assert!((f64::from(p) - expected).abs() < 1e-5 * expected, "{label}: {p}, expected {expected}");
         }
+    }
+
+    #[test]
+    fn one_odd_frame_among_many_changes_no_answer() {
+        let mut smoothing = Smoothing::over(3);
+        assert_eq!(smoothing.update(vec![1.0, 0.0]), [1.0, 0.0]);
+        assert_eq!(smoothing.update(vec![0.0, 1.0]), [0.5, 0.5]);
+        assert_eq!(smoothing.update(vec![1.0, 0.0]), [0.75, 0.25]);
+        let mut none = Smoothing::over(1);
+        none.update(vec![1.0, 0.0]);
+        assert_eq!(none.update(vec![0.25, 0.75]), [0.25, 0.75]);
     }
 }

@@ -4,21 +4,24 @@ use std::{
     fmt::Write as _,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::mpsc,
 };
 
 use penjing::{
     Error,
-    classifier::{Classifier, Guess},
+    classifier::{Classifier, Guess, Smoothing},
     data::{
         decode::{self, Limits},
-        displayed, photos_below,
+        displayed,
+        frames::{Format, Frames},
+        photos_below,
     },
     model,
     progress::Progress as _,
 };
 use rayon::prelude::*;
 
-use super::{Outcome, ThreadsArg};
+use super::{Outcome, ThreadsArg, refuse};
 use crate::console::Console;
 
 /// Name what photos show
@@ -33,6 +36,14 @@ pub struct Args {
     /// How many classes to name for each photo
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
+    /// Stdin is a stream of frames, as ffmpeg writes them: mjpeg, or the size of raw RGB ones, such as 640x480. Each is
+    /// answered by a line at once, with --json by a document of its own
+    #[arg(long, value_name = "mjpeg|WxH")]
+    frames: Option<Format>,
+    /// Answer for about the last N frames together, so that a single odd one changes nothing
+    #[arg(long, value_name = "N", requires = "frames", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    smooth: u16,
     #[command(flatten)]
     threads: ThreadsArg,
 }
@@ -47,7 +58,23 @@ struct Answer {
     error: Option<String>,
 }
 
+#[derive(serde::Serialize)]
+struct FrameAnswer {
+    /// Counted from 1, missing ones included.
+    frame: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top: Option<Vec<Guess>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    if let Some(format) = args.frames {
+        if args.photos.iter().any(|path| path.as_os_str() != "-") {
+            return Err(refuse("classify", "--frames reads stdin: give - and no photo").into());
+        }
+        return stream(&args, format, console);
+    }
     let mut answers = Vec::new();
     let mut photos = Vec::new();
     for path in &args.photos {
@@ -100,6 +127,40 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     Ok(if failed { Outcome::SomeFailed } else { Outcome::Done })
 }
 
+/// Names what the frames on stdin show, while the next one is read and decoded on another thread.
+fn stream(args: &Args, format: Format, console: &Console) -> anyhow::Result<Outcome> {
+    /// Frames that wait; more would only be older when their turn comes.
+    const WAITING: usize = 1;
+    let classifier = Classifier::new(&model::load(&args.model)?)?;
+    let (mut smoothing, top) = (Smoothing::over(args.smooth), usize::from(args.top));
+    let (send, receive) = mpsc::sync_channel(WAITING);
+    std::thread::spawn(move || {
+        for frame in Frames::new(std::io::stdin().lock(), format, Limits::default()) {
+            // Nobody listens any more once an answer could not be written.
+            if send.send(frame).is_err() {
+                return;
+            }
+        }
+    });
+    let mut outcome = Outcome::Done;
+    for (frame, photo) in (1..).zip(receive) {
+        let (top, error) = match photo {
+            Ok(photo) => (Some(classifier.classify_frame(photo.view(), &mut smoothing, top)), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        if let Some(error) = &error {
+            console.error(&format!("frame {frame}: {error}"));
+            outcome = Outcome::SomeFailed;
+        }
+        let answer = FrameAnswer { frame, top, error };
+        console.result(&answer, || match &answer.top {
+            Some(top) => format!("{frame}: {}\n", spoken(top)),
+            None => String::new(),
+        })?;
+    }
+    Ok(outcome)
+}
+
 fn guess(classifier: &Classifier, path: &Path, top: usize) -> penjing::Result<Vec<Guess>> {
     let limits = Limits::default();
     let photo = if path.as_os_str() == "-" {
@@ -118,9 +179,13 @@ fn describe(answers: &[Answer]) -> String {
     let mut text = String::new();
     for answer in answers {
         let Some(top) = &answer.top else { continue };
-        let guesses: Vec<String> =
-            top.iter().map(|guess| format!("{} {:.1} %", guess.label, 100.0 * guess.p)).collect();
-        let _ = writeln!(text, "{}: {}", answer.path.display(), guesses.join(", "));
+        let _ = writeln!(text, "{}: {}", answer.path.display(), spoken(top));
     }
     text
+}
+
+fn spoken(top: &[Guess]) -> String {
+    let guesses: Vec<String> =
+        top.iter().map(|guess| format!("{} {:.1} %", guess.label, 100.0 * guess.p)).collect();
+    guesses.join(", ")
 }

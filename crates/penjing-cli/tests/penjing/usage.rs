@@ -51,6 +51,11 @@ fn nonsense_is_refused_before_any_work_and_named() {
         (vec!["bench", "--arch", "mobilenet_v2", "--classes", "0"], ["'0'", "--classes"]),
         (vec!["bench", "--arch", "mobilenet_v2", "--seconds", "NaN"], ["'NaN'", "--seconds"]),
         (vec!["classify", trained().to_str().unwrap(), "photos", "--top", "0"], ["'0'", "--top"]),
+        (
+            vec!["classify", trained().to_str().unwrap(), "photos", "--frames", "mjpeg"],
+            ["--frames", "give -"],
+        ),
+        (vec!["classify", trained().to_str().unwrap(), "-", "--frames", "640"], ["--frames", "640x480"]),
         (vec!["completions", "nosh"], ["'nosh'", ""]),
         (vec!["nonsense"], ["'nonsense'", "unrecognized"]),
     ] {

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Stdio};
 
-use crate::support::{CLASSES, Place, photo, trained};
+use crate::support::{CLASSES, Place, encoded, photo, trained};
 
 #[track_caller]
 fn keys(value: &serde_json::Value, expected: &[&str]) {
@@ -96,6 +96,41 @@ fn a_photo_may_come_on_stdin() {
     let output = child.wait_with_output().unwrap();
     let answers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answers[0]["top"][0]["label"], "日本語");
+}
+
+/// What the program says of a stream on stdin: the documents, and the exit code.
+fn watched(bytes: &[u8], more: &[&str]) -> (Vec<serde_json::Value>, Option<i32>) {
+    let place = Place::new();
+    let args = [&["classify", trained().to_str().unwrap(), "-", "--json"], more].concat();
+    let mut child = place.command(&args).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.code())
+}
+
+#[test]
+fn frames_of_a_camera_come_on_stdin() {
+    let jpeg = |class| encoded(class, 50, image::ImageFormat::Jpeg);
+    let top = |answer: &serde_json::Value| answer["top"][0]["label"].as_str().unwrap().to_string();
+    let (first, second) = (jpeg(0), jpeg(2));
+    // The second frame is torn.
+    let stream = [&first[..], &second[..second.len() - 10], &second].concat();
+    let (answers, code) = watched(&stream, &["--frames", "mjpeg"]);
+    assert_eq!((answers.len(), code), (3, Some(1)), "{answers:?}");
+    assert_eq!([top(&answers[0]), top(&answers[2])], [CLASSES[0], CLASSES[2]]);
+    assert!(answers[1]["error"].as_str().unwrap().contains("JPEG"), "{answers:?}");
+    assert_eq!(answers[2]["frame"], 3);
+
+    let raw = |class| image::load_from_memory(&photo(class, 50)).unwrap().into_rgb8().into_raw();
+    let stream: Vec<u8> = [0, 0, 0, 2, 0].into_iter().flat_map(raw).collect();
+    let (answers, code) = watched(&stream, &["--frames", "40x32"]);
+    assert_eq!(code, Some(0));
+    let seen: Vec<String> = answers.iter().map(top).collect();
+    assert_eq!(seen, [0, 0, 0, 2, 0].map(|class: usize| CLASSES[class]));
+    // Over many frames a single one counts little.
+    let (smooth, _) = watched(&stream, &["--frames", "40x32", "--smooth", "9"]);
+    assert!(smooth.iter().all(|answer| top(answer) == CLASSES[0]), "{smooth:?}");
 }
 
 #[test]

@@ -219,28 +219,48 @@ fn to_rgb8(decoded: DynamicImage, name: &str) -> Result<image::RgbImage, DecodeE
 
 /// Whether a JPEG's segments and scans run on to its end marker; the decoder would fill what is missing with gray.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    const RESTARTS: std::ops::RangeInclusive<u8> = 0xD0..=0xD7;
-    let mut rest = bytes;
+    let mut markers = Markers::default();
     loop {
-        // As libjpeg: whatever stands before the next marker is skipped, and so are fill bytes.
-        let Some(at) = rest.windows(2).position(|w| w[0] == 0xFF && w[1] != 0 && w[1] != 0xFF) else {
-            return false;
-        };
-        let marker = rest[at + 1];
-        rest = &rest[at + 2..];
-        match marker {
-            0xD9 => return true,
-            // Start of image, restarts and TEM stand alone. Escaped bytes of a scan are skipped as no marker.
-            0x01 | 0xD8 => {}
-            m if RESTARTS.contains(&m) => {}
-            _ => {
-                let &[high, low, ..] = rest else { return false };
-                let Some(after) = rest.get(usize::from(u16::from_be_bytes([high, low]))..) else {
-                    return false;
-                };
-                rest = after;
-            }
+        match markers.next(bytes) {
+            Some(Markers::END) => return true,
+            Some(_) => {}
+            None => return false,
         }
+    }
+}
+
+/// A walk over the markers of a JPEG whose bytes may still be arriving.
+#[derive(Debug, Default)]
+pub(crate) struct Markers {
+    /// Position behind the last marker and its segment.
+    pub at: usize,
+}
+
+impl Markers {
+    pub(crate) const START: u8 = 0xD8;
+    pub(crate) const END: u8 = 0xD9;
+
+    /// The next marker, if it and its segment stand in `bytes`; they may be longer the next time.
+    pub(crate) fn next(&mut self, bytes: &[u8]) -> Option<u8> {
+        let rest = bytes.get(self.at..)?;
+        // As libjpeg: whatever stands before the next marker is skipped, and so are fill bytes. Escaped bytes of a scan are
+        // no marker.
+        let Some(before) = rest.windows(2).position(|w| w[0] == 0xFF && w[1] != 0 && w[1] != 0xFF) else {
+            self.at = self.at.max(bytes.len().saturating_sub(1));
+            return None;
+        };
+        let (marker, behind) = (rest[before + 1], &rest[before + 2..]);
+        self.at += before;
+        // Start and end of the image, restarts and TEM stand alone.
+        let segment = match marker {
+            0x01 | 0xD0..=0xD9 => 0,
+            _ => usize::from(u16::from_be_bytes(*behind.first_chunk()?)),
+        };
+        if segment > behind.len() {
+            return None;
+        }
+        self.at += 2 + segment;
+        Some(marker)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Photos and labels: finding them, splitting them, decoding them.
 
 pub mod decode;
+pub mod frames;
 mod manifest;
 mod scan;
 pub mod split;
