@@ -103,4 +103,10 @@ mod tests {
         assert_eq!(Isa::available().next(), Some(Isa::scalar()));
         assert_eq!(Isa::named("abacus"), None);
     }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn neon_is_always_there() {
+        assert_eq!(Isa::detect().name(), "neon");
+    }
 }

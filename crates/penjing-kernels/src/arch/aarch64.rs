@@ -20,7 +20,7 @@ impl Simd for Neon {
     const LANES: usize = 4;
     const TILE_ROWS: &'static [usize] = &[16, 12, 8, 6];
     const ROW_STEP: usize = 48;
-    const GRADIENT_ROWS: &'static [usize] = &[16, 12, 8, 6];
+    const GRADIENT_ROWS: &'static [usize] = &[16, 10, 8, 6];
 
     operations! {
         splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }
@@ -64,7 +64,7 @@ impl Simd for Neon {
                 use neon::gradient_tile;
                 match vectors {
                     1 => table!(rows, gradient_tile::<_, 1>(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16),
-                    2 => table!(rows, gradient_tile::<_, 2>(tile), 1 2 3 4 5 6 7 8 9 10 11 12),
+                    2 => table!(rows, gradient_tile::<_, 2>(tile), 1 2 3 4 5 6 7 8 9 10),
                     3 => table!(rows, gradient_tile::<_, 3>(tile), 1 2 3 4 5 6 7 8),
                     _ => table!(rows, gradient_tile::<_, 4>(tile), 1 2 3 4 5 6),
                 }
