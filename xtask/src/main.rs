@@ -12,6 +12,7 @@ mod fuzz;
 mod mutate;
 mod process;
 mod spills;
+mod test_aarch64;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,8 @@ enum Verb {
     Mutate(mutate::Args),
     /// Whether the innermost loops of the kernels keep their sums in registers, by their assembly
     Spills,
+    /// The kernels' tests on emulated aarch64 CPUs
+    TestAarch64,
 }
 
 fn main() -> ExitCode {
@@ -72,5 +75,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Mutate(args) => mutate::run(&args),
         Verb::Spills => spills::run(),
+        Verb::TestAarch64 => test_aarch64::run(),
     }
 }

@@ -113,24 +113,26 @@ pub(crate) fn products(dy: &[f32], x: &[f32], dscale: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::noise;
+    use crate::testing::{SPECIAL, alike, noise};
     use std::vec;
+
+    const ACTS: [Act; 8] = [
+        Act::None,
+        Act::Relu,
+        Act::Relu6,
+        Act::LeakyRelu(0.2),
+        Act::HSwish,
+        Act::HSigmoid,
+        Act::Sigmoid,
+        Act::Silu,
+    ];
 
     #[test]
     fn fast_equals_scalar() {
         for len in [0, 1, 7, 16, 33, 100] {
             let (a, b) = (noise(len, 1), noise(len, 2));
             let a: vec::Vec<f32> = a.iter().map(|a| a * 4.0).collect();
-            for act in [
-                Act::None,
-                Act::Relu,
-                Act::Relu6,
-                Act::LeakyRelu(0.2),
-                Act::HSwish,
-                Act::HSigmoid,
-                Act::Sigmoid,
-                Act::Silu,
-            ] {
+            for act in ACTS {
                 let (mut plain, mut fast) = (vec![0.0; len], vec![0.0; len]);
                 for isa in Isa::available() {
                     activate(Isa::scalar(), act, &a, &mut plain);
@@ -162,6 +164,26 @@ mod tests {
                 channel_products(isa, 2, 3, len, &plain, &x, &mut sums);
                 assert!(plain_sums == sums, "{isa:?} {len}");
             }
+        }
+    }
+
+    #[test]
+    fn fast_equals_scalar_for_special_numbers() {
+        let pairs = || SPECIAL.iter().flat_map(|&a| SPECIAL.map(|b| (a, b)));
+        let (a, b): (vec::Vec<f32>, vec::Vec<f32>) = pairs().unzip();
+        let (mut plain, mut fast) = (vec![0.0; a.len()], vec![0.0; a.len()]);
+        for isa in Isa::available() {
+            for act in ACTS {
+                activate(Isa::scalar(), act, &a, &mut plain);
+                activate(isa, act, &a, &mut fast);
+                assert!(alike(&plain, &fast), "{isa:?} {act:?}");
+                add(Isa::scalar(), act, &a, &b, &mut plain);
+                add(isa, act, &a, &b, &mut fast);
+                assert!(alike(&plain, &fast), "{isa:?} {act:?}");
+            }
+            multiply(Isa::scalar(), &a, &b, &mut plain);
+            multiply(isa, &a, &b, &mut fast);
+            assert!(alike(&plain, &fast), "{isa:?}");
         }
     }
 

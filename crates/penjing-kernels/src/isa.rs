@@ -7,6 +7,8 @@ pub struct Isa(Level);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Level {
     Scalar,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -18,6 +20,8 @@ pub(crate) enum Level {
 /// Every level this build knows, the slowest first.
 const LEVELS: &[Level] = &[
     Level::Scalar,
+    #[cfg(target_arch = "aarch64")]
+    Level::Neon,
     #[cfg(target_arch = "x86_64")]
     Level::Avx2,
     #[cfg(target_arch = "x86_64")]
@@ -45,10 +49,12 @@ impl Isa {
         Isa::available().find(|isa| isa.name() == name)
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `neon`, `avx2` or `avx512`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Level::Scalar => "scalar",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "neon",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -75,6 +81,9 @@ macro_rules! has {
 fn supported(level: Level) -> bool {
     match level {
         Level::Scalar => true,
+        // Part of the architecture.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => true,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => has!("avx2", "fma"),
         #[cfg(target_arch = "x86_64")]
@@ -93,5 +102,11 @@ mod tests {
         }
         assert_eq!(Isa::available().next(), Some(Isa::scalar()));
         assert_eq!(Isa::named("abacus"), None);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn neon_is_always_there() {
+        assert_eq!(Isa::detect().name(), "neon");
     }
 }

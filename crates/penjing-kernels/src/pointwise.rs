@@ -269,7 +269,9 @@ mod tests {
 
     #[test]
     fn fast_equals_scalar() {
-        let shapes = (1..=33).map(|m| (m, 5 + m % 4, 10 + 3 * m)).chain([
+        // Every row count of a tile over every number of vectors.
+        let tiles = (1..=16).flat_map(|m| [4, 8, 12, 16, 32, 48].map(|n| (m, 7, n)));
+        let shapes = tiles.chain((1..=33).map(|m| (m, 5 + m % 4, 10 + 3 * m))).chain([
             (49, 64, 48),
             (113, 17, 96),
             (1, 300, 1000),
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn fast_gradient_equals_scalar() {
         // Every row count of a tile over every number of vectors, whole and cut short.
-        let tiles = (1..=14).flat_map(|n| [1, 16, 27, 32, 40, 48, 64, 80].map(|k| (9, n, k)));
+        let tiles = (1..=16).flat_map(|n| [1, 8, 12, 16, 27, 32, 40, 48, 64, 80].map(|k| (9, n, k)));
         for (m, n, k) in tiles.chain([
             (300, 2, 130),
             (5, 7, 16),

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::{
         Serial,
-        testing::{Team, noise, window},
+        testing::{SPECIAL, Team, alike, noise, window},
     };
     use std::vec;
 
@@ -299,6 +299,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn fast_maximum_equals_scalar_for_special_numbers() {
+        // Every pair of them, one above the other.
+        const C: usize = SPECIAL.len() * SPECIAL.len();
+        let window = Window { in_w: 1, kernel_w: 1, ..window(1, 2, 2, 2, 1, 1, 0) };
+        let x: vec::Vec<f32> =
+            (0..2 * C).map(|i| SPECIAL[if i < C { i / SPECIAL.len() } else { i % SPECIAL.len() }]).collect();
+        let mut expected = [0.0; C];
+        run(Isa::scalar(), &Serial, &window, C, Kind::Max, &x, &mut expected);
+        for isa in Isa::available() {
+            let mut y = [0.0; C];
+            run(isa, &Serial, &window, C, Kind::Max, &x, &mut y);
+            assert!(alike(&y, &expected), "{isa:?}");
         }
     }
 

@@ -20,6 +20,29 @@ pub fn noise(len: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// Numbers of which arithmetic has its own opinion.
+pub const SPECIAL: [f32; 12] = [
+    f32::NAN,
+    0.0,
+    -0.0,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::MAX,
+    f32::MIN,
+    f32::MIN_POSITIVE,
+    // Too small for a normal number.
+    1e-40,
+    -1e-40,
+    6.0,
+    -3.0,
+];
+
+/// Equal to the sign of zero, and NaN where the other is NaN.
+pub fn alike(a: &[f32], b: &[f32]) -> bool {
+    let bits = |v: f32| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() };
+    a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| bits(a) == bits(b))
+}
+
 /// Runs pieces on this many scoped threads.
 pub struct Team(pub usize);
 

@@ -1,28 +1,34 @@
 //! SIMD code: the loops are generic over [`Simd`], one small file per instruction set implements it.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
 mod channels;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod compile;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
 mod depthwise;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
 mod depthwise_weights;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
 mod product;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod simd;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod vectors;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{avx2, avx512};
 
@@ -32,6 +38,9 @@ macro_rules! select {
         match $isa.level() {
             crate::isa::Level::Scalar => $name($($arg),*),
             // SAFETY: an `Isa` exists only for what this CPU can run.
+            #[cfg(target_arch = "aarch64")]
+            crate::isa::Level::Neon => unsafe { crate::arch::neon::$name($($arg),*) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::isa::Level::Avx2 => unsafe { crate::arch::avx2::$name($($arg),*) },
             // SAFETY: as above.

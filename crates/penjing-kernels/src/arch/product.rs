@@ -105,13 +105,14 @@ pub(crate) unsafe fn product<S: Simd>(block: &Block, mut y: View) {
     }
 }
 
-/// How many vectors the tiles from `vector` on take: whole panels, but for the last. Three at a time are as fast as two where they divide the row, and with
-/// registers enough they leave loads free to prefetch weights that are not `resident`.
+/// How many vectors the tiles from `vector` on take: as many as the widest tile, which is made of whole panels, or those that
+/// are left. Three panels at a time are as fast as two where they divide the row, and with registers enough they leave loads
+/// free to prefetch weights that are not `resident`.
 #[inline(always)]
 fn group<S: Simd>(vectors: usize, vector: usize, resident: bool) -> usize {
-    let left = vectors - vector;
+    let (left, widest) = (vectors - vector, S::TILE_ROWS.len());
     let three = if resident { vectors.is_multiple_of(3) || left % 2 == 1 } else { left != 4 };
-    if S::TILE_ROWS.len() > 2 && left >= 3 && three { 3 } else { left.min(2) }
+    left.min(if widest == 3 && !three { 2 } else { widest })
 }
 
 /// `ROWS` rows by `VECTORS` vectors of outputs in registers.

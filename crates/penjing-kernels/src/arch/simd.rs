@@ -19,8 +19,8 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Values in a vector; divides a panel.
     const LANES: usize;
-    /// Rows of the largest register tile over one, two and perhaps three vectors. As many as the compiler keeps in registers:
-    /// it loads more values of x at once than it must.
+    /// Rows of the largest register tile over one, two and perhaps more vectors; the widest tile is made of whole panels. As
+    /// many rows as the compiler keeps in registers: it loads more values of x at once than it must.
     const TILE_ROWS: &'static [usize];
     /// Rows that pass resident weights at a time: whole tiles of every width.
     const ROW_STEP: usize;
