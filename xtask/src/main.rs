@@ -9,6 +9,7 @@ mod docs;
 mod evidence;
 mod floors;
 mod fuzz;
+mod machine;
 mod mutate;
 mod process;
 mod spills;
@@ -33,7 +34,7 @@ enum Verb {
     Check(check::Args),
     /// Who may import whom, where third-party crates and `unsafe` may stand, how long a file may be
     Floors,
-    /// Speed and accuracy beside the peers, in one interleaved run
+    /// Speed beside the peers, and beside what the machine can do
     Bench(bench::Args),
     /// Build time, binary size, lines of code and number of dependencies
     Budget(budget::Args),

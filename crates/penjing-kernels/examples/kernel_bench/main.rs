@@ -1,0 +1,37 @@
+//! Times the kernels alone, on one thread.
+//!
+//! `cargo run --release -p penjing-kernels --example kernel_bench -- roofline [scalar|avx2|avx512]`: every layer of
+//! MobileNetV2 and EfficientNet-Lite0 beside what the processor's arithmetic and memory allow.
+//!
+//! `… -- gradients [scalar|avx2|avx512]`: layers of both forward and backward.
+
+mod buffer;
+mod gradients;
+mod layer;
+mod machine;
+mod roofline;
+
+use std::process::ExitCode;
+
+use penjing_kernels::Isa;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let isa = match args.get(1) {
+        None => Some(Isa::detect()),
+        Some(name) => Isa::named(name),
+    };
+    match (args.first().map(String::as_str), isa) {
+        (Some("roofline"), Some(isa)) => roofline::print(isa),
+        (Some("gradients"), Some(isa)) => gradients::print(isa),
+        (Some("roofline" | "gradients"), None) => {
+            eprintln!("this machine has no {}", args[1]);
+            return ExitCode::FAILURE;
+        }
+        _ => {
+            eprintln!("usage: kernel_bench roofline|gradients [scalar|avx2|avx512]");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Times one inference engine on one network, in f32: what `cargo xtask bench peers` runs, a process for each figure.
+
+usage: measure.py ENGINE STEM THREADS SECONDS OUTPUT      (ENGINE: onnxruntime, openvino, ncnn or MNN)
+
+Runs STEM.onnx (ncnn: what pnnx makes of STEM.pt, MNN: what its converter makes of STEM.onnx) on STEM.input.f32
+(1x3x224x224), writes the result to OUTPUT in the same way, and prints one line {"version": "1.2.3", "ms": 4.56}: the
+median of what SECONDS hold after a tenth of them to warm up.
+"""
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ENGINE, STEM, THREADS, SECONDS, OUTPUT = sys.argv[1:6]
+THREADS = int(THREADS)
+x = np.fromfile(f"{STEM}.input.f32", "<f4").reshape(1, 3, 224, 224)
+
+
+def convert(made, tool, *args):
+    """Runs a converter of this Python's environment unless its file is there."""
+    if not os.path.exists(made):
+        bin = os.path.dirname(sys.executable)
+        environment = dict(os.environ, PATH=bin + os.pathsep + os.environ.get("PATH", ""))
+        done = subprocess.run([tool, *args], env=environment, capture_output=True, text=True)
+        if not os.path.exists(made):
+            sys.exit(f"{tool} ended with {done.returncode} and made no model: {done.stderr.strip()[-200:]}")
+
+
+def onnxruntime():
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = ort.InferenceSession(f"{STEM}.onnx", options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": x})[0]
+
+
+def openvino():
+    import openvino as ov
+
+    options = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = ov.Core().compile_model(f"{STEM}.onnx", "CPU", options).create_infer_request()
+    request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+    return lambda: request.infer(share_outputs=True)[0]
+
+
+def ncnn():
+    import ncnn
+
+    model = f"{STEM}.ncnn"
+    convert(f"{model}.param", "pnnx", f"{STEM}.pt", "inputshape=[1,3,224,224]", "fp16=0")
+    net = ncnn.Net()
+    net.opt.num_threads = THREADS
+    for option in dir(net.opt):
+        if option.startswith(("use_fp16_", "use_bf16_")):
+            setattr(net.opt, option, False)
+    net.load_param(f"{model}.param")
+    net.load_model(f"{model}.bin")
+    image = ncnn.Mat(x[0])
+
+    def infer():
+        extractor = net.create_extractor()
+        extractor.input("in0", image)
+        return np.array(extractor.extract("out0")[1])
+
+    return infer
+
+
+def MNN():
+    import MNN.expr as expr
+    import MNN.nn as nn
+
+    model = f"{STEM}.mnn"
+    convert(model, "mnnconvert", "-f", "ONNX", "--modelFile", f"{STEM}.onnx", "--MNNModel", model, "--bizCode", "x")
+    runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": THREADS, "precision": "high"},))
+    module = nn.load_module_from_file(model, ["x"], ["y"], runtime_manager=runtime)
+    image = expr.const(x, list(x.shape), expr.NCHW)
+    return lambda: module.forward(image).read()
+
+
+infer = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "MNN": MNN}[ENGINE]()
+budget = float(SECONDS)
+start = time.perf_counter()
+while time.perf_counter() - start < budget / 10:
+    infer()
+start, times = time.perf_counter(), []
+while time.perf_counter() - start < budget or len(times) < 5:
+    run = time.perf_counter()
+    infer()
+    times.append(time.perf_counter() - run)
+np.asarray(infer(), "<f4").tofile(OUTPUT)
+print(json.dumps({"version": importlib.metadata.version(ENGINE), "ms": statistics.median(times) * 1e3}))
+sys.stdout.flush()

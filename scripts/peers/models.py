@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Writes the networks that `cargo xtask bench peers` times, with random weights, as engines and penjing read them.
+
+usage: models.py FOLDER      (needs torch, torchvision, pillow, onnx and efficientnet-lite-pytorch)
+
+For each network NAME: NAME.pth (for `penjing weights import`), NAME.onnx, and NAME.pt (TorchScript, from which pnnx
+makes ncnn's files). And photo.png: noise of 224 px, from which penjing makes the input that all of them get.
+"""
+import sys
+
+import numpy as np
+import onnx
+import torch
+import torchvision
+from efficientnet_lite_pytorch import EfficientNet
+from onnx.reference import ReferenceEvaluator
+from onnx.utils import Extractor
+from PIL import Image
+
+NETS = {
+    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(),
+    "efficientnet_lite0": lambda: EfficientNet.from_name("efficientnet-lite0"),
+}
+
+
+def settle(net):
+    """Makes the statistics of noise the running ones: else values vanish from layer to layer, and all outputs agree."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net.train()(torch.randn(8, 3, 224, 224))
+    return net.eval()
+
+
+def fold_even_padding(net):
+    """Gives a convolution the padding that is a layer of its own before it, where that is the same on all sides."""
+    for module in net.modules():
+        pad = getattr(module, "static_padding", None)
+        if isinstance(pad, torch.nn.ZeroPad2d) and len(set(pad.padding)) == 1:
+            module.padding = pad.padding[:2]
+            module.static_padding = torch.nn.Identity()
+
+
+def fold_uneven_padding(model):
+    """Does the same to the Pad nodes that are left: a convolution of ONNX knows four sides, one of PyTorch two."""
+    graph, extractor = model.graph, Extractor(onnx.shape_inference.infer_shapes(model))
+    pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
+    for conv in graph.node:
+        if conv.op_type == "Conv" and conv.input[0] in pads:
+            pad = pads[conv.input[0]]
+            # The exporter computes the amounts by a chain of nodes from constants.
+            amounts = ReferenceEvaluator(extractor.extract_model([], [pad.input[1]])).run(None, {})[0]
+            _, _, top, left, _, _, bottom, right = amounts.tolist()
+            sides = next(attribute for attribute in conv.attribute if attribute.name == "pads")
+            sides.ints[:] = np.add(sides.ints, [top, left, bottom, right]).tolist()
+            conv.input[0] = pad.input[0]
+    # What nobody reads any more; a reader stands after what it reads.
+    read = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if read.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            read.update(node.input)
+    return model
+
+
+folder = sys.argv[1]
+torch.manual_seed(0)
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)).save(f"{folder}/photo.png")
+x = torch.rand(1, 3, 224, 224)
+for name, build in NETS.items():
+    net = settle(build())
+    torch.save(net.state_dict(), f"{folder}/{name}.pth")
+    fold_even_padding(net)
+    path = f"{folder}/{name}.onnx"
+    torch.onnx.export(net, x, path, input_names=["x"], output_names=["y"], dynamo=False, opset_version=17)
+    model = fold_uneven_padding(onnx.load(path))
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    torch.jit.trace(net, x).save(f"{folder}/{name}.pt")
