@@ -22,14 +22,13 @@ THREADS = int(THREADS)
 x = np.fromfile(f"{STEM}.input.f32", "<f4").reshape(1, 3, 224, 224)
 
 
-def convert(made, tool, *args):
-    """Runs a converter of this Python's environment unless its file is there."""
+def convert(made, *command):
+    """Runs a converter unless its file is there."""
     if not os.path.exists(made):
-        bin = os.path.dirname(sys.executable)
-        environment = dict(os.environ, PATH=bin + os.pathsep + os.environ.get("PATH", ""))
-        done = subprocess.run([tool, *args], env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         if not os.path.exists(made):
-            sys.exit(f"{tool} ended with {done.returncode} and made no model: {done.stderr.strip()[-200:]}")
+            last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+            sys.exit(f"the converter ended with {done.returncode} and made no model: {''.join(last)}")
 
 
 def onnxruntime():
@@ -54,7 +53,8 @@ def ncnn():
     import ncnn
 
     model = f"{STEM}.ncnn"
-    convert(f"{model}.param", "pnnx", f"{STEM}.pt", "inputshape=[1,3,224,224]", "fp16=0")
+    pnnx = os.path.join(os.path.dirname(sys.executable), "pnnx")
+    convert(f"{model}.param", pnnx, f"{STEM}.pt", "inputshape=[1,3,224,224]", "fp16=0")
     net = ncnn.Net()
     net.opt.num_threads = THREADS
     for option in dir(net.opt):
@@ -77,7 +77,9 @@ def MNN():
     import MNN.nn as nn
 
     model = f"{STEM}.mnn"
-    convert(model, "mnnconvert", "-f", "ONNX", "--modelFile", f"{STEM}.onnx", "--MNNModel", model, "--bizCode", "x")
+    # Not by the program `mnnconvert`: it installs a package and reports what it did to its maker's server.
+    converter = [sys.executable, "-c", "import _tools, sys; _tools.mnnconvert(sys.argv)"]
+    convert(model, *converter, "-f", "ONNX", "--modelFile", f"{STEM}.onnx", "--MNNModel", model, "--bizCode", "x")
     runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": THREADS, "precision": "high"},))
     module = nn.load_module_from_file(model, ["x"], ["y"], runtime_manager=runtime)
     image = expr.const(x, list(x.shape), expr.NCHW)

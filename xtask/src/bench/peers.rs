@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
         models: super::folder().join("models"),
     };
     prepare(&places)?;
+    let names: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
     let mut rows = Vec::new();
     let mut versions = vec![String::new(); ENGINES.len()];
     for name in NETWORKS {
@@ -112,11 +113,10 @@ pub fn run(args: &Args) -> Result<()> {
                     }
                 }
             }
-            eprintln!("{}", row.line());
+            eprintln!("{}", row.line(&names));
             rows.push(row);
         }
     }
-    let names: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
     let versions = names.iter().zip(&versions).filter(|(_, version)| !version.is_empty());
     let versions: Vec<String> = versions.map(|(name, version)| format!("{name} {version}")).collect();
     println!("{}.\n{}.\n", machine::described(), versions.join(", "));

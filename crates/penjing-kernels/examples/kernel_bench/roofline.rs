@@ -23,9 +23,9 @@ pub fn print(isa: Isa) {
     }
     println!(
         "
-Times are medians of {RUNS} runs, in microseconds. Peak: the share of it that the time is. Arithmetic: the time at the peak.
+Times are medians of {RUNS} runs, in microseconds. Peak: the achieved share of it. Arithmetic: the time at the peak.
 Memory: the time of what goes in and out at the bandwidth of the nearest level that holds it, and of the weights at that
-of the level that holds all of the network's. The longer of both binds; reached: its share of the time."
+of the level that holds all of the network's. The longer of both binds; reached: its share of the measured time."
     );
     for &(name, stages) in NETWORKS {
         println!("\n{name}");

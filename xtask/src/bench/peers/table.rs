@@ -32,19 +32,20 @@ impl Row {
         Row { network, threads, cells: cells.collect(), differences: differences.collect() }
     }
 
-    /// As a line of the table.
-    pub fn line(&self) -> String {
+    /// As a line of the table of these engines.
+    pub fn line(&self, engines: &[&str]) -> String {
         let cells: Vec<String> = self.cells.iter().map(Cell::text).collect();
-        format!("| {} | {} | {} | {} |", self.network, self.threads, cells.join(" | "), self.ratio())
+        format!("| {} | {} | {} | {} |", self.network, self.threads, cells.join(" | "), self.ratio(engines))
     }
 
-    /// Our time by that of the peer with the least median: the median of the rounds' ratios.
-    fn ratio(&self) -> String {
+    /// Our time by that of the peer with the least median: the median of the rounds' ratios, and the peer.
+    fn ratio(&self, engines: &[&str]) -> String {
         let Some((Cell::Times(ours), peers)) = self.cells.split_first() else { return "–".into() };
-        let best = peers.iter().filter_map(Cell::times).min_by(|a, b| median(a).total_cmp(&median(b)));
-        best.map_or("–".into(), |best| {
+        let peers = peers.iter().zip(&engines[1..]).filter_map(|(cell, name)| Some((cell.times()?, name)));
+        let best = peers.min_by(|a, b| median(a.0).total_cmp(&median(b.0)));
+        best.map_or("–".into(), |(best, name)| {
             let ratios: Vec<f64> = ours.iter().zip(best).map(|(ours, theirs)| ours / theirs).collect();
-            format!("{:.2}", median(&ratios))
+            format!("{:.2} ({name})", median(&ratios))
         })
     }
 }
@@ -84,7 +85,7 @@ pub fn markdown(engines: &[&str], reference: usize, rows: &[Row]) -> String {
     let _ = writeln!(text, "| network | threads | {} | {} ÷ best peer |", engines.join(" | "), engines[0]);
     let _ = writeln!(text, "|---|---|{}---|", "---|".repeat(engines.len()));
     for row in rows {
-        let _ = writeln!(text, "{}", row.line());
+        let _ = writeln!(text, "{}", row.line(engines));
     }
     let others = |row: &Row, cell: fn(&Option<f32>) -> String| {
         let cells = row.differences.iter().enumerate().filter(|(at, _)| *at != reference);
@@ -142,8 +143,8 @@ mod tests {
         let text = markdown(&["ours", "reference", "quick", "absent"], 1, &rows);
         let expected = [
             "| network | threads | ours | reference | quick | absent | ours ÷ best peer |",
-            "| net | 1 | 3.00 (2.00–4.00) | 5.00 (5.00–5.00) | 4.00 (4.00–4.50) | – | 0.75 |",
-            "| net | 2 | 3.00 (2.00–4.00) | 5.00 (5.00–5.00) | – | – | 0.60 |",
+            "| net | 1 | 3.00 (2.00–4.00) | 5.00 (5.00–5.00) | 4.00 (4.00–4.50) | – | 0.75 (quick) |",
+            "| net | 2 | 3.00 (2.00–4.00) | 5.00 (5.00–5.00) | – | – | 0.60 (reference) |",
             "| network | ours | quick | absent |",
             "| net | 1e-6 | 2e-6 | – |",
             "- absent, net: no module of that name",
@@ -157,6 +158,6 @@ mod tests {
     #[test]
     fn without_our_own_figures_there_is_no_ratio() {
         let checks = [Err(anyhow!("crashed")), Ok(0.0)];
-        assert!(Row::new("net", 1, &checks).line().ends_with("| – |"));
+        assert!(Row::new("net", 1, &checks).line(&["ours", "reference"]).ends_with("| – |"));
     }
 }
