@@ -50,7 +50,7 @@ enum Verb {
     Mutate(mutate::Args),
     /// Whether the innermost loops of the kernels keep their sums in registers, by their assembly
     Spills,
-    /// The kernels' tests on emulated aarch64 CPUs
+    /// The tests of the kernels on emulated aarch64 CPUs, and whether their sums stay in registers there
     TestAarch64,
 }
 

@@ -1,10 +1,10 @@
-//! `cargo xtask test-aarch64`: the kernels' tests on emulated aarch64 CPUs.
+//! `cargo xtask test-aarch64`: the kernels' tests on emulated aarch64 CPUs, and a look at their registers.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{process, spills};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
@@ -24,6 +24,7 @@ pub fn run() -> Result<()> {
         println!("== {cpu}");
         process::run(&mut tests(cpu))?;
     }
+    spills::run_for_aarch64(TARGET)?;
     println!("the kernels' tests pass on {}", CPUS.join(" and "));
     Ok(())
 }

@@ -89,7 +89,7 @@ fn product(isa: Isa) -> f64 {
 }
 
 /// Steps of [`registers`].
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const STEPS: usize = 20_000;
 
 /// Operations a second of multiply-adds that touch registers only; 0 where only compiled code can tell.
@@ -105,7 +105,17 @@ fn registers(isa: Isa) -> f64 {
     2.0 * (STEPS * values) as f64 / best(200, work)
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+/// Likewise.
+#[cfg(target_arch = "aarch64")]
+fn registers(isa: Isa) -> f64 {
+    if isa == Isa::scalar() {
+        return 0.0;
+    }
+    // SAFETY: every aarch64 CPU has NEON.
+    2.0 * (STEPS * 16 * 4) as f64 / best(200, || _ = black_box(unsafe { neon::multiply_add() }))
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn registers(_: Isa) -> f64 {
     0.0
 }
@@ -119,6 +129,7 @@ fn sum(isa: Isa, values: &[f32]) -> f32 {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         "avx2" => unsafe { x86::sum_256(values) },
+        // Whose vectors are those of NEON too.
         _ => {
             let mut sums = [[0.0f32; 4]; 8];
             for chunk in values.as_chunks::<32>().0 {
@@ -195,5 +206,24 @@ mod x86 {
         // SAFETY: it writes the 8 values.
         unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), all) };
         lanes.iter().sum()
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::{arch::aarch64::*, hint::black_box};
+
+    use super::STEPS;
+
+    #[target_feature(enable = "neon")]
+    pub fn multiply_add() -> f32 {
+        let (a, b) = (vdupq_n_f32(black_box(0.5)), vdupq_n_f32(black_box(0.25)));
+        let mut sums = [a; 16];
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = vfmaq_f32(b, a, *sum);
+            }
+        }
+        sums.iter().map(|&sum| vaddvq_f32(sum)).sum()
     }
 }

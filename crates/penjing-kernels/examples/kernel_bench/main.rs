@@ -1,9 +1,9 @@
 //! Times the kernels alone, on one thread.
 //!
-//! `cargo run --release -p penjing-kernels --example kernel_bench -- roofline [scalar|avx2|avx512]`: every layer of
+//! `cargo run --release -p penjing-kernels --example kernel_bench -- roofline [scalar|avx2|avx512|neon]`: every layer of
 //! MobileNetV2 and EfficientNet-Lite0 beside what the processor's arithmetic and memory allow.
 //!
-//! `… -- gradients [scalar|avx2|avx512]`: layers of both forward and backward.
+//! `… -- gradients [scalar|avx2|avx512|neon]`: layers of both forward and backward.
 
 mod buffer;
 mod gradients;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         _ => {
-            eprintln!("usage: kernel_bench roofline|gradients [scalar|avx2|avx512]");
+            eprintln!("usage: kernel_bench roofline|gradients [scalar|avx2|avx512|neon]");
             return ExitCode::FAILURE;
         }
     }

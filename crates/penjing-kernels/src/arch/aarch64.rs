@@ -26,7 +26,7 @@ impl Simd for Neon {
         splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }
         load(from: *const f32) -> float32x4_t { vld1q_f32(from) }
         prefetch(at: *const f32) {
-            asm!("prfm pldl2keep, [{}]", in(reg) at, options(nomem, nostack, preserves_flags))
+            asm!("prfm pldl2keep, [{}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags))
         }
         load_n(from: *const f32, n: usize) -> float32x4_t { first_lanes(from, n) }
         store(to: *mut f32, v: float32x4_t) { vst1q_f32(to, v) }
