@@ -81,9 +81,9 @@ macro_rules! has {
 fn supported(level: Level) -> bool {
     match level {
         Level::Scalar => true,
-        // Part of the architecture.
+        // Part of the architecture; only targets that compute floating point in software leave it alone.
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => true,
+        Level::Neon => cfg!(target_feature = "neon"),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => has!("avx2", "fma"),
         #[cfg(target_arch = "x86_64")]
