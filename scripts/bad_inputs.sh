@@ -3,6 +3,7 @@
 #   cargo build --release -p penjing-cli && sh scripts/bad_inputs.sh > table.md
 # PENJING names another binary. Files are made in a temporary folder, which is removed at the end.
 set -u
+stdin=
 penjing=${PENJING:-$(cd "$(dirname "$0")/.." && pwd)/target/release/penjing}
 [ -x "$penjing" ] || { echo "no $penjing: run cargo build --release -p penjing-cli" >&2; exit 1; }
 dir=$(mktemp -d) && cd "$dir" || exit 1
@@ -23,13 +24,16 @@ bmp() {
 # try INPUT ARGUMENTS…: a row with the first line on stderr and the exit code.
 try() {
     input=$1; shift
-    "$penjing" "$@" > out 2> err < /dev/null; code=$?
+    "$penjing" "$@" > out 2> err < "${stdin:-/dev/null}"; code=$?
     # That a handful of photos makes a head only is no fault of theirs.
     said=$(grep -v 'photos are too few to train' err | head -n 1 | sed "s|$dir/||g; s/|/\\\\|/g; s/\`/'/g")
     grep -q panicked err && said="PANIC: $said"
     [ -n "$said" ] && said="\`$said\`"
     echo "| $input | \`penjing $(echo "$*" | sed 's/|/\\|/g')\` | $said | $code |"
 }
+
+# stream INPUT FILE ARGUMENTS…: as try, with the file on stdin.
+stream() { input=$1 stdin=$2; shift 2; try "$input" "$@"; stdin=; }
 
 photos() { for i in 1 2 3 4 5; do bmp "$1/red/$i.bmp" $i 2; bmp "$1/green/$i.bmp" 1$i 1; done; }
 train() { input=$1 folder=$2; shift 2; rm -f out.penjing; try "$input" train "$folder" -o out.penjing "$@"; }
@@ -98,6 +102,10 @@ model 'safetensors of another tool' other.safetensors
 
 try 'one photo missing among others' classify m.penjing photos gone.jpg
 try 'a folder without photos' classify m.penjing void
+try 'a stream without a frame' classify m.penjing - --frames mjpeg
+stream 'a stream of no JPEGs' photos/red/1.bmp classify m.penjing - --frames mjpeg
+stream 'a raw frame cut short' photos/red/1.bmp classify m.penjing - --frames 640x480
+try 'frames, but not from stdin' classify m.penjing photos --frames mjpeg
 try 'photo and model swapped' classify photos/red/1.bmp m.penjing
 photos other; mv other/red other/horse; try 'classes that the model does not know' eval m.penjing other
 

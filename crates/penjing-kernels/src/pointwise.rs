@@ -133,7 +133,7 @@ pub fn weight_gradient(
 
 /// Weights up to this length stay in half of a second-level cache of 1 MiB while rows pass by.
 pub(crate) const RESIDENT: usize = 128 * 1024;
-/// The 14-row and the 8-row tile of AVX-512 divide it.
+/// Whole tiles of AVX-512: of 14 rows, and of 7.
 const ROW_GRAIN: usize = 56;
 /// Two and three adjacent panels divide it.
 const COLUMN_GRAIN: usize = 6 * PANEL;

@@ -142,8 +142,9 @@ fn stream(args: &Args, format: Format, console: &Console) -> anyhow::Result<Outc
             }
         }
     });
-    let mut outcome = Outcome::Done;
+    let (mut outcome, mut seen) = (Outcome::Done, 0);
     for (frame, photo) in (1..).zip(receive) {
+        seen = frame;
         let (top, error) = match photo {
             Ok(photo) => (Some(classifier.classify_frame(photo.view(), &mut smoothing, top)), None),
             Err(error) => (None, Some(error.to_string())),
@@ -157,6 +158,9 @@ fn stream(args: &Args, format: Format, console: &Console) -> anyhow::Result<Outc
             Some(top) => format!("{frame}: {}\n", spoken(top)),
             None => String::new(),
         })?;
+    }
+    if seen == 0 {
+        return Err(Error::Unsupported("no frame came on stdin; does what writes them run?".into()).into());
     }
     Ok(outcome)
 }

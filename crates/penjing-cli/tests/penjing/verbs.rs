@@ -128,6 +128,7 @@ fn frames_of_a_camera_come_on_stdin() {
     assert_eq!(code, Some(0));
     let seen: Vec<String> = answers.iter().map(top).collect();
     assert_eq!(seen, [0, 0, 0, 2, 0].map(|class: usize| CLASSES[class]));
+    assert_eq!(watched(b"", &["--frames", "mjpeg"]), (vec![], Some(1)), "silence is no answer");
     // Over many frames a single one counts little.
     let (smooth, _) = watched(&stream, &["--frames", "40x32", "--smooth", "9"]);
     assert!(smooth.iter().all(|answer| top(answer) == CLASSES[0]), "{smooth:?}");

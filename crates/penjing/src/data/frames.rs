@@ -44,10 +44,18 @@ pub enum FrameError {
     /// The stream stops inside a frame.
     #[error("the stream ends inside a frame, after {0} bytes of it")]
     Cut(usize),
+    /// No JPEG begins and ends in as many bytes as one may have; nothing more is read.
+    #[error(
+        "{0} bytes without a whole JPEG; write the stream with `-f mjpeg`, or give --frames the size of raw RGB ones"
+    )]
+    Endless(usize),
     /// The stream cannot be read on.
     #[error("cannot read the stream: {0}")]
     Io(#[from] std::io::Error),
 }
+
+/// Bytes of the longest JPEG of a stream.
+const MOST: usize = 64 << 20;
 
 /// Reads and decodes one frame after the other. Ends with the stream.
 #[derive(Debug)]
@@ -58,28 +66,34 @@ pub struct Frames<R> {
     /// What has been read and not yet given.
     buffer: Vec<u8>,
     ended: bool,
+    /// Whether a JPEG has been found.
+    found: bool,
 }
 
 impl<R: Read> Frames<R> {
     /// Frames of `source`; each as large as `limits` allow, a JPEG no longer than 64 MiB.
     pub fn new(source: R, format: Format, limits: Limits) -> Self {
-        Frames { source, format, limits, buffer: Vec::new(), ended: false }
+        Frames { source, format, limits, buffer: Vec::new(), ended: false, found: false }
     }
 
     /// Reads on until `whole` finds a frame's length at the beginning of the buffer, and takes the frame out.
     fn take(&mut self, mut whole: impl FnMut(&[u8]) -> Option<usize>) -> Result<Option<Vec<u8>>, FrameError> {
         const CHUNK: usize = 1 << 16;
-        const MOST: usize = 64 << 20;
         loop {
             if let Some(len) = whole(&self.buffer) {
                 let rest = self.buffer.split_off(len);
                 return Ok(Some(std::mem::replace(&mut self.buffer, rest)));
             }
             let before = self.buffer.len();
-            if self.ended || before > MOST.max(self.raw_len()) {
+            let endless = before > MOST.max(self.raw_len());
+            if self.ended || endless {
                 self.ended = true;
-                self.buffer.clear();
-                return if before == 0 { Ok(None) } else { Err(FrameError::Cut(before)) };
+                self.buffer = Vec::new();
+                return match before {
+                    0 => Ok(None),
+                    _ if endless => Err(FrameError::Endless(before)),
+                    _ => Err(FrameError::Cut(before)),
+                };
             }
             self.buffer.resize(before + CHUNK, 0);
             let read = match self.source.read(&mut self.buffer[before..]) {
@@ -124,8 +138,15 @@ impl<R: Read> Frames<R> {
                     _ => {}
                 }
             }
-        })?;
+        });
+        let jpeg = match jpeg {
+            // No frame has begun: what stands behind the last one is not of it either, but all of a stream is not nothing.
+            Err(FrameError::Cut(_)) if !begun && self.found => None,
+            Err(FrameError::Cut(bytes)) if !begun => return Err(FrameError::Endless(bytes)),
+            other => other?,
+        };
         let Some(jpeg) = jpeg else { return Ok(None) };
+        self.found = true;
         // Whatever stands before the frame is not of it.
         let start = jpeg.windows(2).position(|w| w == [0xFF, Markers::START]).unwrap_or(0);
         Ok(Some(decode::decode(&jpeg[start..], &self.limits)?))
@@ -170,7 +191,7 @@ mod tests {
         let [a, b] = ["progressive_420.jpg", "baseline_444.jpg"].map(photo);
         let expected = [&a, &b, &a].map(|bytes| decode::decode(bytes, &Limits::default()).unwrap());
         // Between frames may stand what is none.
-        let stream = [&a[..], b"--boundary\r\n", &b, &a].concat();
+        let stream = [&a[..], b"--boundary\r\n", &b, &a, b"--boundary--\r\n"].concat();
         for at_once in [1, 100, 1 << 20] {
             let found = frames(&stream, at_once, Format::Mjpeg);
             let found: Vec<Photo> = found.into_iter().map(Result::unwrap).collect();
@@ -187,6 +208,17 @@ mod tests {
             matches!(&found[..], [Err(FrameError::Decode(_)), Ok(_), Err(FrameError::Cut(40))]),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_stream_of_something_else_is_not_read_for_ever() {
+        let found: Vec<_> = Frames::new(std::io::repeat(7), Format::Mjpeg, Limits::default()).collect();
+        assert!(
+            matches!(found[..], [Err(FrameError::Endless(bytes))] if bytes <= MOST + (1 << 16)),
+            "{found:?}"
+        );
+        let found = frames(b"no JPEG", 3, Format::Mjpeg);
+        assert!(matches!(found[..], [Err(FrameError::Endless(7))]), "{found:?}");
     }
 
     #[test]
