@@ -6,7 +6,7 @@ use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
 use penjing::data::{
-    decode::Limits,
+    decode::{Limits, decode},
     frames::{Format, Frames},
 };
 
@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     let limits = Limits { max_pixels: 1 << 12, ..Limits::default() };
     for format in [Format::Mjpeg, Format::Rgb { width: 3, height: 2 }] {
         let sizes = |at_once| -> Vec<Option<[usize; 2]>> {
-            let frames = Frames::new(Trickle(bytes, at_once), format, limits);
+            let frames = Frames::new(Trickle(bytes, at_once), format, |jpeg: &[u8]| decode(jpeg, &limits));
             frames.map(|frame| frame.ok().map(|photo| [photo.width, photo.height])).collect()
         };
         let whole = sizes(usize::MAX);

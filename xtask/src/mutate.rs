@@ -46,6 +46,10 @@ const TARGETS: &[Target] = &[
         ["BatchNorm epsilon of MobileNetV2 1e-3", "Padding::Symmetric, 1e-5,", "Padding::Symmetric, 1e-3,"],
     ]},
     Target { file: "crates/penjing/src/data/decode.rs", test: "--test decode", mutations: &[
+        ["reduced scale: of a photo that lies on its side", "if turned { pixels.reduction(h, w) }",
+            "if turned { pixels.reduction(w, h) }"],
+        ["reduced scale: one step further", "let side = |side: u16| usize::from(side).div_ceil(by)",
+            "let side = |side: u16| usize::from(side).div_ceil(2 * by)"],
         ["channel order: photos decoded as BGR", "let upright = upright.into_rgb8();",
             "let mut upright = upright.into_rgb8(); upright.pixels_mut().for_each(|p| p.0.reverse());"],
         ["orientation tag ignored", "upright.apply_orientation(orientation);", ""],

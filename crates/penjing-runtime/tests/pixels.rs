@@ -121,6 +121,24 @@ fn tensor_is_the_normalised_bytes() {
 }
 
 #[test]
+fn a_jpeg_is_reduced_as_far_as_each_side_stays_so_many_times_what_it_is_resized_to() {
+    let by = |fit, decode, width, height| {
+        let pixels = Pixels { decode, ..contract(224, 200, Color::Rgb, fit, Filter::Bicubic) };
+        pixels.reduction(width, height)
+    };
+    let (crop, reduced) = (Fit::Crop { short: 256 }, DecodeRule::REDUCED);
+    // Twice the short side of 256 px; an eighth of 4089 px is 512, as an eighth of 4096 is.
+    let sides =
+        [(511, 9000), (1022, 1022), (1023, 1023), (9000, 1024), (2048, 2045), (4088, 5000), (4089, 4089)];
+    assert_eq!(sides.map(|(w, h)| by(crop, reduced, w, h)), [1, 1, 2, 2, 4, 4, 8]);
+    assert_eq!(sides.map(|(w, h)| by(crop, DecodeRule::Full, w, h)), [1; 7]);
+    assert_eq!(sides.map(|(w, h)| by(crop, DecodeRule::Dct { margin: 1 }, w, h)), [1, 4, 4, 4, 8, 8, 8]);
+    // A photo that fits into the width is as high as that leaves it; stretched it is as high as the input.
+    assert_eq!([by(Fit::Squash, reduced, 3584, 1600), by(Fit::Squash, reduced, 3584, 798)], [4, 1]);
+    assert_eq!([by(Fit::Pad { fill: [0; 3] }, reduced, 3584, 799), by(crop, reduced, 0, 5)], [8, 1]);
+}
+
+#[test]
 fn a_contract_from_outside_is_checked() {
     let good = contract(224, 224, Color::Rgb, Fit::Crop { short: 256 }, Filter::Bicubic);
     assert_eq!(good.validate(), Ok(()));
@@ -133,7 +151,9 @@ fn a_contract_from_outside_is_checked() {
     refuse(Pixels { fit: Fit::Crop { short: 0 }, ..good.clone() }, "fit.crop.short is 0");
     refuse(Pixels { mean: [0.0, f32::NAN, 0.0], ..good.clone() }, "mean");
     refuse(Pixels { std: [1.0, 1.0, 0.0], ..good.clone() }, "std");
-    refuse(Pixels { std: [f32::INFINITY; 3], ..good }, "std");
+    refuse(Pixels { std: [f32::INFINITY; 3], ..good.clone() }, "std");
+    refuse(Pixels { decode: DecodeRule::Dct { margin: 0 }, ..good.clone() }, "margin is 0");
+    assert_eq!(Pixels { decode: DecodeRule::Dct { margin: 16 }, ..good }.validate(), Ok(()));
 }
 
 #[cfg(feature = "file")]
@@ -142,6 +162,9 @@ fn the_contract_reads_back_from_json_and_refuses_unknown_fields() {
     let pixels = contract(96, 128, Color::Gray, Fit::Pad { fill: [1, 2, 3] }, Filter::Box);
     let json = serde_json::to_string(&pixels).unwrap();
     assert_eq!(serde_json::from_str::<Pixels>(&json).unwrap(), pixels);
+    let reduced = Pixels { decode: DecodeRule::REDUCED, ..pixels };
+    let reduced_json = json.replace(r#""decode":"full""#, r#""decode":{"dct":{"margin":2}}"#);
+    assert_eq!(serde_json::from_str::<Pixels>(&reduced_json).unwrap(), reduced);
     assert!(json.contains(r#""fit":{"pad":{"fill":[1,2,3]}},"filter":"box""#), "{json}");
     assert!(serde_json::from_str::<Pixels>(&json.replacen('{', r#"{"extra":1,"#, 1)).is_err());
     assert!(serde_json::from_str::<Pixels>(&json.replace(r#"{"fill""#, r#"{"extra":1,"fill""#)).is_err());

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     let mut tensor = vec![0.0; model.pixels.len()];
     for photo in photos {
-        let photo = decode::read(Path::new(photo), &Limits::default())?;
+        let photo = decode::read_for(Path::new(photo), &Limits::default(), &model.pixels)?;
         model.pixels.bytes(photo.view(), View::PLAIN, &mut bytes);
         model.pixels.normalize(&bytes, &mut tensor);
         pixels.extend_from_slice(&bytes);

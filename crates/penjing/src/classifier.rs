@@ -2,7 +2,7 @@
 
 use penjing_runtime::{
     file::Model,
-    pixels::{Rgb, View},
+    pixels::{Pixels, Rgb, View},
 };
 
 use crate::{Result, runner::Runner};
@@ -40,6 +40,11 @@ impl Classifier {
     /// Class names, in the order of the logits.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// The contract that photos are decoded and seen under.
+    pub fn pixels(&self) -> &Pixels {
+        self.runner.pixels()
     }
 
     /// The network's raw scores, one for each label.

@@ -85,8 +85,8 @@ pub fn evaluate<'a>(
         if progress.cancelled() {
             return None;
         }
-        let result =
-            decode::read(&sample.path, &Limits::default()).map(|photo| classifier.logits(photo.view()));
+        let result = decode::read_for(&sample.path, &Limits::default(), classifier.pixels())
+            .map(|photo| classifier.logits(photo.view()));
         progress.advance(1);
         Some(result)
     };

@@ -37,6 +37,11 @@ impl Runner {
         &self.plan
     }
 
+    /// The contract that photos are seen under.
+    pub fn pixels(&self) -> &Pixels {
+        &self.pixels
+    }
+
     /// The instruction set that is used.
     pub fn isa(&self) -> Isa {
         self.isa

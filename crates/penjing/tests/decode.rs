@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use penjing::data::decode::{DecodeError, Limits, Photo, decode, read};
+use penjing::data::decode::{DecodeError, Limits, Photo, decode, decode_for, read};
+use penjing_runtime::pixels::{Color, DecodeRule, Filter, Fit, Pixels};
 
 /// Largest and mean difference allowed from the decoders that Pillow uses, in units of 0..=255: none from libwebp; from
 /// libjpeg-turbo that of rounding and, where chroma is subsampled, of upsampling it before or after rounding.
@@ -58,6 +59,75 @@ fn every_format_decodes_as_pillow_does() {
     }
     assert!(count >= 50, "{count} photos");
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Stretched to `width` × `height`; JPEGs at the least scale that is not below that.
+fn stretched(width: usize, height: usize) -> Pixels {
+    Pixels {
+        height,
+        width,
+        color: Color::Rgb,
+        fit: Fit::Squash,
+        filter: Filter::Bilinear,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+        decode: DecodeRule::Dct { margin: 1 },
+    }
+}
+
+/// Each pixel's luma in all three channels.
+fn gray(photo: &Photo) -> Photo {
+    let luma = |p: &[u8]| {
+        (0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2])).round() as u8
+    };
+    Photo { data: photo.data.chunks(3).flat_map(|p| [luma(p); 3]).collect(), ..*photo }
+}
+
+fn average(photo: &Photo, channel: usize) -> f64 {
+    let sum: f64 = photo.data.chunks(3).map(|p| f64::from(p[channel])).sum();
+    sum / (photo.width * photo.height) as f64
+}
+
+#[test]
+fn jpegs_at_reduced_scale_are_near_those_of_pillow() {
+    let list =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/reduced.csv"));
+    let (mut count, mut wrong) = (0, Vec::new());
+    for line in list.unwrap().lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [name, by, width, height, hex] = fields[..] else { panic!("five fields: {line}") };
+        let [by, width, height] = [by, width, height].map(|number| number.parse::<usize>().unwrap());
+        let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        let data = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        let pillow = Photo { width, height, data };
+        let pixels = stretched(width, height);
+        let bytes = std::fs::read(folder().join(name)).unwrap();
+        let photo = decode_for(&bytes, &Limits::default(), &pixels).unwrap();
+        // libjpeg averages what it leaves out where the decoder here drops it, and keeps the chroma's own resolution:
+        // brightness must agree in each pixel, colours on the whole.
+        let (max, mean) = differences(&gray(&photo), &gray(&pillow));
+        let shift = (0..3).map(|c| (average(&photo, c) - average(&pillow, c)).abs()).fold(0.0, f64::max);
+        println!("{name} at 1/{by}: brightness max {max}, mean {mean:.3}, colour {shift:.2}");
+        if max > 24 || mean > 1.7 || shift > 1.6 {
+            wrong.push(format!("{name} at 1/{by}: {max}, {mean:.3}, {shift:.2}"));
+        }
+        count += 1;
+    }
+    assert!(count >= 24, "{count} photos");
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn only_jpegs_of_gray_and_rgb_are_reduced() {
+    let sides = |name: &str| {
+        let bytes = std::fs::read(folder().join(name)).unwrap();
+        let photo = decode_for(&bytes, &Limits::default(), &stretched(5, 4)).unwrap();
+        (photo.width, photo.height)
+    };
+    assert_eq!([sides("baseline_444.jpg"), sides("gray.jpg")], [(6, 5); 2]);
+    for name in ["cmyk.jpg", "ycck.jpg", "rgb.bmp", "lossy.webp"] {
+        assert_eq!(sides(name), (47, 37), "{name}");
+    }
 }
 
 #[test]

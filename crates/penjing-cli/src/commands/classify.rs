@@ -134,8 +134,10 @@ fn stream(args: &Args, format: Format, console: &Console) -> anyhow::Result<Outc
     let classifier = Classifier::new(&model::load(&args.model)?)?;
     let (mut smoothing, top) = (Smoothing::over(args.smooth), usize::from(args.top));
     let (send, receive) = mpsc::sync_channel(WAITING);
+    let pixels = classifier.pixels().clone();
     std::thread::spawn(move || {
-        for frame in Frames::new(std::io::stdin().lock(), format, Limits::default()) {
+        let decode = |jpeg: &[u8]| decode::decode_for(jpeg, &Limits::default(), &pixels);
+        for frame in Frames::new(std::io::stdin().lock(), format, decode) {
             // Nobody listens any more once an answer could not be written.
             if send.send(frame).is_err() {
                 return;
@@ -172,9 +174,10 @@ fn guess(classifier: &Classifier, path: &Path, top: usize) -> penjing::Result<Ve
         let most = limits.max_file_bytes.saturating_add(1);
         let read = std::io::stdin().lock().take(most).read_to_end(&mut bytes);
         read.map_err(|error| Error::io(path, "read stdin", error))?;
-        decode::decode(&bytes, &limits).map_err(|error| Error::data(path, error.to_string()))?
+        decode::decode_for(&bytes, &limits, classifier.pixels())
+            .map_err(|error| Error::data(path, error.to_string()))?
     } else {
-        decode::read(path, &limits)?
+        decode::read_for(path, &limits, classifier.pixels())?
     };
     Ok(classifier.classify(photo.view(), top))
 }

@@ -56,7 +56,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
 
 fn describe(inspection: &Inspection) -> String {
     let mut text = String::new();
-    let Pixels { height, width, color, fit, filter, mean, std, .. } = inspection.input;
+    let Pixels { height, width, color, fit, filter, mean, std, decode } = inspection.input;
     let labels: Vec<&str> = inspection.labels.iter().take(12).map(String::as_str).collect();
     let more = inspection.labels.len().saturating_sub(labels.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -64,7 +64,7 @@ fn describe(inspection: &Inspection) -> String {
     let _ = write!(
         text,
         "network     {}\nparameters  {:.2} M\nmultiply-adds {:.1} M\nmemory      {} working, {} weights\nfile        {}\n\
-         input       {height}×{width} {color:?}, {fit:?}, {filter:?}, mean {mean:?}, deviation {std:?}\n\
+         input       {height}×{width} {color:?}, {fit:?}, {filter:?}, decoded {decode:?}, mean {mean:?}, deviation {std:?}\n\
          labels      {}: {}{more}\n",
         inspection.arch,
         inspection.params as f64 / 1e6,

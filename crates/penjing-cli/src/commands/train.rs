@@ -22,6 +22,8 @@ use penjing::{
     },
 };
 
+use penjing_runtime::pixels::DecodeRule;
+
 use super::{
     Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units, untrained,
     without_weights,
@@ -73,6 +75,9 @@ pub struct Args {
     /// What happens to photos that are not square [default: the backbone's, crop]
     #[arg(long, value_name = "HOW")]
     fit: Option<Fit>,
+    /// How JPEG files are decoded, in training and in use [default: reduced, with --from the model's own]
+    #[arg(long, value_name = "HOW")]
+    decode: Option<Decode>,
     /// Views of each photo that the head learns from: 1 plain, 2 also mirrored, more also cropped [default: 4, from
     /// 2,000 photos 2, from 10,000 photos 1; also 1 where the others led astray on held-out photos]. Given as 1, the
     /// whole network sees no mirrored photos either
@@ -104,6 +109,14 @@ enum Fit {
     Squash,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Decode {
+    /// At the least scale of 1/8, 1/4, 1/2 and 1 that leaves twice the pixels that the network sees each way
+    Reduced,
+    /// At full scale
+    Full,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Recipe {
     /// The head first; the whole network where held-out photos gain by it
@@ -126,6 +139,15 @@ impl From<Recipe> for RecipeKind {
             Recipe::Finetune => RecipeKind::Finetune,
             Recipe::Full => RecipeKind::Full,
             Recipe::Scratch => RecipeKind::Scratch,
+        }
+    }
+}
+
+impl From<Decode> for DecodeRule {
+    fn from(decode: Decode) -> Self {
+        match decode {
+            Decode::Reduced => DecodeRule::REDUCED,
+            Decode::Full => DecodeRule::Full,
         }
     }
 }
@@ -248,7 +270,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     let backbone = if args.recipe == Recipe::Scratch { untrained(origin)? } else { backbone(origin)? };
     let options = Options {
-        input: Input { size: args.size, gray: args.gray, fit: args.fit.map(FitKind::from) },
+        input: Input {
+            size: args.size,
+            gray: args.gray,
+            fit: args.fit.map(FitKind::from),
+            decode: args.decode.map(DecodeRule::from),
+        },
         views: args.views.map(usize::from),
         seed: args.seed,
         cache: if args.no_cache { None } else { args.cache.or_else(cache::default_dir) },

@@ -78,13 +78,26 @@ pub enum Filter {
     Box,
 }
 
-/// How the photo's file is decoded.
+/// How the photo's file is decoded; always upright by its orientation tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "file", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "file", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "file", serde(deny_unknown_fields, rename_all = "snake_case"))]
 pub enum DecodeRule {
-    /// At full scale, upright by its orientation tag.
+    /// At full scale.
     Full,
+    /// A JPEG at the least of 1/8, 1/4, 1/2 and the whole of its scale at which each side still is `margin` times what
+    /// it is resized to, see [`Pixels::reduction`]: the decoder computes fewer samples of each 8 × 8 block. Other files
+    /// at full scale.
+    Dct {
+        /// 1 to 16. From 2 on resizing still sees more pixels than it makes, and crops of a quarter of the photo lose
+        /// nothing.
+        margin: u8,
+    },
+}
+
+impl DecodeRule {
+    /// What new classifiers are made with.
+    pub const REDUCED: DecodeRule = DecodeRule::Dct { margin: 2 };
 }
 
 /// A decoded photo: row-major, three bytes a pixel, upright.
@@ -167,7 +180,27 @@ impl Pixels {
                 return Err(format!("pixels.std holds {std}; it must be finite and above 0"));
             }
         }
-        Ok(())
+        match self.decode {
+            DecodeRule::Dct { margin } if !(1..=16).contains(&margin) => {
+                Err(format!("pixels.decode.dct.margin is {margin}; it must be 1 to 16"))
+            }
+            DecodeRule::Dct { .. } | DecodeRule::Full => Ok(()),
+        }
+    }
+
+    /// What the sides of a JPEG of `width` × `height` pixels, upright, are divided by when it is decoded: 1, 2, 4 or 8.
+    /// A side that is no multiple is rounded up.
+    pub fn reduction(&self, width: usize, height: usize) -> usize {
+        let DecodeRule::Dct { margin } = self.decode else { return 1 };
+        if width == 0 || height == 0 {
+            return 1;
+        }
+        let Window { scaled_width, scaled_height, .. } = self.place(width, height).window;
+        let enough = |side: usize, scaled: usize, by: usize| {
+            side.div_ceil(by) >= scaled.saturating_mul(usize::from(margin))
+        };
+        let holds = |by: &usize| enough(width, scaled_width, *by) && enough(height, scaled_height, *by);
+        [8, 4, 2].into_iter().find(holds).unwrap_or(1)
     }
 
     /// The input's bytes `[height, width, channels]`, before normalisation; `out` is cleared first.

@@ -1,4 +1,4 @@
-//! Photo files to upright RGB8, under limits. The only file that knows the `image` crate.
+//! Photo files to upright RGB8, under limits. The only file that knows the crates `image` and `jpeg-decoder`.
 
 use std::{
     cell::Cell,
@@ -9,7 +9,8 @@ use std::{
 };
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
-use penjing_runtime::pixels::Rgb;
+use jpeg_decoder::PixelFormat;
+use penjing_runtime::pixels::{Pixels, Rgb};
 
 use crate::Error;
 
@@ -86,13 +87,25 @@ pub enum DecodeError {
 /// A JPEG that does not reach its end marker is an error, as is any photo that breaks `limits`. A panic in a decoder
 /// is caught, unless the program is built with `panic = "abort"`, and reported as damage.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo, DecodeError> {
+    decode_scaled(bytes, limits, None)
+}
+
+/// [`decode`]s a photo at the scale that a pixels contract takes it at: [`Pixels::reduction`].
+///
+/// JPEGs of gray or RGB are decoded at a reduced scale, all others at full scale; so is one that the reducing decoder
+/// cannot read.
+pub fn decode_for(bytes: &[u8], limits: &Limits, pixels: &Pixels) -> Result<Photo, DecodeError> {
+    decode_scaled(bytes, limits, Some(pixels))
+}
+
+fn decode_scaled(bytes: &[u8], limits: &Limits, pixels: Option<&Pixels>) -> Result<Photo, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
     check_file_size(bytes.len() as u64, limits)?;
     let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAPhoto)?;
     let name = format_name(format).ok_or(DecodeError::NotAPhoto)?;
-    quietly(|| decode_as(bytes, format, name, limits)).unwrap_or_else(|| {
+    quietly(|| decode_as(bytes, format, name, limits, pixels)).unwrap_or_else(|| {
         Err(DecodeError::Damaged { format: name, what: "its decoder gave up unexpectedly".to_owned() })
     })
 }
@@ -100,6 +113,11 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo, DecodeError> {
 /// Reads and [`decode`]s the photo at `path`. Not more than `limits.max_file_bytes` are read.
 pub fn read(path: &Path, limits: &Limits) -> crate::Result<Photo> {
     decode(&read_bytes(path, limits)?, limits).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// [`read`]s a photo, and [decodes it for](decode_for) a contract.
+pub fn read_for(path: &Path, limits: &Limits, pixels: &Pixels) -> crate::Result<Photo> {
+    decode_for(&read_bytes(path, limits)?, limits, pixels).map_err(|e| Error::data(path, e.to_string()))
 }
 
 /// Columns and rows of the photo at `path` as it is stored, read from its beginning; `None` for what is no photo.
@@ -155,6 +173,7 @@ fn decode_as(
     format: ImageFormat,
     name: &'static str,
     limits: &Limits,
+    pixels: Option<&Pixels>,
 ) -> Result<Photo, DecodeError> {
     let fault = |error: ImageError| match error {
         ImageError::Unsupported(e) => {
@@ -192,11 +211,43 @@ fn decode_as(
     }
     // An unreadable tag is no reason to lose the photo.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let decoded = DynamicImage::from_decoder(decoder).map_err(fault)?;
+    let by = pixels.map_or(1, |pixels| {
+        let (w, h) = (width as usize, height as usize);
+        let turned = orientation.to_exif() >= 5;
+        if turned { pixels.reduction(h, w) } else { pixels.reduction(w, h) }
+    });
+    let reduced = (format == ImageFormat::Jpeg && by > 1).then(|| reduced_jpeg(bytes, by, limits)).flatten();
+    let decoded = match reduced {
+        Some(photo) => photo,
+        None => DynamicImage::from_decoder(decoder).map_err(fault)?,
+    };
     let mut upright = DynamicImage::ImageRgb8(to_rgb8(decoded, name)?);
     upright.apply_orientation(orientation);
     let upright = upright.into_rgb8();
     Ok(Photo { width: upright.width() as usize, height: upright.height() as usize, data: upright.into_raw() })
+}
+
+/// A JPEG of gray or RGB with its sides divided `by` 2, 4 or 8, rounded up; `None` for one of another kind or that cannot
+/// be read.
+fn reduced_jpeg(bytes: &[u8], by: usize, limits: &Limits) -> Option<DynamicImage> {
+    let mut decoder = jpeg_decoder::Decoder::new(bytes);
+    decoder.set_max_decoding_buffer_size(
+        usize::try_from(limits.max_pixels.saturating_mul(4)).unwrap_or(usize::MAX),
+    );
+    decoder.read_info().ok()?;
+    let whole = decoder.info()?;
+    let side = |side: u16| usize::from(side).div_ceil(by) as u16;
+    let (width, height) = decoder.scale(side(whole.width), side(whole.height)).ok()?;
+    let (width, height) = (u32::from(width), u32::from(height));
+    match whole.pixel_format {
+        PixelFormat::L8 => {
+            Some(DynamicImage::ImageLuma8(image::GrayImage::from_raw(width, height, decoder.decode().ok()?)?))
+        }
+        PixelFormat::RGB24 => {
+            Some(DynamicImage::ImageRgb8(image::RgbImage::from_raw(width, height, decoder.decode().ok()?)?))
+        }
+        PixelFormat::L16 | PixelFormat::CMYK32 => None,
+    }
 }
 
 /// Alpha dropped, 16 bits cut to their high byte.

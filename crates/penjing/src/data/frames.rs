@@ -2,7 +2,7 @@
 
 use std::{io::Read, str::FromStr};
 
-use super::decode::{self, DecodeError, Limits, Markers, Photo};
+use super::decode::{DecodeError, Markers, Photo};
 
 /// How the frames of a stream are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,10 @@ const MOST: usize = 64 << 20;
 
 /// Reads and decodes one frame after the other. Ends with the stream.
 #[derive(Debug)]
-pub struct Frames<R> {
+pub struct Frames<R, D> {
     source: R,
     format: Format,
-    limits: Limits,
+    decode: D,
     /// What has been read and not yet given.
     buffer: Vec<u8>,
     ended: bool,
@@ -70,10 +70,10 @@ pub struct Frames<R> {
     found: bool,
 }
 
-impl<R: Read> Frames<R> {
-    /// Frames of `source`; each as large as `limits` allow, a JPEG no longer than 64 MiB.
-    pub fn new(source: R, format: Format, limits: Limits) -> Self {
-        Frames { source, format, limits, buffer: Vec::new(), ended: false, found: false }
+impl<R: Read, D: FnMut(&[u8]) -> Result<Photo, DecodeError>> Frames<R, D> {
+    /// Frames of `source`; JPEGs, no longer than 64 MiB, are given to `decode`.
+    pub fn new(source: R, format: Format, decode: D) -> Self {
+        Frames { source, format, decode, buffer: Vec::new(), ended: false, found: false }
     }
 
     /// Reads on until `whole` finds a frame's length at the beginning of the buffer, and takes the frame out.
@@ -149,11 +149,11 @@ impl<R: Read> Frames<R> {
         self.found = true;
         // Whatever stands before the frame is not of it.
         let start = jpeg.windows(2).position(|w| w == [0xFF, Markers::START]).unwrap_or(0);
-        Ok(Some(decode::decode(&jpeg[start..], &self.limits)?))
+        Ok(Some((self.decode)(&jpeg[start..])?))
     }
 }
 
-impl<R: Read> Iterator for Frames<R> {
+impl<R: Read, D: FnMut(&[u8]) -> Result<Photo, DecodeError>> Iterator for Frames<R, D> {
     type Item = Result<Photo, FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -164,6 +164,11 @@ impl<R: Read> Iterator for Frames<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::decode::{Limits, decode};
+
+    fn whole(jpeg: &[u8]) -> Result<Photo, DecodeError> {
+        decode(jpeg, &Limits::default())
+    }
 
     /// Gives its bytes a few at a time, as a pipe may.
     struct Trickle<'a>(&'a [u8], usize);
@@ -183,13 +188,13 @@ mod tests {
     }
 
     fn frames(bytes: &[u8], at_once: usize, format: Format) -> Vec<Result<Photo, FrameError>> {
-        Frames::new(Trickle(bytes, at_once), format, Limits::default()).collect()
+        Frames::new(Trickle(bytes, at_once), format, whole).collect()
     }
 
     #[test]
     fn jpegs_one_after_the_other_are_told_apart() {
         let [a, b] = ["progressive_420.jpg", "baseline_444.jpg"].map(photo);
-        let expected = [&a, &b, &a].map(|bytes| decode::decode(bytes, &Limits::default()).unwrap());
+        let expected = [&a, &b, &a].map(|bytes| whole(bytes).unwrap());
         // Between frames may stand what is none.
         let stream = [&a[..], b"--boundary\r\n", &b, &a, b"--boundary--\r\n"].concat();
         for at_once in [1, 100, 1 << 20] {
@@ -212,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_stream_of_something_else_is_not_read_for_ever() {
-        let found: Vec<_> = Frames::new(std::io::repeat(7), Format::Mjpeg, Limits::default()).collect();
+        let found: Vec<_> = Frames::new(std::io::repeat(7), Format::Mjpeg, whole).collect();
         assert!(
             matches!(found[..], [Err(FrameError::Endless(bytes))] if bytes <= MOST + (1 << 16)),
             "{found:?}"

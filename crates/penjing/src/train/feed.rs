@@ -173,7 +173,7 @@ impl Feed {
         if let Some(photo) = self.kept[place].get() {
             return Ok(photo.clone());
         }
-        let photo = Arc::new(decode::read(&self.photos[place].path, &Limits::default())?);
+        let photo = Arc::new(decode::read_for(&self.photos[place].path, &Limits::default(), &self.pixels)?);
         let bytes = photo.data.len();
         let less = |left: usize| left.checked_sub(bytes);
         let fits = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();

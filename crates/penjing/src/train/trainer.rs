@@ -351,13 +351,13 @@ impl<'a> Run<'a> {
     fn new(job: &'a Job<'a>, start: Parameters, resume: Option<(Standing, Tensors<'_>)>) -> Result<Self> {
         let recipe = job.recipe;
         let photos = job.learn.len();
-        let pixels = contract(job.pixels, recipe.size);
         let memory = PHOTOS_BYTES.min(job.memory / 4);
-        let feed = |photos: &[Photo], pixels: Pixels, augment| {
+        // Photos are decoded as in use, whatever size they are seen at while training.
+        let feed = |photos: &[Photo], augment| {
             Feed::new(
                 photos.to_vec(),
                 job.classes,
-                pixels,
+                job.pixels.clone(),
                 augment,
                 recipe.balance,
                 job.seed,
@@ -371,8 +371,8 @@ impl<'a> Run<'a> {
         let learner = Learner::new(&graph, start, &recipe.method())?;
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
-            feed: feed(&job.learn, pixels, recipe.augment),
-            judge: feed(&job.judge, job.pixels.clone(), Augment::NONE),
+            feed: feed(&job.learn, recipe.augment),
+            judge: feed(&job.judge, Augment::NONE),
             ema: Ema::new(&learner.parameters, half_life),
             learner,
             schedule: Schedule { steps, warmup: recipe.warmup, floor: recipe.floor },

@@ -3,7 +3,7 @@
 use penjing_runtime::{
     file::Model,
     op::Op,
-    pixels::{Color, Fit, Pixels},
+    pixels::{Color, DecodeRule, Fit, Pixels},
     tensor::Tensor,
 };
 
@@ -21,6 +21,8 @@ pub struct Input {
     pub gray: bool,
     /// What happens to photos that are not square.
     pub fit: Option<FitKind>,
+    /// How files are decoded.
+    pub decode: Option<DecodeRule>,
 }
 
 /// What happens to photos that are not square.
@@ -57,6 +59,7 @@ pub fn adapt(backbone: &Model, input: &Input) -> Result<Model> {
         Some(FitKind::Pad) => model.pixels.fit = Fit::Pad { fill: mean.map(|value| value.round() as u8) },
         Some(FitKind::Squash) => model.pixels.fit = Fit::Squash,
     }
+    model.pixels.decode = input.decode.unwrap_or(model.pixels.decode);
     model.check().map_err(|error| Error::Unsupported(format!("{}: {error}", model.arch)))?;
     Ok(model)
 }

@@ -185,7 +185,8 @@ impl Extractor {
             let photo = match &decoded {
                 Some(photo) => photo,
                 None => decoded.insert(
-                    decode::decode(&bytes, &limits).map_err(|error| Error::data(path, error.to_string()))?,
+                    decode::decode_for(&bytes, &limits, self.runner.pixels())
+                        .map_err(|error| Error::data(path, error.to_string()))?,
                 ),
             };
             let mut row = self.runner.run(photo.view(), recipe(view, &hash, photo.width, photo.height));

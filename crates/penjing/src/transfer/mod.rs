@@ -25,6 +25,7 @@ use penjing_runtime::{
     file::{Calibration, Model, Provenance},
     graph::Graph,
     op::Op,
+    pixels::DecodeRule,
     tensor::{Tensor, Weights},
 };
 use serde::Serialize;
@@ -48,7 +49,8 @@ use crate::{
 /// How a classifier is made.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How photos become the input.
+    /// How photos become the input. Where it does not say how files are decoded, [`DecodeRule::REDUCED`] counts, or with
+    /// `extend` the classifier's own rule.
     pub input: Input,
     /// Views of each training photo that the head is fitted to: 1 plain, 2 also mirrored, more also cropped. When
     /// `None`, 4 below 2,000 photos and 2 below 10,000, but only the plain ones if the others led astray on held-out
@@ -176,7 +178,13 @@ pub fn train(
             "the photos are small, so the network sees them at {size} px; --size says otherwise"
         ));
     }
-    let input = Input { size: options.input.size.or(small), ..options.input.clone() };
+    // A classifier that goes on keeps seeing photos as it did.
+    let reduced = (!options.extend).then_some(DecodeRule::REDUCED);
+    let input = Input {
+        size: options.input.size.or(small),
+        decode: options.input.decode.or(reduced),
+        ..options.input.clone()
+    };
     let adapted = adapt::adapt(backbone, &input)?;
     if options.recipe == RecipeKind::Scratch {
         return scratch::scratch(data, &adapted, options, began, threads, progress, log);

@@ -34,7 +34,7 @@ pub(super) fn scratch(
     progress: &dyn Progress,
     mut log: Option<&mut Log>,
 ) -> Result<Trained> {
-    let (survey, skipped) = Survey::read(data, options.seed, threads, progress)?;
+    let (survey, skipped) = Survey::read(data, &shape.pixels, options.seed, threads, progress)?;
     let counts = survey.counts();
     let facts = Facts::new(&counts, shape);
     let mut work = Work::new(shape, &survey, options, began, threads, progress)?;

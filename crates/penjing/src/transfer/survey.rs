@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use penjing_runtime::pixels::Pixels;
 use rayon::prelude::*;
 
 use crate::{
@@ -58,12 +59,13 @@ impl<'a> Survey<'a> {
         Ok(Survey { data, kept, labels, hashes, folds, held_out, rounds })
     }
 
-    /// Reads and decodes every photo, for training that needs no features. Gives also those that cannot be read.
+    /// Reads every photo and decodes it for `pixels`, for training that needs no features. Gives also those that cannot be read.
     ///
     /// # Errors
     /// As [`Survey::new`], and [`Error::Interrupted`].
     pub fn read(
         data: &'a Dataset,
+        pixels: &Pixels,
         seed: u64,
         threads: &Threads,
         progress: &dyn Progress,
@@ -76,7 +78,8 @@ impl<'a> Survey<'a> {
             }
             let limits = Limits::default();
             let bytes = decode::read_bytes(&sample.path, &limits)?;
-            decode::decode(&bytes, &limits).map_err(|error| Error::data(&sample.path, error.to_string()))?;
+            decode::decode_for(&bytes, &limits, pixels)
+                .map_err(|error| Error::data(&sample.path, error.to_string()))?;
             progress.advance(1);
             Ok(*blake3::hash(&bytes).as_bytes())
         };
