@@ -93,7 +93,8 @@ def main():
         torch.onnx.export(network, torch.rand(1, 3, 224, 224), onnx,
                           input_names=["x"], dynamo=False, opset_version=17)
         model = str(here / "network.penjing")
-        command = [PENJING, "--quiet", "weights", "import", a.weights, "--arch", "efficientnet_lite0", "-o", model]
+        command = [PENJING, "--quiet", "weights", "import", a.weights, "--arch", "efficientnet_lite0",
+                   "--decode", "reduced", "-o", model]
         subprocess.run(command, check=True)
         ordinary, large = f"{a.photos} photos", f"{a.large} photos of {a.megapixels:g} megapixels"
         sets = {ordinary: here / "photos", large: here / "large"}

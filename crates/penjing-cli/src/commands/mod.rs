@@ -22,7 +22,10 @@ use penjing::{
     threads::Threads,
     zoo::{self, Arch, Config},
 };
-use penjing_runtime::file::{Calibration, Provenance};
+use penjing_runtime::{
+    file::{Calibration, Provenance},
+    pixels::DecodeRule,
+};
 
 use crate::console::Console;
 
@@ -115,6 +118,24 @@ fn backbone_parser() -> impl TypedValueParser<Value = PathBuf> {
         }
         Err(format!("no such file; expected a model file, or {INSIDE}"))
     })
+}
+
+/// How JPEG files are decoded.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Decode {
+    /// At the least scale of 1/8, 1/4, 1/2 and 1 that leaves twice the pixels that the network sees each way
+    Reduced,
+    /// At full scale
+    Full,
+}
+
+impl From<Decode> for DecodeRule {
+    fn from(decode: Decode) -> Self {
+        match decode {
+            Decode::Reduced => DecodeRule::REDUCED,
+            Decode::Full => DecodeRule::Full,
+        }
+    }
 }
 
 /// The network of this name, unless another file is called so.

@@ -25,8 +25,8 @@ use penjing::{
 use penjing_runtime::pixels::DecodeRule;
 
 use super::{
-    Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units, untrained,
-    without_weights,
+    Decode, Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units,
+    untrained, without_weights,
 };
 use crate::console::{Console, bytes, peak_rss_bytes, round};
 
@@ -109,14 +109,6 @@ enum Fit {
     Squash,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Decode {
-    /// At the least scale of 1/8, 1/4, 1/2 and 1 that leaves twice the pixels that the network sees each way
-    Reduced,
-    /// At full scale
-    Full,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Recipe {
     /// The head first; the whole network where held-out photos gain by it
@@ -139,15 +131,6 @@ impl From<Recipe> for RecipeKind {
             Recipe::Finetune => RecipeKind::Finetune,
             Recipe::Full => RecipeKind::Full,
             Recipe::Scratch => RecipeKind::Scratch,
-        }
-    }
-}
-
-impl From<Decode> for DecodeRule {
-    fn from(decode: Decode) -> Self {
-        match decode {
-            Decode::Reduced => DecodeRule::REDUCED,
-            Decode::Full => DecodeRule::Full,
         }
     }
 }

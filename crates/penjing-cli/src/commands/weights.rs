@@ -13,7 +13,7 @@ use penjing::{
     zoo::{ARCHS, Arch},
 };
 
-use super::{Outcome, arch_parser, size_parser};
+use super::{Decode, Outcome, arch_parser, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -48,6 +48,9 @@ struct Import {
     /// Class names, one a line [default: numbers from 0]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// How the model decodes JPEG files
+    #[arg(long, value_name = "HOW", default_value = "full")]
+    decode: Decode,
     /// Store convolutions at half precision
     #[arg(long)]
     half: bool,
@@ -125,6 +128,7 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
     let source = args.source.unwrap_or_else(file_name);
     let details = Details { width, size: args.size, labels, source, license: args.license };
     let mut model = import::assemble(&args.file, dict, arch, details)?;
+    model.pixels.decode = args.decode.into();
     if args.half {
         model = model.to_half();
     }
