@@ -1,8 +1,8 @@
 //! From [`Graph`] to [`Plan`]: BatchNorm folded, activations and residual adds fused, weights packed, buffers placed.
 
-use alloc::{format, vec, vec::Vec};
+use alloc::{format, string::String, vec, vec::Vec};
 
-use penjing_kernels::{Act, conv, depthwise, pointwise};
+use penjing_kernels::{Act, Window, conv, depthwise, pointwise, separable};
 
 use crate::{
     aligned::Aligned,
@@ -10,9 +10,13 @@ use crate::{
     error::Error,
     graph::{Graph, NodeId},
     op::{Op, Shape},
-    plan::{Buffer, Plan, Span, Step},
+    plan::{Buffer, Partner, Plan, Span, Step},
     tensor::Weights,
 };
+
+/// Maps of at least so many values between a depthwise convolution and a pointwise one are computed a few rows at a time:
+/// they would not stay in a second-level cache.
+const BY_ROWS: usize = 144 * 1024;
 
 /// Most values that an arena may hold (4 GiB of `f32`).
 const MAX_ARENA: usize = 1 << 30;
@@ -21,7 +25,7 @@ const MAX_ARENA: usize = 1 << 30;
 #[derive(Clone, Debug)]
 pub struct PlanBuf {
     steps: Vec<Step>,
-    names: Vec<alloc::string::String>,
+    names: Vec<String>,
     weights: Aligned,
     input: Buffer,
     output: Buffer,
@@ -36,11 +40,25 @@ impl PlanBuf {
     /// [`Error::Layer`] when the graph is empty, the weights are not the graph's, or running it would take more than
     /// 4 GiB of working memory.
     pub fn lower(graph: &Graph, weights: &Weights, threads: usize) -> Result<PlanBuf, Error> {
+        PlanBuf::lower_by_rows(graph, weights, threads, BY_ROWS)
+    }
+
+    /// As [`lower`](Self::lower); maps of at least `by_rows` values between a depthwise convolution and a pointwise one are
+    /// computed a few rows at a time and never stand in memory whole. That changes no bit of the result.
+    ///
+    /// # Errors
+    /// As [`lower`](Self::lower).
+    pub fn lower_by_rows(
+        graph: &Graph,
+        weights: &Weights,
+        threads: usize,
+        by_rows: usize,
+    ) -> Result<PlanBuf, Error> {
         graph.check(weights)?;
         let Some(output) = graph.output() else {
             return Err(Error::layer("input", "the graph is empty"));
         };
-        let mut lowering = Lowering::new(graph, weights, threads.max(1));
+        let mut lowering = Lowering::new(graph, weights, threads.max(1), by_rows);
         for (id, _) in graph.iter() {
             if lowering.value[id.index()].is_none() {
                 lowering.emit(id);
@@ -61,8 +79,14 @@ impl PlanBuf {
         }
     }
 
+    /// The first layers of the blocks that are computed a few rows at a time.
+    pub fn by_rows(&self) -> impl Iterator<Item = &str> {
+        let steps = self.steps.iter().zip(&self.names);
+        steps.filter(|(step, _)| matches!(step, Step::Separable { .. })).map(|(_, name)| &name[..])
+    }
+
     /// For each step, the name of the layer that it began with.
-    pub fn step_names(&self) -> &[alloc::string::String] {
+    pub fn step_names(&self) -> &[String] {
         &self.names
     }
 }
@@ -74,6 +98,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
     threads: usize,
+    by_rows: usize,
     users: Vec<Vec<NodeId>>,
     /// Where each node's result is, once its step is there.
     value: Vec<Option<Value>>,
@@ -81,7 +106,7 @@ struct Lowering<'a> {
     /// First and last step that touches each value.
     lives: Vec<[usize; 2]>,
     steps: Vec<Step>,
-    names: Vec<alloc::string::String>,
+    names: Vec<String>,
     packed: Vec<f32>,
 }
 
@@ -95,8 +120,35 @@ struct Fused {
     act: Act,
 }
 
+/// A depthwise convolution and the pointwise ones around it, with the channels of their other side.
+struct Filter {
+    window: Window,
+    channels: usize,
+    before: Option<(usize, Partner)>,
+    act: Act,
+    weights: Span,
+    after: Option<(usize, Partner)>,
+    x: Buffer,
+}
+
+impl Filter {
+    /// Of a step that has nothing behind it yet.
+    fn of(step: &Step) -> Option<Filter> {
+        match *step {
+            Step::Depthwise { window, channels, act, x, weights, .. } => {
+                Some(Filter { window, channels, before: None, act, weights, after: None, x })
+            }
+            Step::Separable { window, channels, before, act, weights, after: None, x, .. } => {
+                let before = before.map(|before| (channels[0], before));
+                Some(Filter { window, channels: channels[1], before, act, weights, after: None, x })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Lowering<'a> {
-    fn new(graph: &'a Graph, weights: &'a Weights, threads: usize) -> Self {
+    fn new(graph: &'a Graph, weights: &'a Weights, threads: usize, by_rows: usize) -> Self {
         let count = graph.nodes().len();
         let mut users = vec![Vec::new(); count];
         for (id, node) in graph.iter() {
@@ -108,6 +160,7 @@ impl<'a> Lowering<'a> {
             graph,
             weights,
             threads,
+            by_rows,
             users,
             value: vec![None; count],
             lengths: Vec::new(),
@@ -235,10 +288,48 @@ impl<'a> Lowering<'a> {
         let weights = self.pack(pointwise::packed_len(n, k), |packed| {
             pointwise::pack(n, k, &weight, Some(&fused.bias), packed);
         });
+        if let Some((name, filter)) = self.take_by_rows(id, Filter::of) {
+            let residual = fused.residual.map(|other| self.read(other));
+            let filter = Filter { after: Some((n, Partner { act: fused.act, weights, residual })), ..filter };
+            return self.emit_by_rows(name, filter, [id, fused.last]);
+        }
         let x = self.read(self.graph.node(id).inputs[0]);
         let residual = fused.residual.map(|other| self.read(other));
         let y = self.write_chain(id, fused.last);
         self.push(id, Step::Pointwise { m, k, n, act: fused.act, x, weights, residual, y });
+    }
+
+    /// Takes the last step back if it makes the map that `id` reads, nobody else does, the map is large enough to be computed
+    /// by rows, and `part` finds in it what it looks for.
+    fn take_by_rows<T>(&mut self, id: NodeId, part: impl Fn(&Step) -> Option<T>) -> Option<(String, T)> {
+        let input = self.graph.node(id).inputs[0];
+        // What passes another node's values on says nothing of who else reads them.
+        let passes_on = matches!(self.graph.node(input).op, Op::Flatten | Op::Dropout { .. });
+        let map = self.value[input.index()]?;
+        if passes_on || self.only_user(input) != Some(id) || self.lengths[map] < self.by_rows {
+            return None;
+        }
+        let last = self.steps.last_mut()?;
+        let part = if last.result() == map { part(last) } else { None }?;
+        // Neither the map nor what its step worked in needs a place.
+        self.lengths[map] = 0;
+        if let Step::Separable { scratch, .. } = last {
+            self.lengths[scratch.start] = 0;
+        }
+        self.steps.pop();
+        Some((self.names.pop()?, part))
+    }
+
+    fn emit_by_rows(&mut self, name: String, filter: Filter, [id, last]: [NodeId; 2]) {
+        let Filter { window, channels, before, act, weights, after, x } = filter;
+        let len = separable::scratch_len(&window, channels, before.is_some(), after.is_some(), self.threads);
+        let scratch = self.fresh(len);
+        let scratch = self.touch(scratch);
+        let y = self.write_chain(id, last);
+        let channels = [before.map_or(channels, |(k, _)| k), channels, after.map_or(channels, |(n, _)| n)];
+        let [before, after] = [before, after].map(|partner| partner.map(|(_, partner)| partner));
+        self.names.push(name);
+        self.steps.push(Step::Separable { window, channels, before, act, weights, after, x, scratch, y });
     }
 
     fn emit_conv(&mut self, id: NodeId, spec: &crate::op::Conv, input: Shape) {
@@ -258,9 +349,21 @@ impl<'a> Lowering<'a> {
             let weights = self.pack(depthwise::packed_len(in_channels, taps), |packed| {
                 depthwise::pack(in_channels, taps, &weight, bias, packed);
             });
+            let act = fused.act;
+            let wide = |step: &Step| match *step {
+                Step::Pointwise { k, act, x, ref weights, residual: None, .. } => {
+                    Some((k, x, Partner { act, weights: *weights, residual: None }))
+                }
+                _ => None,
+            };
+            if let Some((name, (k, x, before))) = self.take_by_rows(id, wide) {
+                let before = Some((k, before));
+                let filter = Filter { window, channels: in_channels, before, act, weights, after: None, x };
+                return self.emit_by_rows(name, filter, [id, fused.last]);
+            }
             let x = self.read(self.graph.node(id).inputs[0]);
             let y = self.write_chain(id, fused.last);
-            self.push(id, Step::Depthwise { window, channels: in_channels, act: fused.act, x, weights, y });
+            self.push(id, Step::Depthwise { window, channels: in_channels, act, x, weights, y });
             return;
         }
         let k = taps * in_channels / spec.groups;
@@ -427,7 +530,15 @@ impl<'a> Lowering<'a> {
 }
 
 impl Step {
-    /// Visits every arena buffer of the step.
+    /// The value that the step makes, before buffers have their places.
+    fn result(&mut self) -> Value {
+        let mut last = 0;
+        // It is visited last.
+        self.buffers(|buffer| last = buffer.start);
+        last
+    }
+
+    /// Visits every arena buffer of the step, that of its result last.
     fn buffers(&mut self, mut visit: impl FnMut(&mut Buffer)) {
         match self {
             Step::Pointwise { x, residual, y, .. } => {
@@ -438,6 +549,13 @@ impl Step {
             Step::Conv { x, residual, scratch, y, .. } => {
                 visit(x);
                 residual.iter_mut().for_each(&mut visit);
+                visit(scratch);
+                visit(y);
+            }
+            Step::Separable { before, after, x, scratch, y, .. } => {
+                visit(x);
+                let partners = [before, after].into_iter().flatten();
+                partners.for_each(|partner| partner.residual.iter_mut().for_each(&mut visit));
                 visit(scratch);
                 visit(y);
             }

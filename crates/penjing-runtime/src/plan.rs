@@ -4,7 +4,7 @@
 //! offset. It borrows everything, so that it can be a constant in flash: running it allocates nothing.
 
 use penjing_kernels::{
-    Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, softmax,
+    Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, separable, softmax,
 };
 
 /// A run of values in the arena.
@@ -18,6 +18,17 @@ pub struct Buffer {
 
 /// A run of values among the packed weights.
 pub type Span = Buffer;
+
+/// A pointwise convolution that is computed together with a depthwise one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Partner {
+    /// Applied last.
+    pub act: Act,
+    /// Packed weights.
+    pub weights: Span,
+    /// As long as the result, added before the activation; only of the one behind.
+    pub residual: Option<Buffer>,
+}
 
 /// One call of a kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +64,27 @@ pub enum Step {
         x: Buffer,
         /// Packed weights.
         weights: Span,
+        /// Output map.
+        y: Buffer,
+    },
+    /// A depthwise convolution with the pointwise one before it, the one behind it, or both, a few rows at a time.
+    Separable {
+        /// How the depthwise kernel slides.
+        window: Window,
+        /// Channels of the input, of the depthwise convolution, and of the output.
+        channels: [usize; 3],
+        /// The pointwise convolution before.
+        before: Option<Partner>,
+        /// Activation of the depthwise convolution.
+        act: Act,
+        /// Its packed weights.
+        weights: Span,
+        /// The pointwise convolution behind.
+        after: Option<Partner>,
+        /// Input map.
+        x: Buffer,
+        /// Working memory.
+        scratch: Buffer,
         /// Output map.
         y: Buffer,
     },
@@ -260,6 +292,28 @@ impl Plan<'_> {
             Step::Depthwise { ref window, channels, act, x, ref weights, y } => {
                 let (y, rest) = split(arena, y);
                 depthwise::run(isa, workers, window, channels, act, rest.get(x), packed(weights), y);
+            }
+            Step::Separable {
+                ref window,
+                channels,
+                ref before,
+                act,
+                ref weights,
+                ref after,
+                x,
+                scratch,
+                y,
+            } => {
+                let (y, mut rest) = split(arena, y);
+                let (scratch, rest) = rest.split(scratch);
+                let partner = |partner: &Partner| separable::Pointwise {
+                    act: partner.act,
+                    packed: packed(&partner.weights),
+                    residual: partner.residual.map(|buffer| rest.get(buffer)),
+                };
+                let (before, after) = (before.as_ref().map(partner), after.as_ref().map(partner));
+                let (x, packed) = (rest.get(x), packed(weights));
+                separable::run(isa, workers, window, channels, before, act, packed, after, x, scratch, y);
             }
             Step::Conv {
                 ref window,

@@ -227,7 +227,8 @@ fn run(plan: &Arc<PlanBuf>, isa: Isa, workers: &dyn Workers, input: &[f32]) -> V
 
 #[test]
 fn random_graphs_give_what_their_operations_give_one_by_one() {
-    let (mut fused, mut steps, mut nodes, mut ops) = (0, 0, 0, std::collections::BTreeMap::new());
+    let (mut fused, mut steps, mut nodes, mut by_rows) = (0, 0, 0, 0);
+    let mut ops = std::collections::BTreeMap::new();
     for seed in 0..1500 {
         let mut random = SplitMix(seed);
         let graph = random_graph(&mut random);
@@ -242,9 +243,14 @@ fn random_graphs_give_what_their_operations_give_one_by_one() {
             let graph = graph.with_input([batch, shape[1], shape[2], shape[3]]).unwrap();
             let input = &images[..batch * size(shape)];
             let plan = Arc::new(PlanBuf::lower(&graph, &weights, 5).unwrap());
+            let rows = Arc::new(PlanBuf::lower_by_rows(&graph, &weights, 5, 0).unwrap());
+            by_rows += rows.plan().steps.iter().filter(|step| matches!(step, Step::Separable { .. })).count();
             for isa in Isa::available() {
-                for workers in [&Serial as &dyn Workers, &Team(2), &Team(5)] {
-                    let found = run(&plan, isa, workers, input);
+                let teams = [&Serial as &dyn Workers, &Team(2), &Team(5)];
+                for (plan, workers) in
+                    [&plan, &rows].into_iter().flat_map(|plan| teams.map(|team| (plan, team)))
+                {
+                    let found = run(plan, isa, workers, input);
                     assert_eq!(found.len(), expected.len() / 3 * batch);
                     for (index, (a, b)) in found.iter().zip(&expected).enumerate() {
                         let off = (f64::from(*a) - b).abs();
@@ -273,6 +279,8 @@ fn random_graphs_give_what_their_operations_give_one_by_one() {
         graph.nodes().iter().for_each(|node| *ops.entry(node.op.name()).or_insert(0) += 1);
     }
     println!("{fused} of 3000 plans have fewer steps than layers, {steps} for {nodes}; layers: {ops:?}");
+    println!("{by_rows} steps by rows");
+    assert!(by_rows > 100, "{by_rows} steps by rows");
     assert_eq!(ops.len(), 17, "every operation was there");
     assert!(ops.values().all(|&count| count > 50), "{ops:?}");
 }
@@ -301,7 +309,8 @@ fn the_arena_is_exactly_as_large_as_it_says() {
         assert_eq!(plan.peak_ram_bytes(), plan.arena_len * 4);
 
         // The last value is used; scratch memory is there for the worst case and alone may stay untouched.
-        let scratch = plan.steps.iter().any(|step| matches!(step, Step::Conv { .. }));
+        let scratch =
+            plan.steps.iter().any(|step| matches!(step, Step::Conv { .. } | Step::Separable { .. }));
         assert!(scratch || !arena[plan.arena_len - 1].is_nan(), "seed {seed}");
     }
 }

@@ -25,6 +25,8 @@ struct Inspection<'a> {
     peak_ram_bytes: usize,
     /// Weights as they lie in memory, packed.
     weights_bytes: usize,
+    /// First layers of blocks that are computed a few rows at a time, their maps never whole in memory.
+    by_rows: Vec<&'a str>,
     file_bytes: u64,
     input: &'a Pixels,
     labels: &'a [String],
@@ -43,6 +45,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         macs: layers.iter().map(|layer| layer.macs).sum(),
         peak_ram_bytes: plan.plan().peak_ram_bytes(),
         weights_bytes: size_of_val(plan.plan().weights),
+        by_rows: plan.by_rows().collect(),
         file_bytes: std::fs::metadata(&args.model)?.len(),
         input: &model.pixels,
         labels: &model.labels,
@@ -75,6 +78,9 @@ fn describe(inspection: &Inspection) -> String {
         inspection.labels.len(),
         labels.join(", "),
     );
+    if !inspection.by_rows.is_empty() {
+        let _ = writeln!(text, "by rows     blocks that begin with {}", inspection.by_rows.join(", "));
+    }
     let _ = match provenance.backbone.as_str() {
         "none" => writeln!(text, "backbone    none: it began with random weights"),
         backbone => writeln!(text, "backbone    {backbone} ({})", provenance.license),
