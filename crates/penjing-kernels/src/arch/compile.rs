@@ -31,7 +31,7 @@ macro_rules! compile {
             use crate::{
                 Act, Window,
                 arch::{
-                    channels,
+                    bytes, channels,
                     depthwise::{self, Line, SpreadLine},
                     depthwise_weights::{self, Strip},
                     product::{self, Tile},
@@ -41,6 +41,7 @@ macro_rules! compile {
                 depthwise::Job as Depthwise,
                 pointwise::{Block, Gradient},
                 pool::Job as Pool,
+                resample::Taps,
                 workers::View,
             };
 
@@ -54,6 +55,9 @@ macro_rules! compile {
                 depthwise_weight_gradient(
                     window: &Window, c: usize, dy: &[f32], x: &[f32], channel: usize, dw: View
                 ) = depthwise_weights::gradient;
+                across_rgb(line: &[u8], taps: Taps, out: &mut [u8]) = bytes::across_rgb;
+                across_gray(line: &[u8], taps: Taps, out: &mut [u8]) = bytes::across_gray;
+                blend(ring: &[u8], slot: usize, weights: &[i32], out: &mut [u8]) = bytes::blend;
                 pool(job: &Pool, rows: Range<usize>, y: &mut [f32]) = vectors::pool;
                 mean(x: &[f32], y: &mut [f32]) = vectors::mean;
                 activated(act: Act, x: &[f32], y: &mut [f32]) = vectors::activated;

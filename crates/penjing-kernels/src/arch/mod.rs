@@ -3,6 +3,8 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod bytes;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
 #[allow(clippy::needless_range_loop)]
 mod channels;

@@ -5,11 +5,12 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::Filter;
+use penjing_kernels::{
+    Isa,
+    resample::{self, ONE},
+};
 
-/// Fractional bits of a coefficient: 32 less 8 for the pixel, less 2 for sign and overshoot.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
-const HALF: i32 = 1 << (PRECISION_BITS - 1);
+use super::Filter;
 
 /// A rectangle of a row-major RGB8 image; `rgb` starts at its top left pixel.
 pub(super) struct Source<'a> {
@@ -46,10 +47,15 @@ pub(super) fn resize<'o, const C: usize>(
     window: Window,
     rows: impl Iterator<Item = &'o mut [u8]>,
 ) {
-    let across = Taps::new(filter, source.width, window.scaled_width, window.left, window.width);
+    let mut across = Taps::new(filter, source.width, window.scaled_width, window.left, window.width);
     let down = Taps::new(filter, source.height, window.scaled_height, window.top, window.height);
     let (left, right) = across.extent();
-    let mut line = vec![0u8; (right - left) * C];
+    // The line begins at the first column that is needed.
+    across.spans.iter_mut().for_each(|(first, _)| *first -= left);
+    let len = (right - left) * C;
+    // One byte more, as `resample::across` wants it.
+    let mut line = vec![0u8; len + 1];
+    let isa = Isa::detect();
 
     // Pillow 13 (no earlier one) goes down first where that axis shrinks by more than twice as many pixels; since the pass between
     // is rounded, the order shows in the result.
@@ -57,7 +63,7 @@ pub(super) fn resize<'o, const C: usize>(
     let down_first = source.height.saturating_sub(window.scaled_height) > fewer_columns.saturating_mul(2);
 
     // Rows are kept only while the filter still reaches them: row y stands in slot y % down.reach.
-    let row_len = if down_first { line.len() } else { window.width * C };
+    let row_len = if down_first { len } else { window.width * C };
     let mut ring = vec![0u8; down.reach * row_len];
     let mut next = 0;
     for (y, out) in rows.take(window.height).enumerate() {
@@ -70,16 +76,16 @@ pub(super) fn resize<'o, const C: usize>(
             if down_first {
                 load::<C>(rgb, slot);
             } else {
-                load::<C>(rgb, &mut line);
-                narrow::<C>(&line, left, &across, slot);
+                load::<C>(rgb, &mut line[..len]);
+                resample::across::<C>(isa, &line, across.view(), slot);
             }
         }
         next = end;
         if down_first {
-            blend(&ring, row_len, first % down.reach, weights, &mut line);
-            narrow::<C>(&line, left, &across, out);
+            resample::down(isa, &ring, row_len, first % down.reach, weights, &mut line[..len]);
+            resample::across::<C>(isa, &line, across.view(), out);
         } else {
-            blend(&ring, row_len, first % down.reach, weights, out);
+            resample::down(isa, &ring, row_len, first % down.reach, weights, out);
         }
     }
 }
@@ -100,60 +106,11 @@ pub(super) fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
 }
 
-/// One row through the horizontal filter; `line` begins at the source's column `left`.
-fn narrow<const C: usize>(line: &[u8], left: usize, across: &Taps, out: &mut [u8]) {
-    let line = line.as_chunks::<C>().0;
-    for (x, out) in out.as_chunks_mut::<C>().0.iter_mut().enumerate() {
-        let (first, weights) = across.of(x);
-        let mut sum = [HALF; C];
-        for (pixel, &w) in line[first - left..].iter().zip(weights) {
-            for c in 0..C {
-                sum[c] += i32::from(pixel[c]) * w;
-            }
-        }
-        *out = sum.map(to_u8);
-    }
-}
-
-/// One output row from `weights.len()` rows of the ring, the first of them in slot `slot`.
-fn blend(ring: &[u8], row_len: usize, slot: usize, weights: &[i32], out: &mut [u8]) {
-    const LANES: usize = 16;
-    let slots = ring.len() / row_len;
-    let (blocks, rest) = out.as_chunks_mut::<LANES>();
-    let rest_at = blocks.len() * LANES;
-    for (block, out) in blocks.iter_mut().enumerate() {
-        let mut sum = [HALF; LANES];
-        let mut slot = slot;
-        for &w in weights {
-            let at = slot * row_len + block * LANES;
-            let row = &ring[at..at + LANES];
-            for (sum, &p) in sum.iter_mut().zip(row) {
-                *sum += i32::from(p) * w;
-            }
-            slot = if slot + 1 == slots { 0 } else { slot + 1 };
-        }
-        *out = sum.map(to_u8);
-    }
-    for (x, out) in rest.iter_mut().enumerate() {
-        let mut sum = HALF;
-        let mut slot = slot;
-        for &w in weights {
-            sum += i32::from(ring[slot * row_len + rest_at + x]) * w;
-            slot = if slot + 1 == slots { 0 } else { slot + 1 };
-        }
-        *out = to_u8(sum);
-    }
-}
-
-fn to_u8(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
 /// The filter of one axis: for each output, where its inputs begin and their weights.
 struct Taps {
     /// First input and number of inputs of each output.
     spans: Vec<(usize, usize)>,
-    /// `reach` weights for each output, 2^22 being one.
+    /// `reach` weights for each output.
     weights: Vec<i32>,
     /// The most inputs that an output has.
     reach: usize,
@@ -186,7 +143,7 @@ impl Taps {
                 total += *e;
             }
             for (w, e) in weights.iter_mut().zip(exact) {
-                let scaled = if total != 0.0 { *e / total } else { *e } * f64::from(1u32 << PRECISION_BITS);
+                let scaled = if total != 0.0 { *e / total } else { *e } * f64::from(ONE);
                 *w = (scaled + if scaled < 0.0 { -0.5 } else { 0.5 }) as i32;
             }
         }
@@ -197,6 +154,10 @@ impl Taps {
     fn of(&self, i: usize) -> (usize, &[i32]) {
         let (first, len) = self.spans[i];
         (first, &self.weights[i * self.reach..][..len])
+    }
+
+    fn view(&self) -> resample::Taps<'_> {
+        resample::Taps { spans: &self.spans, weights: &self.weights, reach: self.reach }
     }
 
     /// The inputs needed by all outputs together, as first and end.
@@ -252,10 +213,10 @@ mod tests {
                         );
                         let positive: i64 = weights.iter().map(|&w| i64::from(w.max(0))).sum();
                         let negative: i64 = weights.iter().map(|&w| i64::from(w.min(0))).sum();
-                        assert!(255 * positive + i64::from(HALF) <= i64::from(i32::MAX));
+                        assert!(255 * positive + i64::from(ONE / 2) <= i64::from(i32::MAX));
                         assert!(255 * negative >= i64::from(i32::MIN));
                         // Rounding of many tiny weights may lose a little, as it does in the reference.
-                        let one = 1 << PRECISION_BITS;
+                        let one = i64::from(ONE);
                         assert!(
                             (positive + negative - one).abs() <= weights.len() as i64,
                             "{filter:?} {inputs}→{outputs}"
