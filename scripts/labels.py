@@ -27,6 +27,8 @@ import torchvision.transforms as T
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
+from enlarge import enlarge
+
 PENJING = "target/release/penjing"
 THREADS = 2
 TRANSFORM = T.Compose([
@@ -104,10 +106,7 @@ def main():
         for index, file in enumerate(given[:: max(1, len(given) // a.photos)][: a.photos]):
             shutil.copy(file, sets[ordinary] / f"{index:04}.jpg")
         for index, file in enumerate(given[:: max(1, len(given) // a.large)][: a.large]):
-            with Image.open(file) as photo:
-                scale = (a.megapixels * 1e6 / (photo.width * photo.height)) ** 0.5
-                size = (round(photo.width * scale), round(photo.height * scale))
-                photo.convert("RGB").resize(size, Image.BICUBIC).save(sets[large] / f"{index:04}.jpg", quality=90)
+            enlarge(file, sets[large] / f"{index:04}.jpg", a.megapixels)
         print(f"ONNX Runtime {onnxruntime.__version__}; photos a second on {THREADS} threads, median of {a.rounds} "
               "interleaved rounds (least–greatest)\n")
         print("| files | penjing | Python, one by one | two at once | penjing ÷ the better | same label |")

@@ -220,8 +220,10 @@ const TARGETS: &[Target] = &[
             "Some(surplus) => (half_even(surplus),", "Some(surplus) => (surplus / 2,"],
         ["mirrored view not mirrored", "if view.flip {", "if false {"],
     ]},
-    Target { file: "crates/penjing-runtime/src/pixels/resize.rs", test: "--test pixels", mutations: &[
+    Target { file: "crates/penjing-kernels/src/resample.rs", test: "-p penjing-runtime --test pixels", mutations: &[
         ["resizing with one bit less", "32 - 8 - 2;", "32 - 8 - 3;"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/pixels/resize.rs", test: "--test pixels", mutations: &[
         ["bicubic kernel of -3/4", "const A: f64 = -0.5;", "const A: f64 = -0.75;"],
         ["gray: weights of red and blue swapped",
             "u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471",
