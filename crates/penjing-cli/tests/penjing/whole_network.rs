@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, photo};
+use crate::support::{Place, photo, tiny};
 
 /// What was tried and what was chosen.
 fn tried(report: &Value) -> Vec<(String, bool)> {
@@ -236,7 +236,7 @@ fn a_log_tells_every_step_and_epoch() {
 fn a_model_of_ones_own_goes_on_with_another_class() {
     let place = Place::new();
     place.photos("photos", &["b", "d"], 16);
-    let first = ["--recipe", "finetune", "--epochs", "2"];
+    let first = ["--recipe", "finetune", "--epochs", "2", "--decode", "full"];
     place.learn("photos", "first.penjing", &first).json();
 
     place.photos("photos", &["b", "d", "a"], 16);
@@ -250,7 +250,11 @@ fn a_model_of_ones_own_goes_on_with_another_class() {
         assert_eq!(labels(&place, "second.penjing"), json!(["a", "b", "d"]));
         assert_eq!(place.run(&["eval", "second.penjing", "photos", "--json"]).json()["n"], 48);
     }
-    let recipe = place.run(&["inspect", "second.penjing", "--json"]).json()["provenance"]["recipe"].clone();
+    let second = place.run(&["inspect", "second.penjing", "--json"]).json();
+    assert_eq!(second["input"]["decode"], "full", "it sees photos as it did");
+    let fresh = place.run(&["inspect", tiny().to_str().unwrap(), "--json"]).json();
+    assert_eq!(fresh["input"]["decode"], json!({ "dct": { "margin": 2 } }));
+    let recipe = &second["provenance"]["recipe"];
     assert!(recipe.as_array().unwrap().len() >= 4, "{recipe}");
 
     place.photos("missing", &["b", "c"], 16);

@@ -231,6 +231,30 @@ mod tests {
     }
 
     #[test]
+    fn photos_are_decoded_as_the_contract_says() {
+        let reduced = Pixels { height: 9, width: 11, decode: DecodeRule::Dct { margin: 1 }, ..pixels() };
+        let full = Pixels { decode: DecodeRule::Full, ..reduced.clone() };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos/progressive_420.jpg");
+        let [at_quarter, whole] = [&reduced, &full].map(|pixels| {
+            let photo = Photo { path: path.clone(), class: 0, key: 0 };
+            let feed = Feed::new(vec![photo], 1, pixels.clone(), Augment::NONE, 0.0, 0, 1 << 20);
+            let mut plain = vec![0.0; pixels.len()];
+            feed.plain(0, &mut plain).unwrap();
+            // Whatever size it is seen at while training, its photo stays that of the contract.
+            let larger = Pixels { height: 37, width: 47, ..pixels.clone() };
+            let mut grown = vec![0.0; larger.len()];
+            feed.fill(&larger, 0, &feed.order(0), &mut grown).unwrap();
+            let mut expected = vec![0.0; larger.len()];
+            let photo = decode::read_for(&path, &Limits::default(), pixels).unwrap();
+            larger.tensor(photo.view(), View::PLAIN, &mut expected);
+            assert_eq!(grown, expected);
+            (plain, [photo.width, photo.height])
+        });
+        assert_eq!((at_quarter.1, whole.1), ([12, 10], [47, 37]));
+        assert_ne!(at_quarter.0, whole.0);
+    }
+
+    #[test]
     fn without_balance_an_epoch_shows_every_photo_once() {
         let feed = feed(&[30, 0, 5], 0.0, 1, 0);
         for epoch in 0..3 {
