@@ -153,6 +153,8 @@ const TARGETS: &[Target] = &[
             "self.slope.iter_mut().for_each(|slope| *slope /= micros as f32);", ""],
     ]},
     Target { file: "crates/penjing/src/train/feed.rs", test: "--lib train::feed", mutations: &[
+        ["photos are decoded at full scale while training", "read_for(&self.photos[place].path, &Limits::default(), &self.pixels)?",
+            "read(&self.photos[place].path, &Limits::default())?"],
         ["every epoch in the same order", "(self.seed ^ ORDER).next_u64() ^ epoch)", "(self.seed ^ ORDER).next_u64())"],
     ]},
     Target { file: "crates/penjing/src/train/checkpoint.rs", test: "--lib train::checkpoint", mutations: &[
