@@ -5,6 +5,11 @@ scratch`, with the same networks, first weights, steps and augmentation.
 usage: scratch.py [--part val|test] [--size PX] [--epochs N] [--seeds N] [NET...]
 (run from the repository's root; needs torch, torchvision, timm; NET is mobilenet_v1_x0.25 or mobilenet_v2_x0.5)
 
+penjing's side, the 1,000 photos to learn from as DATA/train and some of the test photos as DATA/val (the whole photo is
+seen in the test, hence `squash`; the choice between the last weights and their average is penjing's own):
+
+    penjing train DATA --recipe scratch --backbone NET --gray --size 64 --fit squash --epochs 40 --seed N -o m.penjing
+
 Prints top-1 on the 1,000 test photos for every seed, and the median. `--part val` learns from the first 80 photos of each
 class and tests on the other 20 (one standard error is about 3 points). Medians there:
 
