@@ -128,6 +128,13 @@ pub fn trained() -> &'static Path {
     })
 }
 
+/// What a model has learnt: its file without the header, which also tells the seed and the recipe.
+pub fn weights(place: &Place, model: &str) -> Vec<u8> {
+    let bytes = place.read(model);
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[8 + header..].to_vec()
+}
+
 /// The arguments of [`Place::learn`].
 pub fn whole(folder: &str, model: &str, more: &[&str]) -> Vec<String> {
     let mut args: Vec<String> =

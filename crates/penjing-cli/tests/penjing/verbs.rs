@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Stdio};
 
-use crate::support::{CLASSES, Place, encoded, photo, trained};
+use crate::support::{CLASSES, Place, encoded, photo, trained, weights};
 
 #[track_caller]
 fn keys(value: &serde_json::Value, expected: &[&str]) {
@@ -50,6 +50,46 @@ fn from_photos_to_a_model_that_knows_them() {
     assert_eq!(report["threads"], 2);
     let p = |name: &str| report["latency_ms"][name].as_f64().unwrap();
     assert!(0.0 < p("p50") && p("p50") <= p("p90") && p("p90") <= p("p99"));
+}
+
+#[test]
+fn every_verb_decodes_as_the_model_says() {
+    let place = Place::new();
+    place.photos("photos", &["a", "b"], 6);
+    let learn = |photos: &str, model: &str, decode: &str| {
+        place.learn(photos, model, &["--recipe", "head", "--decode", decode]).json();
+        weights(&place, model)
+    };
+    // Photos that no rule touches give the same weights.
+    assert!(learn("photos", "full.penjing", "full") == learn("photos", "reduced.penjing", "reduced"));
+
+    // The network sees 32 pixels.
+    let mut state = 1u32;
+    for (class, red) in [("a", 0), ("b", 60)] {
+        for number in 0..3 {
+            let large = image::RgbImage::from_fn(700, 600, |x, y| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                image::Rgb([red + (state >> 25) as u8, (x / 3) as u8, (y / 3) as u8])
+            });
+            let mut jpeg = std::io::Cursor::new(Vec::new());
+            large.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+            place.write(&format!("large/{class}/{number}.jpg"), jpeg.into_inner());
+        }
+    }
+    let answers = |args: &[&str]| {
+        let of = |model: &str| {
+            let mut args = args.to_vec();
+            args.insert(1, model);
+            let json = place.run(&args).json();
+            json[0]["top"].clone()
+        };
+        [of("full.penjing"), of("reduced.penjing")]
+    };
+    let [full, reduced] = answers(&["classify", "photos/a/0.png", "--json"]);
+    assert_eq!(full, reduced);
+    let [full, reduced] = answers(&["classify", "large/a/0.jpg", "--json"]);
+    assert_ne!(full, reduced, "classify");
+    assert!(learn("large", "x.penjing", "full") != learn("large", "y.penjing", "reduced"), "features");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, photo, tiny};
+use crate::support::{Place, photo, tiny, weights};
 
 /// What was tried and what was chosen.
 fn tried(report: &Value) -> Vec<(String, bool)> {
@@ -12,13 +12,6 @@ fn tried(report: &Value) -> Vec<(String, bool)> {
 
 fn labels(place: &Place, model: &str) -> Value {
     place.run(&["inspect", model, "--json"]).json()["labels"].clone()
-}
-
-/// What a model has learnt: its file without the header, which also tells the seed and the recipe.
-fn weights(place: &Place, model: &str) -> Vec<u8> {
-    let bytes = place.read(model);
-    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-    bytes[8 + header..].to_vec()
 }
 
 #[test]
