@@ -152,6 +152,14 @@ const TARGETS: &[Target] = &[
         ["gradients of a batch's parts summed, not averaged",
             "self.slope.iter_mut().for_each(|slope| *slope /= micros as f32);", ""],
     ]},
+    Target { file: "crates/penjing-cli/src/commands/classify.rs", test: "--test penjing verbs::every_verb", mutations: &[
+        ["photos are decoded at full scale in use", "decode::read_for(path, &limits, classifier.pixels())?",
+            "decode::read(path, &limits)?"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/features.rs", test: "-p penjing-cli --test penjing verbs::every_verb", mutations: &[
+        ["photos are decoded at full scale for features", "decode::decode_for(&bytes, &limits, self.runner.pixels())",
+            "decode::decode(&bytes, &limits)"],
+    ]},
     Target { file: "crates/penjing/src/train/feed.rs", test: "--lib train::feed", mutations: &[
         ["photos are decoded at full scale while training", "read_for(&self.photos[place].path, &Limits::default(), &self.pixels)?",
             "read(&self.photos[place].path, &Limits::default())?"],
