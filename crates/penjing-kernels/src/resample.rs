@@ -8,7 +8,7 @@ use crate::{Isa, arch};
 pub const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// The weight one.
 pub const ONE: i32 = 1 << PRECISION_BITS;
-const HALF: i32 = ONE / 2;
+pub(crate) const HALF: i32 = ONE / 2;
 
 /// Which inputs each output is made of.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Taps<'a> {
 }
 
 /// A row of pixels of `C` bytes, 1 or 3, through a filter: out\[x\]\[c\] = Σ line\[first + i\]\[c\]·w\[x\]\[i\], rounded and
-/// clamped to a byte. `line` holds one byte more than its pixels, whatever it is. No sum may leave 32 bits.
+/// clamped to a byte. `line` holds two bytes more than its pixels, whatever they are. No sum may leave 32 bits.
 pub fn across<const C: usize>(isa: Isa, line: &[u8], taps: Taps, out: &mut [u8]) {
     assert!(C == 1 || C == 3, "pixels of 1 or 3 bytes");
     assert!(out.len() == taps.spans.len() * C && taps.weights.len() == taps.spans.len() * taps.reach);
@@ -44,24 +44,21 @@ pub fn down(isa: Isa, ring: &[u8], row_len: usize, slot: usize, weights: &[i32],
     arch::select!(isa, blend(ring, slot, weights, out));
 }
 
-/// Inlined where an instruction set is enabled, as all here.
-#[inline(always)]
 pub(crate) fn across_rgb(line: &[u8], taps: Taps, out: &mut [u8]) {
     let each =
         out.as_chunks_mut::<3>().0.iter_mut().zip(taps.spans).zip(taps.weights.chunks_exact(taps.reach));
     for ((out, &(first, len)), weights) in each {
-        // With the next pixel's first byte, or the one behind the last pixel, it is a vector.
-        let mut sum = [HALF; 4];
-        let pixels = line[first * 3..][..len * 3 + 1].windows(4).step_by(3);
-        for (pixel, &w) in pixels.zip(weights) {
+        let mut sum = [HALF; 3];
+        for (pixel, &w) in line[first * 3..][..len * 3].as_chunks::<3>().0.iter().zip(weights) {
             for (sum, &p) in sum.iter_mut().zip(pixel) {
                 *sum += i32::from(p) * w;
             }
         }
-        *out = [sum[0], sum[1], sum[2]].map(to_u8);
+        *out = sum.map(to_u8);
     }
 }
 
+/// Inlined where an instruction set is enabled, as [`blend`].
 #[inline(always)]
 pub(crate) fn across_gray(line: &[u8], taps: Taps, out: &mut [u8]) {
     let each = out.iter_mut().zip(taps.spans).zip(taps.weights.chunks_exact(taps.reach));
@@ -131,10 +128,10 @@ mod tests {
         };
         for isa in Isa::available() {
             let mut gray = [0; 2];
-            across::<1>(isa, &[8, 16, 200, 99], taps, &mut gray);
+            across::<1>(isa, &[8, 16, 200, 99, 99], taps, &mut gray);
             assert_eq!(gray, [14, 255]);
             let mut rgb = [0; 6];
-            across::<3>(isa, &[8, 0, 255, 16, 4, 255, 200, 4, 255, 99], taps, &mut rgb);
+            across::<3>(isa, &[8, 0, 255, 16, 4, 255, 200, 4, 255, 99, 99], taps, &mut rgb);
             assert_eq!(rgb, [14, 3, 255, 255, 4, 255]);
             let mut rows = [0; 3];
             down(isa, &[16, 4, 0, 8, 0, 1], 3, 1, &[ONE / 4, ONE / 4 * 3], &mut rows);
@@ -153,7 +150,7 @@ mod tests {
                 .collect();
             let weights = weights(outputs * reach, reach);
             let taps = Taps { spans: &spans, weights: &weights, reach };
-            let line = bytes(inputs * 3 + 1, reach);
+            let line = bytes(inputs * 3 + 2, reach);
             let all = |isa: Isa| {
                 let (mut rgb, mut gray) = (vec![0; outputs * 3], vec![0; outputs]);
                 across::<3>(isa, &line, taps, &mut rgb);

@@ -9,6 +9,7 @@ use super::{
     product::Tile,
     simd::Simd,
 };
+use crate::resample::{HALF, PRECISION_BITS};
 
 compile!(neon, Neon, "neon");
 
@@ -73,6 +74,22 @@ impl Simd for Neon {
     }
 
     lines!(neon);
+
+    #[inline(always)]
+    unsafe fn pixel(pixels: *const u8, weights: *const i32, taps: usize) -> [u8; 4] {
+        // SAFETY: the promise of the trait. The four bytes of a pixel end one behind it.
+        unsafe {
+            let mut sum = vdupq_n_s32(HALF);
+            for tap in 0..taps {
+                let pixel = pixels.add(tap * 3).cast::<u32>().read_unaligned();
+                let pixel = vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(u64::from(pixel)))));
+                sum = vmlaq_n_s32(sum, vreinterpretq_s32_u32(pixel), *weights.add(tap));
+            }
+            let words = vqmovn_s32(vshrq_n_s32::<{ PRECISION_BITS as i32 }>(sum));
+            let bytes = vqmovun_s16(vcombine_s16(words, words));
+            vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)).to_le_bytes()
+        }
+    }
 
     #[inline(always)]
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {

@@ -1,4 +1,5 @@
-//! Loops over bytes, which the compiler turns into vectors by itself where an instruction set is enabled.
+//! Loops over bytes; but for that over pixels of three, the compiler turns them into vectors by itself where an instruction
+//! set is enabled.
 
 use super::simd::Simd;
 use crate::resample::{self, Taps};
@@ -9,7 +10,14 @@ use crate::resample::{self, Taps};
 /// As [`Simd`].
 #[inline(always)]
 pub(crate) unsafe fn across_rgb<S: Simd>(line: &[u8], taps: Taps, out: &mut [u8]) {
-    resample::across_rgb(line, taps, out);
+    let each =
+        out.as_chunks_mut::<3>().0.iter_mut().zip(taps.spans).zip(taps.weights.chunks_exact(taps.reach));
+    for ((out, &(first, len)), weights) in each {
+        let (pixels, weights) = (&line[first * 3..][..len * 3 + 2], &weights[..len]);
+        // SAFETY: the slices hold `len` pixels and two bytes more, and as many weights.
+        let [r, g, b, _] = unsafe { S::pixel(pixels.as_ptr(), weights.as_ptr(), len) };
+        *out = [r, g, b];
+    }
 }
 
 /// [`resample::across`] of one channel.

@@ -46,69 +46,82 @@ pub(crate) unsafe fn convolve<S: Simd>(job: &Job, rows: Range<usize>, y: &mut [f
 /// The rows of a job at least a vector wide; with `FLIP`, of stride 1 and without a bias, see [`line`].
 #[inline(always)]
 unsafe fn lines<S: Simd, const FLIP: bool>(job: &Job, rows: Range<usize>, y: &mut [f32]) {
-    let &Job { window, c, act, x, packed } = job;
-    let w = window;
+    let &Job { window: w, c, act, x, packed } = job;
     let shape = square(w);
     let (low, high) = act.clamp().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     let width = w.out_w * c;
-    let mut row = rows.start;
-    while row < rows.end {
-        let (image, oy) = (row / w.out_h, row % w.out_h);
-        let pair = matches!(shape, (3 | 5, 1 | 2)) && oy + 1 < w.out_h && row + 1 < rows.end;
-        let height = if pair { 2 } else { 1 };
-        // Input rows of the first output row, and those that the second adds.
-        let mut taps = w.rows(oy);
-        if pair {
-            let below = w.rows(oy + 1);
-            if !below.is_empty() {
-                let below = below.start + w.stride_h..below.end + w.stride_h;
-                taps = if taps.is_empty() { below } else { taps.start..below.end };
-            }
-        }
-        let top = (image * w.in_h + oy * w.stride_h).wrapping_sub(w.pad_top);
-        let y = y[(row - rows.start) * width..][..height * width].as_mut_ptr();
-        let mut channel = 0;
-        loop {
-            // SAFETY: `channel` + LANES ≤ c, so vectors stay inside pixels; taps outside the input are skipped. The
-            // pointer to a missing row is only an address.
-            unsafe {
-                let line = Line {
-                    window: *w,
-                    c,
-                    x: x.as_ptr().wrapping_add(top.wrapping_mul(w.in_w * c)).wrapping_add(channel),
-                    taps: taps.clone(),
-                    bias: if FLIP { ZEROS.as_ptr() } else { packed.as_ptr().add(channel) },
-                    weights: packed.as_ptr().add(c + channel),
-                    low,
-                    high,
-                    y: y.add(channel),
-                };
-                // Only stride 1 is turned around.
-                match (shape, pair) {
-                    ((3, 1), true) => S::depthwise_line::<3, 1, 2, FLIP>(&line),
-                    ((3, 1), false) => S::depthwise_line::<3, 1, 1, FLIP>(&line),
-                    ((3, 2), true) => S::depthwise_line::<3, 2, 2, false>(&line),
-                    ((3, 2), false) => S::depthwise_line::<3, 2, 1, false>(&line),
-                    ((5, 1), true) => S::depthwise_line::<5, 1, 2, FLIP>(&line),
-                    ((5, 1), false) => S::depthwise_line::<5, 1, 1, FLIP>(&line),
-                    ((5, 2), true) => S::depthwise_line::<5, 2, 2, false>(&line),
-                    ((5, 2), false) => S::depthwise_line::<5, 2, 1, false>(&line),
-                    _ => S::depthwise_line::<0, 0, 1, false>(&line),
+    let paired = matches!(shape, (3 | 5, 1 | 2));
+    let block = channels_at_once(w);
+    let mut channels = 0..0;
+    while channels.end < c {
+        channels = channels.end..(channels.end + block).min(c);
+        let mut row = rows.start;
+        while row < rows.end {
+            let (image, oy) = (row / w.out_h, row % w.out_h);
+            let pair = paired && oy + 1 < w.out_h && row + 1 < rows.end;
+            let height = if pair { 2 } else { 1 };
+            // Input rows of the first output row, and those that the second adds.
+            let mut taps = w.rows(oy);
+            if pair {
+                let below = w.rows(oy + 1);
+                if !below.is_empty() {
+                    let below = below.start + w.stride_h..below.end + w.stride_h;
+                    taps = if taps.is_empty() { below } else { taps.start..below.end };
                 }
             }
-            if channel + S::LANES >= c {
-                break;
+            let top = (image * w.in_h + oy * w.stride_h).wrapping_sub(w.pad_top);
+            let y = y[(row - rows.start) * width..][..height * width].as_mut_ptr();
+            let mut channel = channels.start;
+            while channel < channels.end {
+                // The last vector may overlap the one before: the same values are written again.
+                let at = channel.min(c - S::LANES);
+                // SAFETY: `at` + LANES ≤ c, so vectors stay inside pixels; taps outside the input are skipped. The
+                // pointer to a missing row is only an address.
+                unsafe {
+                    let line = Line {
+                        window: *w,
+                        c,
+                        x: x.as_ptr().wrapping_add(top.wrapping_mul(w.in_w * c)).wrapping_add(at),
+                        taps: taps.clone(),
+                        bias: if FLIP { ZEROS.as_ptr() } else { packed.as_ptr().add(at) },
+                        weights: packed.as_ptr().add(c + at),
+                        low,
+                        high,
+                        y: y.add(at),
+                    };
+                    // Only stride 1 is turned around.
+                    match (shape, pair) {
+                        ((3, 1), true) => S::depthwise_line::<3, 1, 2, FLIP>(&line),
+                        ((3, 1), false) => S::depthwise_line::<3, 1, 1, FLIP>(&line),
+                        ((3, 2), true) => S::depthwise_line::<3, 2, 2, false>(&line),
+                        ((3, 2), false) => S::depthwise_line::<3, 2, 1, false>(&line),
+                        ((5, 1), true) => S::depthwise_line::<5, 1, 2, FLIP>(&line),
+                        ((5, 1), false) => S::depthwise_line::<5, 1, 1, FLIP>(&line),
+                        ((5, 2), true) => S::depthwise_line::<5, 2, 2, false>(&line),
+                        ((5, 2), false) => S::depthwise_line::<5, 2, 1, false>(&line),
+                        _ => S::depthwise_line::<0, 0, 1, false>(&line),
+                    }
+                }
+                channel += S::LANES;
             }
-            // The last vector may overlap the one before: the same values are written again.
-            channel = (channel + S::LANES).min(c - S::LANES);
+            row += height;
         }
-        if act.clamp().is_none() {
-            // SAFETY: the rows just written.
-            unsafe { activate_in_place::<S>(act, y, height * width) };
-        }
-        row += height;
+    }
+    if act.clamp().is_none() {
+        // SAFETY: the rows just written.
+        unsafe { activate_in_place::<S>(act, y.as_mut_ptr(), rows.len() * width) };
     }
 }
+
+/// As many channels as keep the rows that a pair sees in half a first-level cache, in whole cache lines.
+fn channels_at_once(w: &Window) -> usize {
+    const VALUES: usize = 4096;
+    let seen = (w.kernel_h + w.stride_h) * w.in_w;
+    (VALUES / seen.max(1)).next_multiple_of(LINE)
+}
+
+/// Values in a cache line.
+const LINE: usize = 16;
 
 /// `ROWS` output rows of a square kernel `K` with stride `STRIDE`, or one row of any window (`K` = 0). `FLIP` turns the
 /// kernel around: its taps, still in their order, meet the input from the last to the first.

@@ -51,6 +51,10 @@ pub(crate) trait Simd: Copy {
     /// Adds the low bits of `n` to the exponent of `p`.
     unsafe fn add_exponent(p: Self::V, n: Self::V) -> Self::V;
 
+    /// A pixel of [`crate::resample::across`] and a byte without meaning, of so many neighbouring pixels of three bytes;
+    /// two bytes behind the last of them are read.
+    unsafe fn pixel(pixels: *const u8, weights: *const i32, taps: usize) -> [u8; 4];
+
     /// [`super::product::tiles`] of so many rows and vectors, compiled for the instruction set.
     unsafe fn product_tile(rows: usize, vectors: usize, tile: &Tile);
     /// [`super::product::gradient_tile`] likewise.

@@ -9,6 +9,7 @@ use super::{
     product::Tile,
     simd::Simd,
 };
+use crate::resample::{HALF, PRECISION_BITS};
 
 compile!(avx2, Avx2, "avx2,fma");
 compile!(avx512, Avx512, "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw");
@@ -67,6 +68,37 @@ impl Simd for Avx2 {
     }
 
     lines!(avx2);
+
+    #[inline(always)]
+    unsafe fn pixel(pixels: *const u8, weights: *const i32, taps: usize) -> [u8; 4] {
+        // SAFETY: the promise of the trait. The eight bytes of two pixels end two behind them, the four of the last one behind it.
+        unsafe {
+            let spread = _mm256_setr_epi8(
+                0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, -1, -1, -1, -1, //
+                3, -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let each_four_times = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+            let mut sums = _mm256_setzero_si256();
+            let mut tap = 0;
+            while tap + 2 <= taps {
+                let two = _mm256_broadcastsi128_si256(_mm_loadl_epi64(pixels.add(tap * 3).cast()));
+                let w = _mm256_castsi128_si256(_mm_loadl_epi64(weights.add(tap).cast()));
+                let w = _mm256_permutevar8x32_epi32(w, each_four_times);
+                sums = _mm256_add_epi32(sums, _mm256_mullo_epi32(_mm256_shuffle_epi8(two, spread), w));
+                tap += 2;
+            }
+            let half = _mm_set1_epi32(HALF);
+            let mut sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+            if tap < taps {
+                let last = _mm_cvtsi32_si128(pixels.add(tap * 3).cast::<i32>().read_unaligned());
+                let w = _mm_set1_epi32(*weights.add(tap));
+                sum = _mm_add_epi32(sum, _mm_mullo_epi32(_mm_cvtepu8_epi32(last), w));
+            }
+            let sum = _mm_srai_epi32::<{ PRECISION_BITS as i32 }>(_mm_add_epi32(sum, half));
+            let words = _mm_packs_epi32(sum, sum);
+            _mm_cvtsi128_si32(_mm_packus_epi16(words, words)).to_le_bytes()
+        }
+    }
 
     #[inline(always)]
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {
@@ -146,6 +178,12 @@ impl Simd for Avx512 {
     }
 
     lines!(avx512);
+
+    #[inline(always)]
+    unsafe fn pixel(pixels: *const u8, weights: *const i32, taps: usize) -> [u8; 4] {
+        // SAFETY: the promise of the trait; whoever has AVX-512 has AVX2.
+        unsafe { Avx2::pixel(pixels, weights, taps) }
+    }
 
     #[inline(always)]
     unsafe fn depthwise_weight_strip<const K: usize, const STRIDE: usize>(strip: &Strip) {

@@ -53,8 +53,8 @@ pub(super) fn resize<'o, const C: usize>(
     // The line begins at the first column that is needed.
     across.spans.iter_mut().for_each(|(first, _)| *first -= left);
     let len = (right - left) * C;
-    // One byte more, as `resample::across` wants it.
-    let mut line = vec![0u8; len + 1];
+    // Two bytes more, as `resample::across` wants it.
+    let mut line = vec![0u8; len + 2];
     let isa = Isa::detect();
 
     // Pillow 13 (no earlier one) goes down first where that axis shrinks by more than twice as many pixels; since the pass between
