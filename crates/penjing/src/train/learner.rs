@@ -174,7 +174,7 @@ mod tests {
             whole.nodes().iter().position(|node| node.name == layer).unwrap() >= first
         };
         for statistics in [Statistics::Frozen, Statistics::Batch] {
-            let [before, after] = learnt(Policy { statistics, first }, 4, 4, 1);
+            let [before, after] = learnt(Policy { first, ..Policy::whole(statistics) }, 4, 4, 1);
             for (before, after) in before.list.iter().zip(&after.list) {
                 let moves = learnt_layer(&before.name)
                     && (before.kind.is_learnt() || statistics == Statistics::Batch);

@@ -68,6 +68,9 @@ pub struct Recipe {
     pub first: usize,
     /// Half-life of the moving average, as a share of the steps.
     pub half_life: f64,
+    /// Whether memory counts more than time.
+    #[serde(default)]
+    pub frugal: bool,
 }
 
 /// The first epochs of a training whose photos are seen small at first, which takes less time (Howard's progressive
@@ -204,7 +207,7 @@ fn keep_every() -> f64 {
 impl Recipe {
     /// What a step depends on.
     pub fn method(&self) -> Method {
-        let policy = Policy { statistics: self.statistics, first: self.first };
+        let policy = Policy { statistics: self.statistics, first: self.first, frugal: self.frugal };
         let Recipe { rule, decay, clip, rates, momentum, .. } = *self;
         Method { rule, decay, clip, rates, policy, momentum }
     }
@@ -235,23 +238,26 @@ impl Recipe {
 
 impl Recipe {
     /// The recipe for so many photos and `memory` bytes. With frozen statistics the batch's photos do not know each
-    /// other, so few go through the network at once; with the batch's own statistics it is all of them, and the batch
-    /// shrinks until it fits.
+    /// other, so few go through the network at once; with the batch's own statistics it is all of them. Where that does not
+    /// fit, less is kept for the backward half; then the batch shrinks.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when not even one photo at a time fits.
-    pub fn fitted(self, graph: &Graph, photos: usize, memory: u64) -> Result<Recipe> {
+    pub fn fitted(mut self, graph: &Graph, photos: usize, memory: u64) -> Result<Recipe> {
         let batch = self.batch.min(photos).max(1);
         let mut at_once = match self.statistics {
             Statistics::Batch => batch,
             // Equal parts of the batch.
             Statistics::Frozen => batch.div_ceil(batch.div_ceil(AT_ONCE)),
         };
-        let policy = self.method().policy;
         loop {
-            let bytes = Tape::bytes(&sized(graph, at_once, self.size)?, &policy)?;
+            let bytes = Tape::bytes(&sized(graph, at_once, self.size)?, &self.method().policy)?;
             if bytes <= memory {
                 break;
+            }
+            if !self.frugal {
+                self.frugal = true;
+                continue;
             }
             if at_once == 1 {
                 return Err(Error::Unsupported(format!(
@@ -680,6 +686,7 @@ mod tests {
             momentum: 0.1,
             first: 0,
             half_life: 0.1,
+            frugal: false,
         }
     }
 

@@ -169,6 +169,7 @@ impl Facts {
                 0
             },
             half_life: if few { 0.25 } else { 0.1 },
+            frugal: false,
         }
     }
 

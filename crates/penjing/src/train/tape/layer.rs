@@ -218,26 +218,12 @@ struct Partial {
 
 impl Run<'_> {
     pub(super) fn layer_forward(&self, layer: &Layer, state: &mut LayerState, arena: &mut [f32]) {
-        let lazy = self.lazy(0);
         let channels = layer.channels();
-        let (x, y) = (self.input(0).stored.clone(), layer.raw.clone());
+        let pieces = self.layer_raw(layer, state, layer.raw.clone(), layer.is_batch(), arena);
+        if let Some(norm) = &layer.norm
+            && norm.batch
         {
-            let [x, y] = parts(arena, [x, y]);
-            // What waits to be read is stored as it is computed.
-            let act = if layer.reads_later() { Act::None } else { layer.act };
-            let pieces = match layer.form {
-                Form::Rows { m, k, n } => {
-                    self.rows_forward([m, k, n], act, layer.is_batch(), state, x, lazy, y)
-                }
-                Form::Depthwise { .. } | Form::Dense { .. } => {
-                    self.images_forward(layer, act, state, x, lazy, y)
-                }
-            };
-            if let Some(norm) = &layer.norm
-                && norm.batch
-            {
-                state.norm.normalize(norm.eps, y.len() / channels, &pieces);
-            }
+            state.norm.normalize(norm.eps, layer.raw.len() / channels, &pieces);
         }
         if layer.apart {
             let [raw, z] = parts(arena, [layer.raw.clone(), self.output().stored.clone()]);
@@ -251,11 +237,42 @@ impl Run<'_> {
         }
     }
 
+    /// Computes the raw result once more, for the backward half.
+    pub(super) fn layer_again(&self, layer: &Layer, state: &LayerState, arena: &mut [f32]) {
+        self.layer_raw(layer, state, self.output().kept.clone(), false, arena);
+    }
+
+    /// Computes the raw result into `y` of the arena, and with `observe` the moments of its pieces.
+    fn layer_raw(
+        &self,
+        layer: &Layer,
+        state: &LayerState,
+        y: Range<usize>,
+        observe: bool,
+        arena: &mut [f32],
+    ) -> Vec<Moments> {
+        let lazy = self.lazy(0);
+        let [x, y] = parts(arena, [self.input(0).stored.clone(), y]);
+        // What waits to be read is stored as it is computed.
+        let act = if layer.reads_later() { Act::None } else { layer.act };
+        match layer.form {
+            Form::Rows { m, k, n } => self.rows_forward([m, k, n], act, observe, state, x, lazy, y),
+            Form::Depthwise { .. } | Form::Dense { .. } => {
+                self.images_forward(layer, act, observe, state, x, lazy, y)
+            }
+        }
+    }
+
+    /// Where the backward half finds the raw result.
+    fn raw(&self, layer: &Layer) -> Range<usize> {
+        if layer.apart { layer.raw.clone() } else { self.output().kept.clone() }
+    }
+
     fn rows_forward(
         &self,
         [m, k, n]: [usize; 3],
         act: Act,
-        batch: bool,
+        observe: bool,
         state: &LayerState,
         x: &[f32],
         lazy: Option<OwnedLazy>,
@@ -268,7 +285,7 @@ impl Run<'_> {
                 for (y, x) in y.chunks_mut(block * n).zip(x.chunks(block * k)) {
                     let x = read(self.isa, k, lazy.as_ref(), x, scratch);
                     pointwise::run(self.isa, &Serial, y.len() / n, k, n, act, x, &state.packed, None, y);
-                    if batch {
+                    if observe {
                         state.norm.observe(self.isa, y, &mut moments);
                     }
                 }
@@ -282,12 +299,12 @@ impl Run<'_> {
         &self,
         layer: &Layer,
         act: Act,
+        observe: bool,
         state: &LayerState,
         x: &[f32],
         lazy: Option<OwnedLazy>,
         y: &mut [f32],
     ) -> Vec<Moments> {
-        let batch = layer.is_batch();
         let (in_len, in_c) = (self.input(0).image(), self.input(0).channels());
         let own = match layer.form {
             Form::Dense { window, in_c, groups, .. } => conv::scratch_len(&window, in_c, groups, 1),
@@ -311,7 +328,7 @@ impl Run<'_> {
                     Form::Rows { .. } => {}
                 }
             });
-            if batch {
+            if observe {
                 state.norm.observe(self.isa, y, &mut moments);
             }
             moments
@@ -330,8 +347,8 @@ impl Run<'_> {
         let onward = self.onward(0);
         let reads_raw = layer.is_batch() || layer.act != Act::None;
         let ranges = [
-            if layer.learns { self.input(0).stored.clone() } else { 0..0 },
-            if reads_raw { layer.raw.clone() } else { 0..0 },
+            if layer.learns { self.input(0).kept.clone() } else { 0..0 },
+            if reads_raw { self.raw(layer) } else { 0..0 },
             self.gradient(),
             onward.clone().map_or(0..0, |(range, _)| range),
         ];

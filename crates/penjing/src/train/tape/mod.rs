@@ -3,7 +3,8 @@
 //! Convolution, BatchNorm and activation are one unit. Under frozen statistics the normalization is folded into the
 //! weights, so that the forward half computes what the lowered plan computes. Under the batch's own statistics only the
 //! convolution's raw result is stored; whoever reads it normalizes and activates on the way, block by block, so that
-//! the normalized values never stand in memory.
+//! the normalized values never stand in memory. What takes much memory and little time is not kept for the backward half
+//! but computed again.
 //!
 //! The work is cut into pieces by shapes alone and their sums are merged in piece order: the result is the same, bit
 //! for bit, for any number of threads. All buffers stand in one arena whose size is known before anything runs.
@@ -46,12 +47,15 @@ pub struct Policy {
     pub statistics: Statistics,
     /// Place of the first node that is learnt; those before it keep weights and statistics.
     pub first: usize,
+    /// Whether memory counts more than time: what can be computed again for the backward half is not kept for it, however
+    /// long it takes. The result is the same, bit for bit.
+    pub frugal: bool,
 }
 
 impl Policy {
     /// Everything is learnt.
     pub fn whole(statistics: Statistics) -> Self {
-        Policy { statistics, first: 0 }
+        Policy { statistics, first: 0, frugal: false }
     }
 }
 
@@ -202,6 +206,12 @@ impl Tape {
         let Some(range) = last.gradient.clone() else { return };
         arena[range].copy_from_slice(output);
         for (index, unit) in plan.units.iter().enumerate().rev().filter(|(_, unit)| unit.backward) {
+            for &early in &unit.again {
+                if let (Work::Layer(layer), State::Layer(state)) = (&plan.units[early].work, &states[early]) {
+                    let run = Run { plan, states, scratch, isa: *isa, dropout, unit: early };
+                    run.layer_again(layer, state, arena);
+                }
+            }
             let mut state = std::mem::take(&mut states[index]);
             let run = Run { plan, states, scratch, isa: *isa, dropout, unit: index };
             match (&unit.work, &mut state) {
@@ -498,5 +508,45 @@ mod tests {
                 norm(&mut a.iter().copied())
             );
         }
+    }
+
+    /// Expansions and projections; all but the first are too costly to be computed again unless memory counts more.
+    #[test]
+    fn what_is_computed_again_is_what_was_there() {
+        let mut graph = Graph::default();
+        let mut at = graph.push("image", Op::Input { shape: [3, 12, 12, 3] }, &[]).unwrap();
+        let mut conv = |name: &str, from, conv: Conv| {
+            let id = graph.push(name, Op::Conv(conv), &[from]).unwrap();
+            let id = graph.push(&format!("{name}.bn"), Op::BatchNorm { eps: 1e-3 }, &[id]).unwrap();
+            graph.push(&format!("{name}.act"), Op::Act(Act::Relu6), &[id]).unwrap()
+        };
+        for (index, width) in [8, 40, 40].into_iter().enumerate() {
+            at = conv(&format!("in{index}"), at, Conv { padding: [1; 4], ..Conv::new(width, 3, 1) });
+            let wide = conv(&format!("wide{index}"), at, Conv::new(3 * width, 1, 1));
+            let deep = conv(
+                &format!("deep{index}"),
+                wide,
+                Conv { groups: 3 * width, padding: [1; 4], ..Conv::new(3 * width, 3, 1) },
+            );
+            at = conv(&format!("out{index}"), deep, Conv::new(width, 1, 1));
+        }
+        let pooled = graph.push("pool", Op::GlobalAvgPool, &[at]).unwrap();
+        graph.push("head", Op::Linear { out_features: 5, bias: true }, &[pooled]).unwrap();
+        let parameters = Parameters::new(&graph, &random_weights(&graph, 3)).unwrap();
+        let policies = [false, true].map(|frugal| Policy { frugal, ..Policy::whole(Statistics::Batch) });
+        let [plain, frugal] = policies.map(|policy| {
+            let mut tape = Tape::new(&graph, &policy).unwrap();
+            let again: usize = tape.plan.units.iter().map(|unit| unit.again.len()).sum();
+            tape.prepare(&parameters);
+            tape.input().copy_from_slice(&noise(3 * 12 * 12 * 3, 1));
+            tape.forward(None);
+            let mut gradients = tape.gradients(&parameters);
+            tape.backward(&noise(15, 2), None, &mut gradients);
+            tape.finish(&parameters, &mut gradients);
+            (again, Tape::bytes(&graph, &policy).unwrap(), gradients)
+        });
+        assert_eq!((plain.0, frugal.0), (1, 3));
+        assert!(frugal.1 < plain.1, "{} {}", frugal.1, plain.1);
+        assert!(frugal.2 == plain.2 && frugal.2.iter().flatten().any(|&g| g != 0.0));
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Value {
     pub shape: Shape,
     /// What consumers read: the result itself, or with `lazy` what its unit computed before normalization and activation.
     pub stored: Range<usize>,
+    /// Where the backward half finds that: elsewhere if it is computed again.
+    pub kept: Range<usize>,
     /// The unit whose normalization and activation a reader has to apply.
     pub lazy: Option<usize>,
     /// The gradient of the loss with respect to the result; `None` where nobody asks for it.
@@ -46,6 +48,8 @@ pub(super) struct Unit {
     pub output: usize,
     /// Whether its backward half has anything to do.
     pub backward: bool,
+    /// Units whose raw results are computed again before its backward half.
+    pub again: Vec<usize>,
 }
 
 /// The kinds of units.
@@ -306,12 +310,12 @@ impl Builder<'_> {
         self.shapes.push(self.graph.shape(last));
         self.maker.push(self.units.len());
         let adds = vec![false; inputs.len()];
-        self.units.push(Unit { work, inputs, adds, output, backward: false });
+        self.units.push(Unit { work, inputs, adds, output, backward: false, again: Vec::new() });
         Ok(())
     }
 
     fn finish(self) -> TapePlan {
-        let Builder { mut units, shapes, maker, .. } = self;
+        let Builder { policy, mut units, shapes, maker, .. } = self;
         let count = units.len();
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); shapes.len()];
         for (index, unit) in units.iter().enumerate() {
@@ -335,6 +339,7 @@ impl Builder<'_> {
         let mut stored = Vec::with_capacity(shapes.len());
         let mut raws: Vec<Option<usize>> = vec![None; count];
         let mut lazy: Vec<Option<usize>> = vec![None; shapes.len()];
+        let mut kept: Vec<Option<usize>> = vec![None; shapes.len()];
         for (value, shape) in shapes.iter().enumerate() {
             let made = maker[value];
             let len: usize = shape.iter().product();
@@ -343,10 +348,13 @@ impl Builder<'_> {
                 buffers.len() - 1
             };
             let mut last = if value + 1 == shapes.len() { count } else { made };
+            let mut first_back = usize::MAX;
+            let last_forward = readers[value].iter().copied().fold(last, usize::max);
             for &reader in &readers[value] {
                 last = last.max(reader);
                 if units[reader].backward && units[reader].needs_input(&wanted) {
                     last = last.max(backward_of(reader));
+                    first_back = first_back.min(backward_of(reader));
                 }
             }
             let own =
@@ -364,8 +372,16 @@ impl Builder<'_> {
                 value + 1 < shapes.len() && readers[value].iter().all(|&reader| units[reader].reads_lazily());
             if all_can {
                 lazy[value] = Some(made);
-                stored.push(fresh([made, last.max(own)]));
+                let again = units[made].cheap(policy.frugal)
+                    && kept[units[made].inputs[0]].is_none()
+                    && last_forward < count;
+                stored.push(fresh([made, if again { last_forward } else { last.max(own) }]));
                 raws[made] = Some(stored[value]);
+                if again {
+                    let first = first_back.min(own);
+                    kept[value] = Some(fresh([first, own]));
+                    units[2 * count - first].again.push(made);
+                }
             } else {
                 raws[made] = Some(fresh([made, own]));
                 stored.push(fresh([made, last]));
@@ -420,6 +436,7 @@ impl Builder<'_> {
             .map(|(value, shape)| Value {
                 shape,
                 stored: range(stored[value]),
+                kept: range(kept[value].unwrap_or(stored[value])),
                 lazy: lazy[value],
                 gradient: gradient_of[value].map(range),
             })
@@ -451,6 +468,19 @@ impl Unit {
             | Work::Flatten
             | Work::Softmax
             | Work::Dropout { .. } => false,
+        }
+    }
+
+    /// Whether its raw result is rather computed again for the backward half than kept (Chen et al., arXiv 1604.06174): it
+    /// takes much more memory than what it is made of and, unless `frugal`, few operations a value.
+    fn cheap(&self, frugal: bool) -> bool {
+        const OPERATIONS: usize = 32;
+        match &self.work {
+            // What is learnt keeps its input.
+            Work::Layer(Layer { form: Form::Rows { k, n, .. }, learns: true, norm: Some(norm), .. }) => {
+                norm.batch && *n >= 2 * k && (frugal || *k <= OPERATIONS)
+            }
+            _ => false,
         }
     }
 
