@@ -6,8 +6,8 @@ use penjing_kernels::{Act, Serial, batch_norm, conv, depthwise, elementwise, poi
 use rayon::prelude::*;
 
 use super::{
-    OwnedLazy, Run,
-    norm::{Moments, NormState, fold, read},
+    OwnedLazy, Run, bands,
+    norm::{Moments, NormState, Summing, fold, read},
     parts,
     plan::{Form, Layer},
 };
@@ -18,7 +18,7 @@ use crate::train::parameters::{Gradients, Parameters};
 pub(super) struct LayerState {
     /// The weights with a frozen normalization folded in; dense windows only.
     weights: Vec<f32>,
-    packed: Vec<f32>,
+    pub(super) packed: Vec<f32>,
     /// Packed for the input's gradient; matrix products only.
     transposed: Vec<f32>,
     /// Frozen normalization: the factor on each output channel.
@@ -62,7 +62,7 @@ pub(super) fn scratch_len(layer: &Layer) -> usize {
             let blocks = block.min(m) * (2 * k + n);
             if by_weights(m, k, n) { blocks.max(m * (2 * k + n)) } else { blocks }
         }
-        Form::Depthwise { window, c } => (2 * window.in_h * window.in_w + window.out_h * window.out_w) * c,
+        Form::Depthwise { window, c } => bands::scratch_len(&window, c),
         Form::Dense { window, in_c, out_c, groups } => {
             (2 * window.in_h * window.in_w) * in_c
                 + window.out_h * window.out_w * out_c
@@ -154,6 +154,15 @@ impl LayerState {
         self.norm.statistics()
     }
 
+    /// What a reader needs to sum up the result's gradient, and where it leaves the sums.
+    pub(super) fn summing(&self, layer: &Layer) -> Summing {
+        self.norm.summing(layer.act)
+    }
+
+    pub(super) fn summed(&self, pieces: Vec<Moments>) {
+        self.norm.summed(pieces);
+    }
+
     /// How the raw result is read.
     pub(super) fn lazy(&self, layer: &Layer) -> OwnedLazy {
         self.norm.lazy(layer.act)
@@ -211,9 +220,11 @@ enum Delta<'a> {
 }
 
 /// What a piece of the backward work hands back.
-struct Partial {
-    bias: Vec<f64>,
-    weights: Vec<f32>,
+pub(super) struct Partial {
+    pub bias: Vec<f64>,
+    pub weights: Vec<f32>,
+    /// Of the input's gradient.
+    pub sums: Option<Moments>,
 }
 
 impl Run<'_> {
@@ -305,29 +316,26 @@ impl Run<'_> {
         lazy: Option<OwnedLazy>,
         y: &mut [f32],
     ) -> Vec<Moments> {
-        let (in_len, in_c) = (self.input(0).image(), self.input(0).channels());
-        let own = match layer.form {
-            Form::Dense { window, in_c, groups, .. } => conv::scratch_len(&window, in_c, groups, 1),
-            _ => 0,
-        };
+        let in_len = self.input(0).image();
         let work = |(y, x): (&mut [f32], &[f32])| {
             let mut moments = state.norm.moments();
-            self.scratch.with(own + if lazy.is_some() { in_len } else { 0 }, |scratch| {
-                let (own, scratch) = scratch.split_at_mut(own);
-                let x = read(self.isa, in_c, lazy.as_ref(), x, scratch);
-                match layer.form {
-                    Form::Depthwise { window, c } => {
-                        depthwise::run(self.isa, &Serial, &window, c, act, x, &state.packed, y);
-                    }
-                    Form::Dense { window, in_c, out_c, groups } => {
-                        let packed = &state.packed;
+            let (packed, lazy) = (&state.packed, lazy.as_ref());
+            match layer.form {
+                Form::Depthwise { window, c } => {
+                    self.bands_forward(&window, c, act, packed, x, lazy, y);
+                }
+                Form::Dense { window, in_c, out_c, groups } => {
+                    let own = conv::scratch_len(&window, in_c, groups, 1);
+                    self.scratch.with(own + if lazy.is_some() { in_len } else { 0 }, |scratch| {
+                        let (own, scratch) = scratch.split_at_mut(own);
+                        let x = read(self.isa, in_c, lazy, x, scratch);
                         conv::run(
                             self.isa, &Serial, &window, in_c, out_c, groups, act, x, packed, None, own, y,
                         );
-                    }
-                    Form::Rows { .. } => {}
+                    });
                 }
-            });
+                Form::Rows { .. } => {}
+            }
             if observe {
                 state.norm.observe(self.isa, y, &mut moments);
             }
@@ -366,8 +374,19 @@ impl Run<'_> {
             _ => Delta::Plain(layer.act),
         };
         let dx = onward.map(|(_, adds)| (dx, adds));
-        let job = Backward { layer, state, delta: &delta, x, lazy: lazy.as_ref(), raw, de };
-        let partials = match layer.form {
+        let maker = self.maker_to_tell();
+        let summing = maker.map(|(layer, state)| state.summing(layer));
+        let job = Backward {
+            layer,
+            state,
+            delta: &delta,
+            x,
+            lazy: lazy.as_ref(),
+            raw,
+            de,
+            summing: summing.as_ref(),
+        };
+        let mut partials = match layer.form {
             Form::Rows { m, k, n } if by_weights(m, k, n) => {
                 vec![self.rows_backward_by_weights([m, k, n], &job, dx, &mut gradients[layer.weight])]
             }
@@ -375,6 +394,9 @@ impl Run<'_> {
             Form::Depthwise { .. } | Form::Dense { .. } => self.images_backward(&job, dx),
         };
         drop(coefficients);
+        if let Some((_, state)) = maker {
+            state.summed(partials.iter_mut().filter_map(|partial| partial.sums.take()).collect());
+        }
         let into = match layer.form {
             Form::Depthwise { .. } => &mut state.tap_gradient,
             _ => &mut gradients[layer.weight],
@@ -405,8 +427,7 @@ impl Run<'_> {
         let learns = job.layer.learns;
         let work = |(piece_index, dx): (usize, &mut Option<&mut [f32]>)| {
             let rows = piece_index * piece..((piece_index + 1) * piece).min(m);
-            let mut partial =
-                Partial { bias: vec![0.0; n], weights: vec![0.0; if learns { n * k } else { 0 }] };
+            let mut partial = job.partial(n, if learns { n * k } else { 0 });
             self.scratch.with(block * (2 * k + n), |scratch| {
                 let (dy, scratch) = scratch.split_at_mut(block * n);
                 let (xs, dxs) = scratch.split_at_mut(block * k);
@@ -436,6 +457,7 @@ impl Run<'_> {
                         if adds {
                             elementwise::accumulate(self.isa, &dxs[..count * k], dx);
                         }
+                        partial.sum(self, job, dx, from * k);
                     }
                 }
             });
@@ -491,93 +513,107 @@ impl Run<'_> {
                 }
             }
         });
-        Partial { bias, weights: Vec::new() }
+        Partial { bias, weights: Vec::new(), sums: None }
     }
 
     fn images_backward(&self, job: &Backward, dx: Option<(&mut [f32], bool)>) -> Vec<Partial> {
         let layer = job.layer;
         let channels = layer.channels();
-        let (in_len, out_len, in_c) =
-            (self.input(0).image(), self.output().image(), self.input(0).channels());
-        let images = self.output().shape[0];
+        let (in_len, images) = (self.input(0).image(), self.output().shape[0]);
         let group = image_cut(images);
         let (dx, adds) = dx.map_or((None, false), |(dx, adds)| (Some(dx), adds));
         let mut slots = chunks_or_none(dx, group * in_len, images.div_ceil(group));
-        let (weights, own) = match layer.form {
-            Form::Depthwise { window, c } => (window.taps() * c, 0),
-            Form::Dense { window, in_c, out_c, groups } => {
-                (out_c * window.taps() * in_c / groups, dense_scratch(layer, groups))
+        let weights = match layer.form {
+            Form::Depthwise { window, c } if layer.learns => window.taps() * c,
+            Form::Dense { window, in_c, out_c, groups } if layer.learns => {
+                out_c * window.taps() * in_c / groups
             }
-            Form::Rows { .. } => (0, 0),
+            _ => 0,
         };
         let work = |(index, dx): (usize, &mut Option<&mut [f32]>)| {
-            let weights = if layer.learns { weights } else { 0 };
-            let mut partial = Partial { bias: vec![0.0; channels], weights: vec![0.0; weights] };
-            self.scratch.with(out_len + 2 * in_len + own, |scratch| {
-                let (dy, scratch) = scratch.split_at_mut(out_len);
-                let (xs, scratch) = scratch.split_at_mut(in_len);
-                let (dxs, own) = scratch.split_at_mut(in_len);
-                for image in index * group..((index + 1) * group).min(images) {
-                    job.delta(self, channels, image * out_len..(image + 1) * out_len, dy, &mut partial.bias);
-                    if layer.learns {
-                        let x = &job.x[image * in_len..(image + 1) * in_len];
-                        let x = read(self.isa, in_c, job.lazy, x, xs);
-                        let dw = &mut partial.weights;
-                        match layer.form {
-                            Form::Depthwise { window, c } => {
-                                depthwise::weight_gradient(self.isa, &Serial, &window, c, dy, x, dw);
-                            }
-                            Form::Dense { window, in_c, out_c, groups } => {
-                                conv::weight_gradient(
-                                    self.isa, &Serial, &window, in_c, out_c, groups, dy, x, own, dw,
-                                );
-                            }
-                            Form::Rows { .. } => {}
-                        }
+            let mut partial = job.partial(channels, weights);
+            for image in index * group..((index + 1) * group).min(images) {
+                let first = (image - index * group) * in_len;
+                let dx = dx.as_deref_mut().map(|dx| &mut dx[first..first + in_len]);
+                match layer.form {
+                    Form::Depthwise { window, c } => {
+                        self.bands_backward(&window, c, job, image, &mut partial, dx, adds);
                     }
-                    if let Some(dx) = dx {
-                        let first = image - index * group;
-                        let dx = &mut dx[first * in_len..(first + 1) * in_len];
-                        let to = if adds { &mut *dxs } else { &mut *dx };
-                        match layer.form {
-                            Form::Depthwise { window, c } => {
-                                let packed = &job.state.packed;
-                                depthwise::input_gradient(self.isa, &Serial, &window, c, dy, packed, to);
-                            }
-                            Form::Dense { window, in_c, out_c, groups } => {
-                                let weights = &job.state.weights;
-                                conv::input_gradient(
-                                    self.isa, &Serial, &window, in_c, out_c, groups, dy, weights, own, to,
-                                );
-                            }
-                            Form::Rows { .. } => {}
-                        }
-                        if adds {
-                            elementwise::accumulate(self.isa, dxs, dx);
-                        }
-                    }
+                    Form::Dense { .. } => self.dense_backward(job, image, &mut partial, dx, adds),
+                    Form::Rows { .. } => {}
                 }
-            });
+            }
             partial
         };
         slots.par_iter_mut().enumerate().map(work).collect()
     }
+
+    /// An image of a window over all channels of a group, backward, as [`bands_backward`](Self::bands_backward).
+    fn dense_backward(
+        &self,
+        job: &Backward,
+        image: usize,
+        partial: &mut Partial,
+        dx: Option<&mut [f32]>,
+        adds: bool,
+    ) {
+        let Form::Dense { window, in_c, out_c, groups } = job.layer.form else { return };
+        let (in_len, out_len) = (self.input(0).image(), self.output().image());
+        let own = dense_scratch(job.layer, groups);
+        self.scratch.with(out_len + 2 * in_len + own, |scratch| {
+            let (dy, scratch) = scratch.split_at_mut(out_len);
+            let (xs, scratch) = scratch.split_at_mut(in_len);
+            let (dxs, own) = scratch.split_at_mut(in_len);
+            job.delta(self, out_c, image * out_len..(image + 1) * out_len, dy, &mut partial.bias);
+            if job.layer.learns {
+                let x = read(self.isa, in_c, job.lazy, &job.x[image * in_len..(image + 1) * in_len], xs);
+                let dw = &mut partial.weights;
+                conv::weight_gradient(self.isa, &Serial, &window, in_c, out_c, groups, dy, x, own, dw);
+            }
+            if let Some(dx) = dx {
+                let to = if adds { &mut *dxs } else { &mut *dx };
+                let weights = &job.state.weights;
+                conv::input_gradient(self.isa, &Serial, &window, in_c, out_c, groups, dy, weights, own, to);
+                if adds {
+                    elementwise::accumulate(self.isa, dxs, dx);
+                }
+                partial.sum(self, job, dx, image * in_len);
+            }
+        });
+    }
 }
 
 /// What the pieces of a layer's backward half share.
-struct Backward<'a> {
-    layer: &'a Layer,
-    state: &'a LayerState,
+pub(super) struct Backward<'a> {
+    pub layer: &'a Layer,
+    pub state: &'a LayerState,
     delta: &'a Delta<'a>,
-    x: &'a [f32],
-    lazy: Option<&'a OwnedLazy>,
+    pub x: &'a [f32],
+    pub lazy: Option<&'a OwnedLazy>,
     raw: &'a [f32],
     de: &'a [f32],
+    /// Given if the input's gradient is to be summed up.
+    summing: Option<&'a Summing>,
+}
+
+impl Partial {
+    /// Sums up pixels of the input's gradient, which begin at value `from`, if that is asked for.
+    pub fn sum(&mut self, run: &Run, job: &Backward, dx: &[f32], from: usize) {
+        if let (Some(summing), Some(sums)) = (job.summing, &mut self.sums) {
+            summing.add(run.isa, dx, &job.x[from..from + dx.len()], sums);
+        }
+    }
 }
 
 impl Backward<'_> {
+    /// Empty sums for so many output channels and weights.
+    fn partial(&self, channels: usize, weights: usize) -> Partial {
+        let sums = self.summing.map(Summing::start);
+        Partial { bias: vec![0.0; channels], weights: vec![0.0; weights], sums }
+    }
+
     /// The gradient of the raw result for a range of values, whole pixels.
-    fn delta(&self, run: &Run, channels: usize, range: Range<usize>, dy: &mut [f32], bias: &mut [f64]) {
+    pub fn delta(&self, run: &Run, channels: usize, range: Range<usize>, dy: &mut [f32], bias: &mut [f64]) {
         let (de, raw) = (&self.de[range.clone()], &self.raw[range]);
         match self.delta {
             Delta::Plain(act) => batch_norm::activation_gradient(run.isa, channels, *act, de, raw, dy, bias),

@@ -9,6 +9,7 @@
 //! The work is cut into pieces by shapes alone and their sums are merged in piece order: the result is the same, bit
 //! for bit, for any number of threads. All buffers stand in one arena whose size is known before anything runs.
 
+mod bands;
 mod layer;
 mod norm;
 mod plan;
@@ -25,7 +26,7 @@ use penjing_runtime::{Act, aligned::Aligned, graph::Graph};
 use self::{
     layer::LayerState,
     norm::NormState,
-    plan::{TapePlan, Value, Work},
+    plan::{Layer, TapePlan, Value, Work},
 };
 use super::parameters::{Gradients, Parameters};
 use crate::{Error, Result};
@@ -301,6 +302,16 @@ impl Run<'_> {
         let unit = self.input(position).lazy?;
         match (&self.plan.units[unit].work, &self.states[unit]) {
             (Work::Layer(layer), State::Layer(state)) => Some(state.lazy(layer)),
+            _ => None,
+        }
+    }
+
+    /// The layer that wants the input's gradient summed up.
+    fn maker_to_tell(&self) -> Option<(&Layer, &LayerState)> {
+        let unit = &self.plan.units[self.unit];
+        let maker = self.input(0).lazy.filter(|_| unit.sums)?;
+        match (&self.plan.units[maker].work, &self.states[maker]) {
+            (Work::Layer(layer), State::Layer(state)) => Some((layer, state)),
             _ => None,
         }
     }

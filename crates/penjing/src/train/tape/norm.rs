@@ -3,6 +3,8 @@
 //! x̂ = (y − μ)/σ, z = act(γ·x̂ + β). With g the gradient before the activation, over M pixels: the gradient of β is
 //! S1 = Σ g, that of γ is S2 = Σ g·x̂, and that of y is γ/σ·(g − S1/M − x̂·S2/M).
 
+use std::sync::{Mutex, PoisonError};
+
 use penjing_kernels::{Act, Isa, batch_norm};
 use rayon::prelude::*;
 
@@ -21,6 +23,35 @@ pub(super) struct NormState {
     /// Of the last batch, or with frozen statistics the running ones.
     mean: Vec<f64>,
     var: Vec<f64>,
+    /// Σ g and Σ g·(y − mean) of the result's whole gradient, of each piece, where a reader has summed them up.
+    sums: Mutex<Vec<Moments>>,
+}
+
+/// What is needed to sum up the gradient of a result that is read lazily.
+pub(super) struct Summing {
+    lazy: OwnedLazy,
+    about: Vec<f32>,
+}
+
+impl Summing {
+    /// Empty sums.
+    pub(super) fn start(&self) -> Moments {
+        [vec![0.0; self.about.len()], vec![0.0; self.about.len()]]
+    }
+
+    /// Adds whole pixels of the gradient and of the raw result.
+    pub(super) fn add(&self, isa: Isa, de: &[f32], raw: &[f32], [s1, s2]: &mut Moments) {
+        batch_norm::gradient_sums(
+            isa,
+            self.about.len(),
+            Some(&self.lazy.get()),
+            &self.about,
+            de,
+            raw,
+            s1,
+            s2,
+        );
+    }
 }
 
 /// Σ(y − running mean) and Σ(y − running mean)² of a piece, per channel.
@@ -87,6 +118,21 @@ impl NormState {
         }
     }
 
+    /// The mean as the kernels take it.
+    fn about(&self) -> Vec<f32> {
+        self.mean.iter().map(|mean| *mean as f32).collect()
+    }
+
+    /// What a reader needs to sum up the result's gradient.
+    pub(super) fn summing(&self, act: Act) -> Summing {
+        Summing { lazy: self.lazy(act), about: self.about() }
+    }
+
+    /// Takes over what a reader has summed up, in the order of its pieces; nothing if it has not.
+    pub(super) fn summed(&self, pieces: Vec<Moments>) {
+        *self.sums.lock().unwrap_or_else(PoisonError::into_inner) = pieces;
+    }
+
     /// The gradients of γ and β, and `a`, `b`, `k` of the raw result's gradient `a·g + b·y + k`.
     pub(super) fn coefficients(
         &self,
@@ -98,15 +144,27 @@ impl NormState {
         gradients: &mut Gradients,
     ) -> [Vec<f32>; 3] {
         let channels = self.gamma.len();
-        let about: Vec<f32> = self.mean.iter().map(|mean| *mean as f32).collect();
+        let about = self.about();
         let pixels = raw.len() / channels;
         let rows = piece_rows(pixels) * channels;
-        let sums = de.par_chunks(rows).zip(raw.par_chunks(rows)).map(|(de, raw)| {
-            let [mut s1, mut s2] = self.moments();
-            batch_norm::gradient_sums(isa, channels, Some(&lazy.get()), &about, de, raw, &mut s1, &mut s2);
-            [s1, s2]
-        });
-        let sums: Vec<Moments> = sums.collect();
+        let mut sums = std::mem::take(&mut *self.sums.lock().unwrap_or_else(PoisonError::into_inner));
+        if sums.is_empty() {
+            let pieces = de.par_chunks(rows).zip(raw.par_chunks(rows)).map(|(de, raw)| {
+                let [mut s1, mut s2] = self.moments();
+                batch_norm::gradient_sums(
+                    isa,
+                    channels,
+                    Some(&lazy.get()),
+                    &about,
+                    de,
+                    raw,
+                    &mut s1,
+                    &mut s2,
+                );
+                [s1, s2]
+            });
+            sums = pieces.collect();
+        }
         let mut coefficients = [const { Vec::new() }; 3];
         for c in 0..channels {
             let (s1, s2) = sums.iter().fold((0.0, 0.0), |(s1, s2), [a, b]| (s1 + a[c], s2 + b[c]));

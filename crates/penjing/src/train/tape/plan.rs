@@ -44,6 +44,9 @@ pub(super) struct Unit {
     pub inputs: Vec<usize>,
     /// For each of them: whether its gradient has been written by another unit before, and is added to.
     pub adds: Vec<bool>,
+    /// Whether the gradient of its only input is whole after this unit, and the batch's statistics normalize that: what the
+    /// input's own backward half needs to know of the whole gradient is summed up on the way.
+    pub sums: bool,
     /// The value that is made.
     pub output: usize,
     /// Whether its backward half has anything to do.
@@ -310,7 +313,8 @@ impl Builder<'_> {
         self.shapes.push(self.graph.shape(last));
         self.maker.push(self.units.len());
         let adds = vec![false; inputs.len()];
-        self.units.push(Unit { work, inputs, adds, output, backward: false, again: Vec::new() });
+        let (sums, backward, again) = (false, false, Vec::new());
+        self.units.push(Unit { work, inputs, adds, sums, output, backward, again });
         Ok(())
     }
 
@@ -418,6 +422,14 @@ impl Builder<'_> {
             for (position, &input) in unit.inputs.iter().enumerate() {
                 unit.adds[position] = std::mem::replace(&mut written[input], true);
             }
+        }
+
+        for (value, readers) in readers.iter().enumerate() {
+            let Some(&last) = readers.iter().find(|&&reader| units[reader].backward) else { continue };
+            let batch = matches!(&units[maker[value]].work, Work::Layer(layer) if layer.is_batch());
+            let reads = matches!(&units[last].work, Work::Layer(layer) if layer.learns);
+            // Where a gradient is shared with a sum, no reader of its own writes it.
+            units[last].sums = batch && reads && lazy[value].is_some() && owner[value] == value;
         }
 
         let lengths: Vec<usize> = buffers.iter().map(|buffer| buffer.len).collect();
