@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Images/s and peak memory of a training step beside PyTorch: batch 32, 224 px, 10 classes, interleaved.
 
-usage: train_speed.py [--penjing PROGRAM] [--rounds 5]     (needs torch, timm; torch.compile a C++ compiler)
-Without --penjing only PyTorch runs. Each measurement is a process of its own and gives its median step, after what the
-first ones compile and allocate; printed are the median of the processes, the least and the greatest. Both sides take
+usage: train_speed.py [--rounds 3]     (run from the repository's root after `cargo build --release`; needs torch and timm,
+and torch.compile a C++ compiler)
+Each measurement is a process of its own and gives its median step, after what the first ones compile and allocate;
+printed are the median of the processes, the least and the greatest, and the median of the rounds' ratios. Both sides take
 steps of SGD with momentum 0.9 under the batch's statistics, all threads.
 """
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+PENJING = "target/release/penjing"
 ARCHS = {"mobilenet_v2": "mobilenetv2_100", "efficientnet_lite0": "efficientnet_lite0"}
 
 
@@ -52,26 +54,38 @@ def measured(command):
         return out.read().decode(), usage.ru_maxrss * 1024
 
 
+def penjing(arch):
+    command = [PENJING, "--json", "bench", "--arch", arch, "--classes", "10", "--train", "--seconds", "5"]
+    result = json.loads(measured(command)[0])
+    return result["train_images_per_s"], result["train_peak_bytes"]
+
+
+def cell(values):
+    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--penjing")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    print("Images a second; MiB at the peak; the better of PyTorch's two in each.\n")
+    print("| network | penjing | PyTorch eager | compiled | penjing ÷ PyTorch | penjing's MiB | eager | compiled | ÷ |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for arch, name in ARCHS.items():
-        runs = {}
-        for _ in range(args.rounds):
+        runs = []
+        for _ in range(rounds):
+            run = [penjing(arch)]
             for mode in ("eager", "compile"):
                 text, peak = measured([sys.executable, __file__, "--pytorch", name, mode])
-                runs.setdefault(f"PyTorch {mode}", []).append((float(text.split()[-1]), peak))
-            if args.penjing:
-                options = ["--arch", arch, "--classes", "10", "--train", "--seconds", "5", "--json"]
-                text, _ = measured([args.penjing, "bench"] + options)
-                result = json.loads(text)
-                runs.setdefault("penjing", []).append((result["train_images_per_s"], result["train_peak_bytes"]))
-        for who, values in runs.items():
-            speed, peak = zip(*values)
-            print(f"{arch:20} {who:16} {statistics.median(speed):8.1f} images/s ({min(speed):.1f} to {max(speed):.1f})"
-                  f" {statistics.median(peak) / 2**20:8.0f} MiB", flush=True)
+                run.append((float(text.split()[-1]), peak))
+            runs.append(run)
+        speeds = [[speed for speed, _ in run] for run in runs]
+        peaks = [[peak for _, peak in run] for run in runs]
+        faster = statistics.median(ours / max(theirs) for ours, *theirs in speeds)
+        smaller = statistics.median(ours / min(theirs) for ours, *theirs in peaks)
+        speeds = " | ".join(cell(column) for column in zip(*speeds))
+        peaks = " | ".join(f"{statistics.median(column) / 2**20:.0f}" for column in zip(*peaks))
+        print(f"| {arch} | {speeds} | {faster:.2f} | {peaks} | {smaller:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ mod heads;
 mod labels;
 mod peers;
 mod roofline;
+mod train;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +16,7 @@ use crate::process;
 
 /// What the scripts import.
 const PACKAGES: &[&str] =
-    &["torch", "torchvision", "pillow", "numpy", "onnx", "onnxruntime", "efficientnet-lite-pytorch"];
+    &["torch", "torchvision", "pillow", "numpy", "onnx", "onnxruntime", "efficientnet-lite-pytorch", "timm"];
 /// What only some figures need: each of these is installed alone, and may fail.
 const ENGINES: &[&[&str]] = &[&["openvino"], &["ncnn", "pnnx"], &["MNN"]];
 
@@ -35,6 +36,8 @@ enum What {
     Labels(labels::Args),
     /// Each layer's time beside what the processor's arithmetic and memory allow
     Roofline(roofline::Args),
+    /// A training step: speed and memory beside PyTorch
+    Train(train::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -43,6 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Heads(args) => heads::run(args),
         What::Labels(args) => labels::run(args),
         What::Roofline(args) => roofline::run(args),
+        What::Train(args) => train::run(args),
     }
 }
 

@@ -103,6 +103,12 @@ const TARGETS: &[Target] = &[
         ["depthwise weight gradient without the left border", "let dw = dw.row(ky * w.kernel_w + kx);",
             "if ox == 0 { continue; } let dw = dw.row(ky * w.kernel_w + kx);"],
     ]},
+    Target { file: "crates/penjing-kernels/src/arch/depthwise.rs", test: "--lib depthwise::", mutations: &[
+        ["depthwise: the last channels left out", "while channels.end < c {", "while channels.end + block <= c {"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/arch/x86_64.rs", test: "--lib resample::", mutations: &[
+        ["resizing: the last of an odd number of pixels left out", "if tap < taps {", "if tap > taps {"],
+    ]},
     Target { file: "crates/penjing-kernels/src/arch/depthwise_weights.rs", test: "--lib depthwise::tests::gradients", mutations: &[
         ["fast depthwise weight gradient without the right border",
             "border::<S, K, STRIDE, ROWS>(&line, inner.end..w.out_w, &mut sums);", ""],
@@ -125,6 +131,20 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/train/tape/mod.rs", test: "--test train gradients_of_every_operation", mutations: &[
         ["running statistics: momentum for what is kept", "*running += momentum * (", "*running += (1.0 - momentum) * ("],
         ["running variance biased", "(norm.var, var, unbiased)", "(norm.var, var, 1.0)"],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/mod.rs", test: "--lib train::tape::tests::what_is_computed_again", mutations: &[
+        ["what is computed again is not", "run.layer_again(layer, state, arena);", ""],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/layer.rs", test: "--test train gradients_of_every_operation", mutations: &[
+        ["sums of a gradient: none from a dense window", "partial.sum(self, job, dx, image * in_len);", ""],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/bands.rs", test: "--lib train::tape::bands", mutations: &[
+        ["bands: padding of the first rows everywhere",
+            "pad_top: (window.pad_top + input.start).saturating_sub(output.start * window.stride_h),",
+            "pad_top: window.pad_top,"],
+        ["bands: kept rows stay where they were",
+            "self.values.copy_within(kept * self.len..self.rows.len() * self.len, 0);", ""],
+        ["bands: a row of the gradient forgotten too early", "(row + window.pad_top + 1)", "(row + window.pad_top + 2)"],
     ]},
     Target { file: "crates/penjing/src/train/optimizer.rs", test: "--lib train::optimizer", mutations: &[
         ["weight decay on biases and γ",

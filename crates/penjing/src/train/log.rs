@@ -34,6 +34,8 @@ pub enum Event<'a> {
         lr: f32,
         /// Photos each second, lately.
         images_per_s: f64,
+        /// Seconds that the step, done with its own work, waited for the photos of the next.
+        waited_s: f64,
     },
     /// An epoch is done and was validated.
     Epoch {
@@ -132,6 +134,7 @@ mod tests {
             loss: f64::NAN,
             lr: 1e-3,
             images_per_s: f64::INFINITY,
+            waited_s: 0.25,
         });
         // Readable while the log is open.
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
@@ -157,7 +160,7 @@ mod tests {
             std::fs::read_to_string(&path).unwrap().lines().collect::<Vec<_>>(),
             [
                 r#"{"event":"phase","name":"a \"phase\"\nof two lines"}"#,
-                r#"{"event":"step","epoch":1,"step":2,"steps":9,"loss":null,"lr":0.001,"images_per_s":null}"#,
+                r#"{"event":"step","epoch":1,"step":2,"steps":9,"loss":null,"lr":0.001,"images_per_s":null,"waited_s":0.25}"#,
                 r#"{"event":"ep"#,
                 concat!(
                     r#"{"event":"epoch","epoch":1,"epochs":3,"loss":0.5,"val_top1":0.75,"val_nll":0.25,"#,

@@ -427,13 +427,14 @@ impl<'a> Run<'a> {
             let rate = self.schedule.factor(step) as f32;
             let seed = SplitMix64::new(self.job.seed ^ DROPOUT).next_u64() ^ step;
             let Run { feed, learner, .. } = &mut self;
-            let (loss, filled) = rayon::join(
-                || learner.step(&inputs, &targets, seed, rate),
+            let ((loss, learnt), filled) = rayon::join(
+                || (learner.step(&inputs, &targets, seed, rate), Instant::now()),
                 || match &ahead {
                     Some(draws) => feed.fill(&pixels_ahead, epoch_ahead, draws, &mut next),
                     None => Ok(()),
                 },
             );
+            let waited_s = learnt.elapsed().as_secs_f64();
             if !loss.is_finite() {
                 stopped = Some(format!("the loss became {loss} at step {}", step + 1));
                 break;
@@ -455,6 +456,7 @@ impl<'a> Run<'a> {
                     loss,
                     lr: rate * self.job.recipe.rates.head,
                     images_per_s: speed,
+                    waited_s,
                 });
             }
             if done.is_multiple_of(self.per_epoch) || done == steps {
