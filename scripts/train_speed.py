@@ -68,7 +68,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    print("Images a second; MiB at the peak; the better of PyTorch's two in each.\n")
+    print("Images a second, and MiB at the peak; ÷ is against the better of PyTorch's two.\n")
     print("| network | penjing | PyTorch eager | compiled | penjing ÷ PyTorch | penjing's MiB | eager | compiled | ÷ |")
     print("|---|---|---|---|---|---|---|---|---|")
     for arch, name in ARCHS.items():

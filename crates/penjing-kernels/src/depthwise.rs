@@ -265,6 +265,7 @@ mod tests {
         windows.push(Window { stride_w: 2, out_w: 6, ..window(1, 12, 12, 3, 1, 1, 1) });
         windows.push(window(1, 2, 2, 5, 1, 1, 4));
         windows.push(window(1, 40, 40, 3, 1, 1, 1));
+        windows.push(window(1, 3, 1100, 3, 1, 1, 1));
         for (i, window) in windows.iter().enumerate() {
             for c in [1, 8, 16, 19, 40, 72] {
                 let act = [Act::Relu6, Act::HSwish, Act::None, Act::Sigmoid][i % 4];

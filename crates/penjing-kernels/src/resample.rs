@@ -58,7 +58,7 @@ pub(crate) fn across_rgb(line: &[u8], taps: Taps, out: &mut [u8]) {
     }
 }
 
-/// Inlined where an instruction set is enabled, as [`blend`].
+/// Inlined where an instruction set is enabled, as [`blend`] is.
 #[inline(always)]
 pub(crate) fn across_gray(line: &[u8], taps: Taps, out: &mut [u8]) {
     let each = out.iter_mut().zip(taps.spans).zip(taps.weights.chunks_exact(taps.reach));

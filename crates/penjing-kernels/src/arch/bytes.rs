@@ -1,5 +1,5 @@
-//! Loops over bytes; but for that over pixels of three, the compiler turns them into vectors by itself where an instruction
-//! set is enabled.
+//! Loops over bytes. The compiler turns them into vectors by itself where an instruction set is enabled, except those over
+//! pixels of three.
 
 use super::simd::Simd;
 use crate::resample::{self, Taps};

@@ -104,12 +104,12 @@ unsafe fn lines<S: Simd, const FLIP: bool>(job: &Job, rows: Range<usize>, y: &mu
                 }
                 channel += S::LANES;
             }
+            if channels.end == c && act.clamp().is_none() {
+                // SAFETY: the rows just written, now in all their channels.
+                unsafe { activate_in_place::<S>(act, y, height * width) };
+            }
             row += height;
         }
-    }
-    if act.clamp().is_none() {
-        // SAFETY: the rows just written.
-        unsafe { activate_in_place::<S>(act, y.as_mut_ptr(), rows.len() * width) };
     }
 }
 
@@ -117,7 +117,7 @@ unsafe fn lines<S: Simd, const FLIP: bool>(job: &Job, rows: Range<usize>, y: &mu
 fn channels_at_once(w: &Window) -> usize {
     const VALUES: usize = 4096;
     let seen = (w.kernel_h + w.stride_h) * w.in_w;
-    (VALUES / seen.max(1)).next_multiple_of(LINE)
+    (VALUES / seen.max(1)).max(1).next_multiple_of(LINE)
 }
 
 /// Values in a cache line.

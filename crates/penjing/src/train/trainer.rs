@@ -255,7 +255,7 @@ impl Recipe {
             if bytes <= memory {
                 break;
             }
-            if !self.frugal {
+            if !self.frugal && self.statistics == Statistics::Batch {
                 self.frugal = true;
                 continue;
             }

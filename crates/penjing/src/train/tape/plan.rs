@@ -376,9 +376,7 @@ impl Builder<'_> {
                 value + 1 < shapes.len() && readers[value].iter().all(|&reader| units[reader].reads_lazily());
             if all_can {
                 lazy[value] = Some(made);
-                let again = units[made].cheap(policy.frugal)
-                    && kept[units[made].inputs[0]].is_none()
-                    && last_forward < count;
+                let again = units[made].cheap(policy.frugal) && kept[units[made].inputs[0]].is_none();
                 stored.push(fresh([made, if again { last_forward } else { last.max(own) }]));
                 raws[made] = Some(stored[value]);
                 if again {
@@ -425,11 +423,11 @@ impl Builder<'_> {
         }
 
         for (value, readers) in readers.iter().enumerate() {
+            // The first forward is the last on the way back, which completes the gradient.
             let Some(&last) = readers.iter().find(|&&reader| units[reader].backward) else { continue };
             let batch = matches!(&units[maker[value]].work, Work::Layer(layer) if layer.is_batch());
             let reads = matches!(&units[last].work, Work::Layer(layer) if layer.learns);
-            // Where a gradient is shared with a sum, no reader of its own writes it.
-            units[last].sums = batch && reads && lazy[value].is_some() && owner[value] == value;
+            units[last].sums = batch && reads && lazy[value].is_some();
         }
 
         let lengths: Vec<usize> = buffers.iter().map(|buffer| buffer.len).collect();
