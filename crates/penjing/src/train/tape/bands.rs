@@ -205,15 +205,10 @@ mod tests {
     use crate::{
         train::{
             parameters::Parameters,
-            tape::{Policy, Statistics, Tape},
+            tape::{Policy, Statistics, Tape, tests::noise},
         },
         zoo::random_weights,
     };
-
-    fn noise(len: usize, seed: u64) -> Vec<f32> {
-        let mut random = crate::random::SplitMix64::new(seed);
-        (0..len).map(|_| random.uniform() as f32 * 2.0 - 1.0).collect()
-    }
 
     /// A pointwise convolution, so that the input's gradient is asked for, and a depthwise one; the gradients beside those of
     /// the kernels on whole maps, also where only the second is learnt.

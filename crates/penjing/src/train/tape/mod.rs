@@ -370,7 +370,7 @@ mod tests {
         zoo::random_weights,
     };
 
-    fn noise(len: usize, seed: u64) -> Vec<f32> {
+    pub(super) fn noise(len: usize, seed: u64) -> Vec<f32> {
         let mut random = crate::random::SplitMix64::new(seed);
         (0..len).map(|_| random.uniform() as f32 * 2.0 - 1.0).collect()
     }
