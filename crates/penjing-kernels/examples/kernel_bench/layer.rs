@@ -118,10 +118,12 @@ impl Layer {
         4 * self.packed_len
     }
 
-    /// Length of the scratch memory that it needs.
+    /// Length of the scratch memory that it needs, forward and backward.
     pub fn scratch_len(&self) -> usize {
         match &self.work {
-            Work::Stem(window) => conv::scratch_len(window, 3, 1, 1),
+            Work::Stem(window) => conv::scratch_len(window, 3, 1, 1)
+                .max(conv::weight_gradient_scratch_len(window, 3, 32, 1, 1))
+                .max(conv::input_gradient_scratch_len(window, 3, 32, 1, 1)),
             _ => 0,
         }
     }
@@ -141,6 +143,58 @@ impl Layer {
                 depthwise::run(isa, &Serial, window, *c, Act::Relu6, x, packed, y);
             }
             &Work::Mean { pixels, c } => pool::global_average(isa, 1, pixels, c, x, y),
+        }
+    }
+
+    /// The gradient of the input. Any weights of the right length will do.
+    pub fn input_gradient(
+        &self,
+        isa: Isa,
+        scratch: &mut [f32],
+        weights: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) {
+        let (dy, dx) = (&dy.get()[..self.out_len], &mut dx.get_mut()[..self.in_len]);
+        match &self.work {
+            Work::Stem(window) => {
+                let weights = &weights.get()[..32 * 27];
+                conv::input_gradient(isa, &Serial, window, 3, 32, 1, dy, weights, scratch, dx);
+            }
+            &Work::Product { m, k, n, .. } => {
+                let packed = &weights.get()[..pointwise::packed_len(k, n)];
+                pointwise::run(isa, &Serial, m, n, k, Act::None, dy, packed, None, dx);
+            }
+            Work::Depthwise(window, c) => {
+                depthwise::input_gradient(isa, &Serial, window, *c, dy, self.packed.get(), dx);
+            }
+            Work::Mean { .. } => {}
+        }
+    }
+
+    /// The gradient of the weights.
+    pub fn weight_gradient(&self, isa: Isa, scratch: &mut [f32], dy: &Buffer, x: &Buffer, dw: &mut Buffer) {
+        let (dy, x, dw) = (&dy.get()[..self.out_len], &x.get()[..self.in_len], dw.get_mut());
+        match &self.work {
+            Work::Stem(window) => {
+                conv::weight_gradient(isa, &Serial, window, 3, 32, 1, dy, x, scratch, &mut dw[..32 * 27]);
+            }
+            &Work::Product { m, k, n, .. } => {
+                pointwise::weight_gradient(isa, &Serial, m, n, k, dy, x, &mut dw[..n * k]);
+            }
+            Work::Depthwise(window, c) => {
+                let dw = &mut dw[..window.taps() * c];
+                depthwise::weight_gradient(isa, &Serial, window, *c, dy, x, dw);
+            }
+            Work::Mean { .. } => {}
+        }
+    }
+
+    /// More values than the weights have in any layout.
+    pub fn weights_len(&self) -> usize {
+        match self.work {
+            Work::Product { k, n, .. } => self.packed_len.max(pointwise::packed_len(k, n)),
+            _ => self.packed_len,
         }
     }
 }

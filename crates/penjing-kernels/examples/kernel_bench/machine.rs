@@ -7,7 +7,7 @@ use penjing_kernels::{Act, Isa, Serial, pointwise};
 use crate::buffer::Buffer;
 
 pub struct Machine {
-    /// Operations a second, two a multiply-add.
+    /// As [`peak`].
     pub peak: f64,
     /// The nearest first. The last one holds everything.
     pub levels: Vec<Level>,
@@ -31,7 +31,7 @@ impl Machine {
         // Far from both ends: neighbours in the machine may use the same L3.
         levels.extend(l3.map(|l3| level("L3", l3, (4 * l2).min(l3 / 2))));
         levels.push(level("DRAM", usize::MAX, (4 * l3.unwrap_or(l2)).clamp(64 << 20, 512 << 20)));
-        Machine { peak: registers(isa).max(product(isa)), levels }
+        Machine { peak: peak(isa), levels }
     }
 
     /// The nearest level that holds so much.
@@ -39,6 +39,11 @@ impl Machine {
         let fits = self.levels.iter().find(|level| level.bytes >= bytes);
         fits.unwrap_or(&self.levels[self.levels.len() - 1])
     }
+}
+
+/// Operations a second, two a multiply-add.
+pub fn peak(isa: Isa) -> f64 {
+    registers(isa).max(product(isa))
 }
 
 /// Size of a cache of the first processor, where the system tells it.

@@ -3,7 +3,7 @@
 //! `cargo run --release -p penjing-kernels --example kernel_bench -- roofline [scalar|avx2|avx512|neon]`: every layer of
 //! MobileNetV2 and EfficientNet-Lite0 beside what the processor's arithmetic and memory allow.
 //!
-//! `… -- gradients [scalar|avx2|avx512|neon]`: layers of both forward and backward.
+//! `… -- gradients [scalar|avx2|avx512|neon]`: the same layers, and a few others, forward and backward.
 
 mod buffer;
 mod gradients;

@@ -187,6 +187,15 @@ pub struct Rates {
     pub first: f32,
 }
 
+impl Rates {
+    /// Each so many times as large.
+    pub fn scaled(self, factor: f32) -> Rates {
+        let [head, last, middle, first] =
+            [self.head, self.last, self.middle, self.first].map(|rate| rate * factor);
+        Rates { head, last, middle, first }
+    }
+}
+
 /// The rate of each parameter. The body is cut into thirds of as many convolution and linear layers, in node order;
 /// a BatchNorm goes with the layer before it. Running statistics have rate 0.
 pub fn layer_rates(graph: &Graph, parameters: &Parameters, rates: &Rates) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! The whole network trained from a head: judged beside it on photos held out in turn, and made again from all of them.
+//! The whole network trained from a head: judged beside it on photos held out in turn; it then goes on with all of them.
 
 use std::time::Instant;
 
@@ -74,7 +74,7 @@ pub(super) fn refine(
     trained.network = true;
     let mut unfinished = tuning.judge(log.as_deref_mut())?;
     let choice = tuning.choose();
-    let mut made = None;
+    let (mut made, mut on_all) = (None, false);
     if let Some(choice) = &choice {
         let head = &mut trained.candidates[0];
         (head.val_top1, head.val_nll, head.chosen) =
@@ -91,7 +91,7 @@ pub(super) fn refine(
             let whole = tuning.judged.rounds.iter().all(|round| round.whole);
             if unfinished.is_none() && whole {
                 match tuning.learn_all(choice.share, log.as_deref_mut())? {
-                    Ended::Made(network) => made = Some(network),
+                    Ended::Made(network) => (made, on_all) = (Some(network), true),
                     Ended::Stopped => {}
                     Ended::Interrupted => unfinished = Some("the run on all photos"),
                 }
@@ -104,6 +104,12 @@ pub(super) fn refine(
     if let (Some(choice), Some(network)) = (&choice, made) {
         let mut steps = vec![trained.model.provenance.recipe.last().cloned().unwrap_or_default()];
         steps.push(describe(kind, &tuning.recipe));
+        if on_all {
+            let epochs = onward(&tuning.recipe).epochs;
+            steps.push(format!(
+                "{epochs} epochs more with the photos that judged among them, at {SLOWER} of the rates"
+            ));
+        }
         if choice.share < 1.0 {
             let share = choice.share;
             steps.push(format!("weights {share} of the way from that head's network to the trained one"));
@@ -172,6 +178,16 @@ fn cost(score: &Score) -> f64 {
     score.nll + (1.0 - score.top1)
 }
 
+/// How the judged network learns from all photos: it has seen most of them already.
+fn onward(recipe: &Recipe) -> Recipe {
+    let epochs = recipe.epochs * ONWARD;
+    Recipe { epochs, early: None, rates: recipe.rates.scaled(SLOWER), ..recipe.clone() }
+}
+
+/// Epochs with all photos for each epoch of the training that was judged, and the share of its rates.
+const ONWARD: f64 = 0.3;
+const SLOWER: f32 = 0.5;
+
 /// How the run on all photos ended.
 enum Ended {
     Made(Parameters),
@@ -218,7 +234,9 @@ impl<'a> Tuning<'a> {
             }
             fitted => fitted?,
         };
-        let looks = |rounds: usize| (0..rounds).map(learners).sum::<usize>() + survey.kept.len();
+        let looks = |rounds: usize| {
+            (0..rounds).map(learners).sum::<usize>() + (ONWARD * survey.kept.len() as f64) as usize
+        };
         let Some((recipe, rounds)) = work.in_time(recipe, &graph, survey.rounds(), looks)? else {
             return Ok(None);
         };
@@ -331,15 +349,15 @@ impl<'a> Tuning<'a> {
             .reduce(|best, next| if cost(&next.score) < cost(&best.score) { next } else { best })
     }
 
-    /// The same training on all photos, where there is none to judge by; the network so far from its start.
+    /// What was judged goes on with all photos, where there is none to judge by; the network so far from its start.
     fn learn_all(&mut self, share: f32, log: Option<&mut Log>) -> Result<Ended> {
         let Start { backbone, survey, fit, .. } = *self.start;
         let (graph, start) = network(backbone, &fit.head)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let (from, resume) = (start.clone(), self.resume.take());
-        let kept = self.kept();
-        let run = self.work.run("all photos", &self.recipe, photos, &graph, from, kept, resume, log)?;
+        let (from, resume) = (self.judged.last.clone().unwrap_or_else(|| start.clone()), self.resume.take());
+        let (recipe, kept) = (onward(&self.recipe), self.kept());
+        let run = self.work.run("all photos", &recipe, photos, &graph, from, kept, resume, log)?;
         if let Some(why) = &run.stopped {
             let what = "when learning from all photos; the network that was judged is kept";
             self.work.progress.notice(&format!("{why} {what}"));

@@ -147,7 +147,7 @@ pub struct Candidate {
 /// Where the data has a validation part, its strength is chosen on it (on those of its photos that are no copies of
 /// training photos, nor of a group with them); else by grouped, stratified cross-validation. Unless the recipe is
 /// `head`, the whole network is then trained from that head on part of the photos and judged on the others, beside the
-/// head; what is better on them is made again from all photos. `val_top1` is what networks that had not seen the
+/// head; what is better on them then learns from all photos. `val_top1` is what networks that had not seen the
 /// judged photos reached.
 ///
 /// # Errors

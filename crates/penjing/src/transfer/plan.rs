@@ -163,13 +163,24 @@ impl Facts {
             balance: balance.unwrap_or(if self.largest > 3 * self.smallest { 0.5 } else { 0.0 }),
             statistics,
             momentum: if scratch { 0.1 } else { (10.0 / steps_per_epoch).clamp(0.01, 0.1) },
-            first: if few && self.is_near() && statistics == Statistics::Frozen {
-                after(graph, KEPT)
-            } else {
-                0
+            first: match self.kept() {
+                Some(share) if statistics == Statistics::Frozen => after(graph, share),
+                _ => 0,
             },
             half_life: if few { 0.25 } else { 0.1 },
             frugal: false,
+        }
+    }
+
+    /// The share of the multiply-adds in first layers that stay as they are, where the backbone's features fit: they say
+    /// what every photo is made of, and not to go back through them saves more time than that share. Held-out groceries
+    /// and flowers, 600 photos of each, were as likely with 0.3 as with none, in two thirds of the time; clothes and
+    /// X-rays, which are far, less so.
+    fn kept(&self) -> Option<f64> {
+        match self.photos {
+            0..FEW if self.is_near() => Some(0.6),
+            0..FEW_STEPS if !self.is_far() => Some(0.3),
+            _ => None,
         }
     }
 
@@ -228,9 +239,6 @@ const LOOKED_AT: usize = 101;
 const FAR: f64 = 0.9;
 /// Where it is as often right, they fit well.
 const NEAR: f64 = 0.95;
-/// Few photos whose features fit well leave the first layers as they are, up to this share of the multiply-adds: a step
-/// takes little more than half the time then. More photos gain by changing those too.
-const KEPT: f64 = 0.6;
 const FEWEST: usize = 100;
 /// Fewer are learnt gently, if at all: see [`Facts::head_is_enough`].
 const FEW: usize = 500;
@@ -313,9 +321,11 @@ mod tests {
         assert_eq!([(800, 0.96), (999, 0.8), (250, 0.8)].map(|(n, top1)| rule(n, top1).batch), [16; 3]);
         assert_eq!([(1000, 0.96), (250, 0.96)].map(|(n, top1)| rule(n, top1).batch), [32; 2]);
         assert_eq!(facts(800, 0.8).recipe(RecipeKind::Full, &graph, None, None).batch, 32);
-        // Few photos that the features fit well leave the first layers as they are.
-        let kept = |photos, top1| rule(photos, top1).first > 0;
-        assert_eq!([kept(250, 0.96), kept(250, 0.94), kept(800, 0.96)], [true, false, false]);
+        // Few photos that the features fit leave the first layers as they are.
+        let kept = |photos, top1| rule(photos, top1).first;
+        let some = kept(800, 0.96);
+        assert!(0 < some && some < kept(250, 0.96));
+        assert_eq!([kept(800, 0.91), kept(800, 0.89), kept(1000, 0.96)], [some, 0, 0]);
         assert_eq!(facts(250, 0.96).recipe(RecipeKind::Full, &graph, None, None).first, 0);
         let signs = Facts { mirrors: false, smallest: 10, ..facts(4299, 0.68) };
         let recipe = signs.recipe(RecipeKind::Full, &graph, Some(3), None);
