@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Images/s and peak memory of a training step beside PyTorch: batch 32, 224 px, 10 classes, interleaved.
+"""Images/s and peak memory of a training step beside PyTorch, Burn and candle: 224 px, 10 classes, interleaved.
 
-usage: train_speed.py [--rounds 3]     (run from the repository's root after `cargo build --release`; needs torch and timm,
-and torch.compile a C++ compiler)
+usage: train_speed.py [--rounds 3] [--programs DIR]     (run from the repository's root after `cargo build --release`; needs
+torch and timm, and torch.compile a C++ compiler; DIR holds the programs `burn` and `candle` of benches/peers, if any)
 Each measurement is a process of its own and gives its median step, after what the first ones compile and allocate;
-printed are the median of the processes, the least and the greatest, and the median of the rounds' ratios. Both sides take
-steps of SGD with momentum 0.9 under the batch's statistics, all threads.
+printed are the median of the processes, the least and the greatest, and the medians of the rounds' ratios. All take
+steps of SGD under the batch's statistics, all threads; all but candle of 32 photos and with momentum 0.9.
 """
 import argparse
 import json
@@ -16,6 +16,8 @@ import sys
 import tempfile
 
 PENJING = "target/release/penjing"
+# Measured steps and photos a step: candle keeps 0.64 GB for each, and is no faster with more of them.
+PROGRAMS = {"burn": ("2", "32"), "candle": ("1", "8")}
 ARCHS = {"mobilenet_v2": "mobilenetv2_100", "efficientnet_lite0": "efficientnet_lite0"}
 
 
@@ -60,6 +62,11 @@ def penjing(arch):
     return result["train_images_per_s"], result["train_peak_bytes"]
 
 
+def program(path, arch):
+    text, peak = measured([path, arch, str(os.cpu_count()), *PROGRAMS[os.path.basename(path)]])
+    return json.loads(text)["images_per_s"], peak
+
+
 def cell(values):
     return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
@@ -67,25 +74,30 @@ def cell(values):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
-    print("Images a second, and MiB at the peak; ÷ is against the better of PyTorch's two.\n")
-    print("| network | penjing | PyTorch eager | compiled | penjing ÷ PyTorch | penjing's MiB | eager | compiled | ÷ |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    parser.add_argument("--programs", default="")
+    args = parser.parse_args()
+    programs = [os.path.join(args.programs, name) for name in PROGRAMS]
+    programs = [path for path in programs if args.programs and os.path.exists(path)]
+    others = [os.path.basename(path) for path in programs]
+    print("Images a second, and MiB at the peak; ÷ is against the better of PyTorch's two, then against each of the others.\n")
+    names = ["penjing", "PyTorch eager", "compiled", *others]
+    columns = ["network", *names, "÷ PyTorch", *(f"÷ {name}" for name in others), *(f"{name} MiB" for name in names), "÷ PyTorch"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for arch, name in ARCHS.items():
         runs = []
-        for _ in range(rounds):
+        for _ in range(args.rounds):
             run = [penjing(arch)]
             for mode in ("eager", "compile"):
                 text, peak = measured([sys.executable, __file__, "--pytorch", name, mode])
                 run.append((float(text.split()[-1]), peak))
-            runs.append(run)
-        speeds = [[speed for speed, _ in run] for run in runs]
-        peaks = [[peak for _, peak in run] for run in runs]
-        faster = statistics.median(ours / max(theirs) for ours, *theirs in speeds)
-        smaller = statistics.median(ours / min(theirs) for ours, *theirs in peaks)
-        speeds = " | ".join(cell(column) for column in zip(*speeds))
-        peaks = " | ".join(f"{statistics.median(column) / 2**20:.0f}" for column in zip(*peaks))
-        print(f"| {arch} | {speeds} | {faster:.2f} | {peaks} | {smaller:.2f} |", flush=True)
+            runs.append(run + [program(path, arch) for path in programs])
+        speeds, peaks = ([[of[part] for of in run] for run in runs] for part in (0, 1))
+        ratio = lambda theirs: f"{statistics.median(run[0] / theirs(run) for run in speeds):.2f}"
+        ratios = [ratio(lambda run: max(run[1:3])), *(ratio(lambda run: run[at]) for at in range(3, len(names)))]
+        smaller = statistics.median(run[0] / min(run[1:3]) for run in peaks)
+        mib = [f"{statistics.median(column) / 2**20:.0f}" for column in zip(*peaks)]
+        cells = [arch, *(cell(column) for column in zip(*speeds)), *ratios, *mib, f"{smaller:.2f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

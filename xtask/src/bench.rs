@@ -36,7 +36,7 @@ enum What {
     Labels(labels::Args),
     /// Each layer's time beside what the processor's arithmetic and memory allow
     Roofline(roofline::Args),
-    /// A training step: speed and memory beside PyTorch
+    /// A training step: speed and memory beside PyTorch, Burn and candle
     Train(train::Args),
 }
 
@@ -91,6 +91,21 @@ fn virtual_environment() -> Result<PathBuf> {
 /// Where peers and their models stand.
 fn folder() -> PathBuf {
     process::root().join("target").join("peers")
+}
+
+/// Builds programs of `benches/peers`, and gives the folder that they stand in; one that fails is told and left out.
+fn build_rust_peers<'a>(names: impl IntoIterator<Item = &'a str>) -> PathBuf {
+    let target = folder().join("rust");
+    for name in names {
+        let build =
+            ["build", "--release", "--quiet", "--locked", "--manifest-path", "benches/peers/Cargo.toml"];
+        let mut build = process::cargo(build);
+        build.arg("--target-dir").arg(&target).args(["--features", name, "--bin", name]);
+        if let Err(error) = process::run(&mut build) {
+            eprintln!("warning: {error:#}");
+        }
+    }
+    target.join("release")
 }
 
 /// A script of the folder `scripts`, run from the repository's root.

@@ -1,6 +1,9 @@
-//! What the programs of this crate share. Each is one engine: `ENGINE STEM THREADS SECONDS OUTPUT` runs `STEM.onnx` on
-//! `STEM.input.f32` (`[1,3,224,224]`, little-endian), writes the result to `OUTPUT` in the same way, and prints one line
-//! `{"version": "1.2.3", "ms": 4.56}`: the median of what SECONDS hold after a tenth of them to warm up.
+//! What the programs of this crate share; those that train share more in [`train`]. Each other one is one engine:
+//! `ENGINE STEM THREADS SECONDS OUTPUT` runs `STEM.onnx` on `STEM.input.f32` (`[1,3,224,224]`, little-endian), writes the
+//! result to `OUTPUT` in the same way, and prints one line `{"version": "1.2.3", "ms": 4.56}`: the median of what SECONDS
+//! hold after a tenth of them to warm up.
+
+pub mod train;
 
 use std::{
     path::PathBuf,
@@ -58,8 +61,7 @@ impl Job {
             infer()?;
             times.push(run.elapsed());
         }
-        times.sort_unstable();
-        Ok(times[times.len() / 2].as_secs_f64() * 1e3)
+        Ok(median(times).as_secs_f64() * 1e3)
     }
 
     /// Writes the engine's result and prints its line. `engine` is the name of its crate.
@@ -70,6 +72,12 @@ impl Job {
         println!(r#"{{"version": "{}", "ms": {ms:.4}}}"#, version(engine));
         Ok(())
     }
+}
+
+/// The middle one, of two the longer.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// The version that the lock file names.

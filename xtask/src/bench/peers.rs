@@ -83,7 +83,9 @@ pub fn run(args: &Args) -> Result<()> {
     let places = Places {
         python: args.python.path()?,
         penjing: process::release_dir().join("penjing"),
-        rust: super::folder().join("rust"),
+        rust: super::build_rust_peers(
+            ENGINES.iter().filter(|engine| matches!(engine.kind, Kind::Rust)).map(|engine| engine.name),
+        ),
         models: super::folder().join("models"),
     };
     prepare(&places)?;
@@ -125,18 +127,9 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds penjing and the engines in Rust, makes the models, and lets penjing make the input from a photo.
+/// Builds penjing, makes the models, and lets penjing make the input from a photo.
 fn prepare(places: &Places) -> Result<()> {
     super::build_penjing()?;
-    for engine in ENGINES.iter().filter(|engine| matches!(engine.kind, Kind::Rust)) {
-        let build =
-            ["build", "--release", "--quiet", "--locked", "--manifest-path", "benches/peers/Cargo.toml"];
-        let mut build = process::cargo(build);
-        build.arg("--target-dir").arg(&places.rust).args(["--features", engine.name, "--bin", engine.name]);
-        if let Err(error) = process::run(&mut build) {
-            eprintln!("warning: {error:#}");
-        }
-    }
     let models = &places.models;
     if models.exists() {
         std::fs::remove_dir_all(models).with_context(|| format!("cannot remove {}", models.display()))?;
@@ -193,7 +186,7 @@ impl Engine {
                 command.arg(self.name);
                 command
             }
-            Kind::Rust => Command::new(places.rust.join("release").join(self.name)),
+            Kind::Rust => Command::new(places.rust.join(self.name)),
         };
         if !matches!(self.kind, Kind::Penjing) {
             command.arg(stem).arg(threads.to_string()).arg(seconds.to_string()).arg(self.output_path(stem));

@@ -1,4 +1,4 @@
-//! `cargo xtask bench train`: a training step beside PyTorch's.
+//! `cargo xtask bench train`: a training step beside PyTorch's, Burn's and candle's.
 
 use anyhow::Result;
 
@@ -17,6 +17,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     super::build_penjing()?;
+    let programs = super::build_rust_peers(["burn", "candle"]);
     let mut script = super::script(&args.python.path()?, "train_speed");
-    process::run(script.args(["--rounds", &args.rounds.to_string()]))
+    process::run(script.args(["--rounds", &args.rounds.to_string(), "--programs"]).arg(programs))
 }

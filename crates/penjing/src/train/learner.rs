@@ -1,6 +1,7 @@
 //! One step after another: gradients of a batch, then the optimizer.
 
 use penjing_runtime::graph::Graph;
+use rayon::prelude::*;
 
 use super::{
     loss,
@@ -84,7 +85,7 @@ impl Learner {
         let micros = targets.len() / (micro * self.classes);
         assert_eq!(targets.len(), micros * micro * self.classes, "targets are [images][classes]");
         self.tape.prepare(&self.parameters);
-        self.gradients.iter_mut().for_each(|gradient| gradient.fill(0.0));
+        self.gradients.par_iter_mut().for_each(|gradient| gradient.fill(0.0));
         let mut total = 0.0;
         let parts =
             inputs.chunks_exact(inputs.len() / micros).zip(targets.chunks_exact(micro * self.classes));

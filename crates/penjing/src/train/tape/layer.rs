@@ -181,21 +181,24 @@ impl LayerState {
                 let weight = &parameters.list[layer.weight].values;
                 let [mean, var] = [norm.mean, norm.var].map(|place| &parameters.list[place].values);
                 let per_output = weight.len() / sums.len();
+                let rows = weight.par_chunks_exact(per_output).zip(&self.factor);
+                let rows = gradients[layer.weight].par_chunks_exact_mut(per_output).zip(rows);
+                let products: Vec<f64> = rows
+                    .with_min_len(4096_usize.div_ceil(per_output))
+                    .map(|(gradient, (weight, factor))| {
+                        let terms = weight.iter().zip(&*gradient).map(|(w, g)| f64::from(*w) * f64::from(*g));
+                        let product = terms.sum();
+                        gradient.iter_mut().for_each(|g| *g *= factor);
+                        product
+                    })
+                    .collect();
                 for c in 0..sums.len() {
-                    let row = c * per_output..(c + 1) * per_output;
-                    let product: f64 = weight[row.clone()]
-                        .iter()
-                        .zip(&gradients[layer.weight][row.clone()])
-                        .map(|(w, g)| f64::from(*w) * f64::from(*g))
-                        .sum();
                     let offset = bias.map_or(0.0, |bias| f64::from(bias[c])) - f64::from(mean[c]);
                     let deviation = (f64::from(var[c]) + f64::from(norm.eps)).sqrt();
-                    gradients[norm.gamma][c] = ((product + offset * sums[c]) / deviation) as f32;
+                    gradients[norm.gamma][c] = ((products[c] + offset * sums[c]) / deviation) as f32;
                     gradients[norm.beta][c] = sums[c] as f32;
-                    let factor = self.factor[c];
-                    gradients[layer.weight][row].iter_mut().for_each(|g| *g *= factor);
                     if let Some(place) = layer.bias {
-                        gradients[place][c] = (sums[c] * f64::from(factor)) as f32;
+                        gradients[place][c] = (sums[c] * f64::from(self.factor[c])) as f32;
                     }
                 }
             }

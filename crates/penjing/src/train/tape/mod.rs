@@ -22,6 +22,7 @@ use std::{
 
 use penjing_kernels::{Isa, batch_norm::Lazy};
 use penjing_runtime::{Act, aligned::Aligned, graph::Graph};
+use rayon::prelude::*;
 
 use self::{
     layer::LayerState,
@@ -140,16 +141,17 @@ impl Tape {
 
     /// Takes over weights that have changed. To be called before a step's first forward run.
     pub fn prepare(&mut self, parameters: &Parameters) {
-        for (unit, state) in self.plan.units.iter().zip(&mut self.states) {
+        let values = &self.plan.values;
+        self.plan.units.par_iter().zip(&mut self.states).for_each(|(unit, state)| {
             match (&unit.work, state) {
                 (Work::Layer(layer), State::Layer(state)) => {
-                    let onward = unit.backward && self.plan.values[unit.inputs[0]].gradient.is_some();
+                    let onward = unit.backward && values[unit.inputs[0]].gradient.is_some();
                     state.prepare(layer, parameters, onward);
                 }
                 (Work::Norm { norm, .. }, State::Norm(state)) => state.prepare(norm, parameters),
                 _ => {}
             }
-        }
+        });
     }
 
     /// Where the input `[N,H,W,C]` is to be written before [`forward`](Self::forward).
