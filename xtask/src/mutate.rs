@@ -205,7 +205,7 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/transfer/plan.rs", test: "--lib transfer::plan", mutations: &[
         ["mirrored photos that led astray are learnt from", "augment.flip && self.mirrors", "augment.flip"],
-        ["layers kept though the features do not fit", "few && self.is_near() && ", "few && "],
+        ["layers kept though the features do not fit", "0..FEW_STEPS if !self.is_far() => Some(0.3)", "0..FEW_STEPS => Some(0.3)"],
         ["few photos that the head tells apart train the network", "self.photos < FEW && self.is_near()", "false"],
         ["few photos make few steps", "self.photos < FEW_STEPS && !few => SMALL_BATCH", "self.photos < FEW_STEPS && !few => BATCH"],
         ["photos that the features fit are seen small", "!few && !self.is_near()).then", "!few).then"],
@@ -216,6 +216,8 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/transfer/finetune.rs", test: "--lib transfer::finetune", mutations: &[
         ["very many photos are never mirrored", "left > 1 || (asked.is_none() && made == 1)", "left > 1"],
+        ["what was judged goes on as fast as it began", "rates: recipe.rates.scaled(SLOWER), ", ""],
+        ["few epochs do not show all photos once", "(epochs * ONWARD).max(epochs.min(1.0))", "epochs * ONWARD"],
     ]},
     Target { file: "crates/penjing/src/transfer/work.rs", test: "-p penjing-cli --test penjing unfinished::what_was", mutations: &[
         ["resume: what was found out about mirrored photos is lost",

@@ -97,8 +97,8 @@ fn a_killed_run_goes_on_and_ends_as_if_nothing_had_happened() {
     let place = Place::new();
     place.photos("photos", &["a", "b", "c"], 16);
     for (recipe, moments) in [
-        ("finetune", [(0, 1), (1, 25), (3, 10)]),
-        ("full", [(0, 13), (2, 1), (3, 30)]),
+        ("finetune", [(0, 1), (1, 25), (3, 4)]),
+        ("full", [(0, 13), (2, 1), (3, 6)]),
         ("scratch", [(0, 1), (0, 17), (0, 33)]),
     ] {
         let args = args(recipe, &[]);
@@ -123,7 +123,7 @@ fn ctrl_c_leaves_the_best_so_far_and_the_same_command_goes_on() {
     let place = Place::new();
     place.photos("photos", &["a", "b", "c"], 16);
     for (recipe, moments) in
-        [("finetune", [(0, 5), (2, 5)]), ("full", [(0, 20), (3, 20)]), ("scratch", [(0, 5), (0, 20)])]
+        [("finetune", [(0, 5), (2, 5)]), ("full", [(0, 20), (3, 5)]), ("scratch", [(0, 5), (0, 20)])]
     {
         let args = args(recipe, &[]);
         let expected = undisturbed(&place, &args);

@@ -105,9 +105,9 @@ pub(super) fn refine(
         let mut steps = vec![trained.model.provenance.recipe.last().cloned().unwrap_or_default()];
         steps.push(describe(kind, &tuning.recipe));
         if on_all {
-            let epochs = onward(&tuning.recipe).epochs;
+            let epochs = onward_epochs(tuning.recipe.epochs);
             steps.push(format!(
-                "{epochs} epochs more with the photos that judged among them, at {SLOWER} of the rates"
+                "{epochs:.2} epochs more with the photos that judged among them, at {SLOWER} of the rates"
             ));
         }
         if choice.share < 1.0 {
@@ -180,13 +180,20 @@ fn cost(score: &Score) -> f64 {
 
 /// How the judged network learns from all photos: it has seen most of them already.
 fn onward(recipe: &Recipe) -> Recipe {
-    let epochs = recipe.epochs * ONWARD;
+    let epochs = onward_epochs(recipe.epochs);
     Recipe { epochs, early: None, rates: recipe.rates.scaled(SLOWER), ..recipe.clone() }
+}
+
+/// Epochs with all photos after so many of the training that was judged: one at least, so that none is left out.
+fn onward_epochs(epochs: f64) -> f64 {
+    (epochs * ONWARD).max(epochs.min(1.0))
 }
 
 /// Epochs with all photos for each epoch of the training that was judged, and the share of its rates.
 const ONWARD: f64 = 0.3;
 const SLOWER: f32 = 0.5;
+/// Sets the looks at its photos apart from those that it has seen.
+const ONWARD_LOOKS: u64 = 0x6f6e_7761;
 
 /// How the run on all photos ended.
 enum Ended {
@@ -234,8 +241,9 @@ impl<'a> Tuning<'a> {
             }
             fitted => fitted?,
         };
-        let looks = |rounds: usize| {
-            (0..rounds).map(learners).sum::<usize>() + (ONWARD * survey.kept.len() as f64) as usize
+        let looks = |rounds: usize, epochs: f64| {
+            epochs * (0..rounds).map(learners).sum::<usize>() as f64
+                + onward_epochs(epochs) * survey.kept.len() as f64
         };
         let Some((recipe, rounds)) = work.in_time(recipe, &graph, survey.rounds(), looks)? else {
             return Ok(None);
@@ -289,7 +297,7 @@ impl<'a> Tuning<'a> {
             let photos = [survey.photos(&others), survey.photos(&held)];
             let (from, resume) = (start.clone(), self.resume.take());
             let (kept, log) = (self.kept(), log.as_deref_mut());
-            let run = self.work.run(&name, &self.recipe, photos, &graph, from, kept, resume, log)?;
+            let run = self.work.run(&name, &self.recipe, 0, photos, &graph, from, kept, resume, log)?;
             if let Some(why) = &run.stopped {
                 self.work
                     .progress
@@ -351,13 +359,15 @@ impl<'a> Tuning<'a> {
 
     /// What was judged goes on with all photos, where there is none to judge by; the network so far from its start.
     fn learn_all(&mut self, share: f32, log: Option<&mut Log>) -> Result<Ended> {
-        let Start { backbone, survey, fit, .. } = *self.start;
-        let (graph, start) = network(backbone, &fit.head)?;
+        let survey = self.start.survey;
+        let (graph, start) = self.start_of(self.judged.rounds.len() - 1)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let (from, resume) = (self.judged.last.clone().unwrap_or_else(|| start.clone()), self.resume.take());
+        let from = self.judged.last.clone().ok_or_else(|| self.work.unfit())?;
+        let resume = self.resume.take();
         let (recipe, kept) = (onward(&self.recipe), self.kept());
-        let run = self.work.run("all photos", &recipe, photos, &graph, from, kept, resume, log)?;
+        let run =
+            self.work.run("all photos", &recipe, ONWARD_LOOKS, photos, &graph, from, kept, resume, log)?;
         if let Some(why) = &run.stopped {
             let what = "when learning from all photos; the network that was judged is kept";
             self.work.progress.notice(&format!("{why} {what}"));
@@ -383,6 +393,23 @@ mod tests {
     fn mirrored_photos_are_shown_unless_the_head_or_the_user_speaks_against_them() {
         assert!(may_mirror(None, 4, 4) && may_mirror(Some(2), 2, 2) && may_mirror(None, 1, 1));
         assert!(!may_mirror(None, 4, 1) && !may_mirror(Some(1), 1, 1));
+    }
+
+    #[test]
+    fn what_was_judged_goes_on_slowly_and_sees_every_photo() {
+        let graph = crate::model::bundled().unwrap().graph;
+        let facts = Facts { mirrors: true, ..Facts::new(&[400, 400], &crate::model::bundled().unwrap()) };
+        let recipe = facts.recipe(RecipeKind::Finetune, &graph, Some(10), None);
+        assert!(recipe.early.is_some());
+        let on = onward(&recipe);
+        assert_eq!((on.epochs, on.early), (3.0, None));
+        assert_eq!((on.rates.head, on.rates.first), (recipe.rates.head / 2.0, recipe.rates.first / 2.0));
+        assert_eq!(
+            Recipe { epochs: recipe.epochs, early: recipe.early, rates: recipe.rates, ..on },
+            recipe,
+            "all else stays"
+        );
+        assert_eq!([0.25, 1.0, 2.0, 5.0].map(onward_epochs), [0.25, 1.0, 1.0, 1.5]);
     }
 
     #[test]

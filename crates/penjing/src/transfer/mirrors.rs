@@ -32,7 +32,7 @@ pub(super) fn mirrors(
         let brief = Recipe { epochs, augment: Augment { flip, ..recipe.augment }, ..recipe.clone() };
         let photos = [survey.photos(others), Vec::new()];
         let kept = Kept { recipe, rounds, judged: &Judged::default(), probed: Some(&probed) };
-        let run = work.run(name, &brief, photos, graph, start.clone(), kept, resume.take(), None)?;
+        let run = work.run(name, &brief, 0, photos, graph, start.clone(), kept, resume.take(), None)?;
         if run.interrupted {
             return Err(Error::Interrupted);
         }

@@ -51,18 +51,21 @@ pub(super) fn scratch(
         None => {
             let recipe = facts.recipe(RecipeKind::Scratch, &graph, options.epochs, options.balance);
             let recipe = work.fitted(recipe, &graph, others.len())?;
-            let (recipe, _) = work.in_time(recipe, &graph, 1, |_| others.len())?.ok_or_else(|| {
-                Error::Unsupported(
-                    "the time limit is too short to train a network from random weights; raise --time".into(),
-                )
-            })?;
+            let (recipe, _) = work
+                .in_time(recipe, &graph, 1, |_, epochs| epochs * others.len() as f64)?
+                .ok_or_else(|| {
+                    Error::Unsupported(
+                        "the time limit is too short to train a network from random weights; raise --time"
+                            .into(),
+                    )
+                })?;
             (recipe, None)
         }
     };
     let photos = [survey.photos(&others), survey.photos(&held)];
     let start = Parameters::new(&graph, &weights)?;
     let kept = Kept { recipe: &recipe, rounds: 1, judged: &Judged::default(), probed: None };
-    let run = work.run("training", &recipe, photos, &graph, start, kept, resume, log.as_deref_mut())?;
+    let run = work.run("training", &recipe, 0, photos, &graph, start, kept, resume, log.as_deref_mut())?;
     if let Some(why) = &run.stopped {
         if run.best.is_none() {
             return Err(Error::Unsupported(format!(

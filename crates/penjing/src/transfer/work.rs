@@ -30,7 +30,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
-    /// How every run learns, but for those that try mirrored photos.
+    /// How the runs that judge learn; those that try mirrored photos, and the one on all photos, take most of it.
     pub recipe: Recipe,
     /// Rounds that judge.
     pub rounds: usize,
@@ -255,15 +255,15 @@ impl<'a> Work<'a> {
         Ok(recipe)
     }
 
-    /// The recipe shortened to the time that is left, and the rounds that judge: `looks` says how many photos an epoch
-    /// takes in all runs together, given the rounds. One round does where more would shorten the training. `None` when
+    /// The recipe shortened to the time that is left, and the rounds that judge: `looks` says how many photos all runs
+    /// together see, given the rounds and the epochs. One round does where more would shorten the training. `None` when
     /// that would be no training any more.
     pub fn in_time(
         &self,
         recipe: Recipe,
         graph: &Graph,
         mut rounds: usize,
-        looks: impl Fn(usize) -> usize,
+        looks: impl Fn(usize, f64) -> f64,
     ) -> Result<Option<(Recipe, usize)>> {
         let Some(limit) = self.options.time else { return Ok(Some((recipe, rounds))) };
         let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
@@ -271,15 +271,24 @@ impl<'a> Work<'a> {
         let left = limit.as_secs_f64() - self.seconds();
         // Decoding, validation and writing take their part.
         let images = (left * 0.85 * speed).max(0.0);
-        if images < recipe.epochs * looks(rounds) as f64 {
+        let mut epochs = recipe.epochs;
+        if images < looks(rounds, epochs) {
             rounds = 1;
         }
-        let epochs = (images / looks(rounds) as f64).min(recipe.epochs);
+        if images < looks(rounds, epochs) {
+            // More epochs are more looks: halve the doubt until it does not count.
+            let mut longest = 0.0..epochs;
+            for _ in 0..40 {
+                let middle = (longest.start + longest.end) / 2.0;
+                if looks(rounds, middle) <= images { longest.start = middle } else { longest.end = middle }
+            }
+            epochs = longest.start;
+        }
         if epochs < SHORTEST {
             self.progress.notice(&format!(
                 "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch)",
                 left.max(0.0),
-                looks(rounds) as f64 / speed / 0.85
+                looks(rounds, 1.0) / speed / 0.85
             ));
             return Ok(None);
         }
@@ -292,11 +301,12 @@ impl<'a> Work<'a> {
         Ok(Some((Recipe { epochs, ..recipe }, rounds)))
     }
 
-    /// One run of training; a state is kept on the way.
+    /// One run of training; a state is kept on the way. Runs whose `looks` differ draw other looks at their photos.
     pub fn run(
         &self,
         name: &str,
         recipe: &Recipe,
+        looks: u64,
         [learn, judge]: [Vec<Photo>; 2],
         graph: &Graph,
         start: Parameters,
@@ -312,7 +322,7 @@ impl<'a> Work<'a> {
             judge,
             classes: self.survey.data.classes.len(),
             recipe,
-            seed: self.options.seed,
+            seed: self.options.seed ^ looks,
             memory: self.memory(),
         };
         let keep = |standing: &Standing, tensors: Tensors<'_>| {
