@@ -63,7 +63,12 @@ def penjing(arch):
 
 
 def program(path, arch):
-    text, peak = measured([path, arch, str(os.cpu_count()), *PROGRAMS[os.path.basename(path)]])
+    command = [path, arch, str(len(os.sched_getaffinity(0))), *PROGRAMS[os.path.basename(path)]]
+    try:
+        text, peak = measured(command)
+    except RuntimeError as error:
+        print(f"{error}; it may want more memory", file=sys.stderr)
+        return float("nan"), 0
     return json.loads(text)["images_per_s"], peak
 
 
