@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, path::Path};
 
 use penjing_runtime::{
     file::{Calibration, Model, Provenance},
-    op::Op,
+    graph::Graph,
+    pixels::Pixels,
     tensor::{Data, Tensor, Weights},
 };
 
@@ -92,6 +93,24 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
         )));
     }
 
+    model(path, arch.name_at(details.width), graph, weights, arch.pixels(&config), hash, details)
+}
+
+/// The model of a graph and its weights. `path` is named in errors, `hash` is that of the file they come from.
+///
+/// # Errors
+/// [`Error::Model`] where labels, pixels, graph and weights do not fit each other.
+pub(super) fn model(
+    path: &Path,
+    arch: String,
+    graph: Graph,
+    weights: Weights,
+    pixels: Pixels,
+    hash: String,
+    details: Details,
+) -> Result<Model> {
+    let fault = |what: String| Error::model(path, what);
+    let classes = graph.output().map_or(0, |last| graph.shape(last)[3]);
     let labels = details.labels.unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
     if labels.len() != classes {
         return Err(fault(format!("{} labels were given for {classes} classes", labels.len())));
@@ -100,8 +119,8 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
         return Err(fault("two classes have the same label".to_string()));
     }
     let model = Model {
-        arch: arch.name_at(details.width),
-        pixels: arch.pixels(&config),
+        arch,
+        pixels,
         graph,
         weights,
         labels,
@@ -116,7 +135,6 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
         },
     };
     model.check().map_err(|error| fault(error.to_string()))?;
-    debug_assert!(matches!(model.graph.nodes().last().map(|node| &node.op), Some(Op::Linear { .. })));
     Ok(model)
 }
 

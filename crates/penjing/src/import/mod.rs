@@ -16,6 +16,7 @@ use penjing_runtime::tensor::Tensor;
 use crate::{Error, Result};
 
 mod assemble;
+mod closing;
 mod globals;
 mod pickle;
 mod safetensors;
