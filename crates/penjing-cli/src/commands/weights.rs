@@ -45,6 +45,10 @@ struct Import {
     /// Input size in pixels [default: the published one]
     #[arg(long, value_name = "PX", value_parser = size_parser())]
     size: Option<usize>,
+    /// Whose form of the weights it is, such as timm or tf: it says how convolutions pad and what the network was shown
+    /// [default: the first in `weights list` whose names they have]
+    #[arg(long, value_name = "NAME")]
+    form: Option<String>,
     /// Class names, one a line [default: numbers from 0]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -126,7 +130,7 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
     let skipped = dict.skipped.clone();
     let file_name = || args.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let source = args.source.unwrap_or_else(file_name);
-    let details = Details { width, size: args.size, labels, source, license: args.license };
+    let details = Details { width, size: args.size, form: args.form, labels, source, license: args.license };
     let mut model = import::assemble(&args.file, dict, arch, details)?;
     model.pixels.decode = args.decode.into();
     if args.half {
