@@ -4,8 +4,12 @@
 usage: zoo.py [FOLDER]    (needs torch, torchvision, timm, transformers, safetensors and efficientnet-lite-pytorch)
 
 Writes zoo.safetensors: ten logits of each network, `ARCH_xWIDTH_SIZE@FORM`, on one image, under weights that follow from
-their names, so that a key that means another tensor is found. And costs.csv: parameters and multiply-accumulates of
-convolutions and linear layers for one photo.
+their names, so that a key that means another tensor is found. costs.csv: parameters and multiply-accumulates of
+convolutions and linear layers for one photo. And zoo_steps.safetensors: of a training step of one network of each family, in
+float64, with the batch's statistics and with frozen ones, `CASE:MODE`, a row for each key in sorted order: the norm of the
+gradient (at least 1e-4), how far float32 is away as a share of it, and four sums of the gradient's values under random signs:
+the top bits (1 is minus) of SplitMix64's outputs for the seed FNV-1a(KEY) + r. The first row begins with the loss: cross
+entropy of 8 images, image k of class k.
 """
 import pathlib
 import sys
@@ -46,8 +50,8 @@ def fnv1a(text):
     return h
 
 
-def image(size):
-    x = uniform(4, size * size * 3).reshape(1, size, size, 3)
+def image(size, count=1):
+    x = uniform(4, count * size * size * 3).reshape(count, size, size, 3)
     return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
 
 
@@ -219,6 +223,61 @@ def networks():
         yield name, "torchvision", [(1.0, 96), (1.0, 75)], lambda _, classes, name=name: getattr(tv, name)(num_classes=classes)
 
 
+STEPS = {
+    "efficientnet_lite0@timm": (1.0, 64),
+    "mnasnet@torchvision": (0.5, 64),
+    "mobilenet_v1@timm": (0.5, 64),
+    "mobilenet_v2@torchvision": (0.35, 64),
+    "mobilenet_v3_small@timm": (0.5, 96),
+    "mobilenet_v3_large_minimal@tf": (0.75, 75),
+    "mobilenet_v4_conv_medium@timm": (0.5, 64),
+    "resnet18@torchvision": (1.0, 64),
+    "shufflenet_v2@torchvision": (0.5, 64),
+    "squeezenet1_1@torchvision": (1.0, 64),
+}
+PROJECTIONS, BATCH = 4, 8
+
+
+def gradients(make, width, size, mode, dtype):
+    """Loss, and each key's gradient."""
+    net = filled(make(width, CLASSES)).to(dtype)
+    if mode == "batch":
+        net.train()
+        for module in net.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "drop_rate"):
+                module.drop_rate = 0.0
+    loss = F.cross_entropy(net(image(size, BATCH).to(dtype)), torch.arange(BATCH))
+    loss.backward()
+    return loss.item(), {key: p.grad.double().flatten().numpy() for key, p in net.named_parameters()}
+
+
+def signs(key, r, count):
+    return 1.0 - 2.0 * (split_mix((fnv1a(key) + r) & 0xFFFFFFFFFFFFFFFF, count) >> np.uint64(63)).astype(np.float64)
+
+
+def steps():
+    out = {}
+    for name, form, _, make in networks():
+        if f"{name}@{form}" not in STEPS:
+            continue
+        width, size = STEPS[f"{name}@{form}"]
+        for mode in ("batch", "frozen"):
+            loss, exact = gradients(make, width, size, mode, torch.float64)
+            _, single = gradients(make, width, size, mode, torch.float32)
+            rows, worst = [[loss] + [0.0] * (PROJECTIONS + 1)], 0.0
+            for key, gradient in sorted(exact.items()):
+                norm = max(np.linalg.norm(gradient), 1e-4)
+                error = np.linalg.norm(gradient - single[key]) / norm
+                worst = max(worst, error)
+                rows.append([norm, error] + [gradient @ signs(key, r, gradient.size) for r in range(PROJECTIONS)])
+            case = f"{name}_x{width}_{size}@{form}:{mode}"
+            out[case] = torch.tensor(rows, dtype=torch.float32)
+            print(f"{case}: loss {loss:.4f}, float32 up to {worst:.1e} away", flush=True)
+    return out
+
+
 SIZES = {f"efficientnet_lite{n}": size for n, size in enumerate([224, 240, 260, 280, 300])} | {
     "resnet8": 32,
     "mobilenet_v4_conv_medium": 256,
@@ -253,6 +312,7 @@ for name, form, cases, make in networks():
             seen.add((name, width, size))
             rows.append((name, width, size, *cost(name, width, size, make)))
 save_file(tensors, OUT / "zoo.safetensors", metadata={"torch": torch.__version__, "timm": timm.__version__})
+save_file(steps(), OUT / "zoo_steps.safetensors", metadata={"torch": torch.__version__, "timm": timm.__version__})
 with open(OUT / "costs.csv", "w") as out:
     print("arch,width,size,params,macs", file=out)
     for row in sorted(rows):

@@ -4,11 +4,12 @@
 usage: measure.py ENGINE STEM THREADS SECONDS OUTPUT      (ENGINE: onnxruntime, openvino, ncnn or MNN)
 
 Runs STEM.onnx (ncnn: what pnnx makes of STEM.pt, MNN: what its converter makes of STEM.onnx) on STEM.input.f32
-(1x3x224x224), writes the result to OUTPUT in the same way, and prints one line {"version": "1.2.3", "ms": 4.56}: the
+(1x3xSIZExSIZE), writes the result to OUTPUT in the same way, and prints one line {"version": "1.2.3", "ms": 4.56}: the
 median of what SECONDS hold after a tenth of them to warm up.
 """
 import importlib.metadata
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,7 +20,9 @@ import numpy as np
 
 ENGINE, STEM, THREADS, SECONDS, OUTPUT = sys.argv[1:6]
 THREADS = int(THREADS)
-x = np.fromfile(f"{STEM}.input.f32", "<f4").reshape(1, 3, 224, 224)
+x = np.fromfile(f"{STEM}.input.f32", "<f4")
+SIZE = math.isqrt(x.size // 3)
+x = x.reshape(1, 3, SIZE, SIZE)
 
 
 def convert(made, *command):
@@ -54,7 +57,7 @@ def ncnn():
 
     model = f"{STEM}.ncnn"
     pnnx = os.path.join(os.path.dirname(sys.executable), "pnnx")
-    convert(f"{model}.param", pnnx, f"{STEM}.pt", "inputshape=[1,3,224,224]", "fp16=0")
+    convert(f"{model}.param", pnnx, f"{STEM}.pt", f"inputshape=[1,3,{SIZE},{SIZE}]", "fp16=0")
     net = ncnn.Net()
     net.opt.num_threads = THREADS
     for option in dir(net.opt):

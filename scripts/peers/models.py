@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Writes the networks that `cargo xtask bench peers` times, with random weights, as engines and penjing read them.
 
-usage: models.py FOLDER      (needs torch, torchvision, pillow, onnx and efficientnet-lite-pytorch)
+usage: models.py FOLDER NAME…      (needs torch, torchvision, timm, pillow, onnx and efficientnet-lite-pytorch)
 
 For each network NAME: NAME.pth (for `penjing weights import`), NAME.onnx, and NAME.pt (TorchScript, from which pnnx
-makes ncnn's files). And photo.png: noise of 224 px, from which penjing makes the input that all of them get.
+makes ncnn's files). And photo.png: noise, from which penjing makes the input that all of them get.
 """
 import sys
 
 import numpy as np
 import onnx
+import timm
 import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
@@ -17,19 +18,37 @@ from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 from PIL import Image
 
-NETS = {
-    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(),
-    "efficientnet_lite0": lambda: EfficientNet.from_name("efficientnet-lite0"),
-}
+LITE_SIZES = [224, 240, 260, 280, 300]
 
 
-def settle(net):
+def network(name):
+    """The network of the zoo's name, and its size in pixels."""
+    if name.startswith("efficientnet_lite"):
+        return EfficientNet.from_name(name.replace("_", "-", 1).replace("_", "-")), LITE_SIZES[int(name[-1])]
+    if hasattr(torchvision.models, name):
+        return getattr(torchvision.models, name)(), 224
+    if name.startswith("shufflenet_v2"):
+        width = name.partition("_x")[2] or "1.0"
+        return getattr(torchvision.models, f"shufflenet_v2_x{float(width):.1f}".replace(".", "_"))(), 224
+    if name.endswith("_minimal"):
+        return timm.create_model(f"tf_mobilenetv3_{name.split('_')[2]}_minimal_100"), 224
+    timms = {
+        "mnasnet": ("mnasnet_100", 224),
+        "mobilenet_v1": ("mobilenetv1_100", 224),
+        "mobilenet_v4_conv_small": ("mobilenetv4_conv_small", 224),
+        "mobilenet_v4_conv_medium": ("mobilenetv4_conv_medium", 256),
+    }
+    model, size = timms[name]
+    return timm.create_model(model), size
+
+
+def settle(net, size):
     """Makes the statistics of noise the running ones: else values vanish from layer to layer, and all outputs agree."""
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        net.train()(torch.randn(8, 3, 224, 224))
+        net.train()(torch.randn(8, 3, size, size))
     return net.eval()
 
 
@@ -65,12 +84,14 @@ def fold_uneven_padding(model):
     return model
 
 
-folder = sys.argv[1]
+folder, names = sys.argv[1], sys.argv[2:]
 torch.manual_seed(0)
-Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)).save(f"{folder}/photo.png")
-x = torch.rand(1, 3, 224, 224)
-for name, build in NETS.items():
-    net = settle(build())
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)).save(f"{folder}/photo.png")
+for name in names:
+    net, size = network(name)
+    name = name.replace(".", "_")
+    net = settle(net, size)
+    x = torch.rand(1, 3, size, size)
     torch.save(net.state_dict(), f"{folder}/{name}.pth")
     fold_even_padding(net)
     path = f"{folder}/{name}.onnx"

@@ -28,14 +28,18 @@ pub struct Args {
     /// How long each figure of a round is measured, in seconds
     #[arg(long, value_name = "S", default_value_t = 0.5)]
     seconds: f64,
+    /// Networks of the zoo, at their published size
+    #[arg(long, value_delimiter = ',', default_values_t = ["mobilenet_v2", "efficientnet_lite0"].map(String::from))]
+    networks: Vec<String>,
+    /// The peers, onnxruntime always among them [default: all]
+    #[arg(long, value_delimiter = ',')]
+    engines: Option<Vec<String>>,
 }
 
-const NETWORKS: &[&str] = &["mobilenet_v2", "efficientnet_lite0"];
 const THREADS: &[usize] = &[1, 2];
-const SIZE: usize = 224;
 
 /// The first is ours. The second is what the outputs of all are compared with.
-const ENGINES: &[Engine] = &[
+const ENGINES: [Engine; 7] = [
     Engine { name: "penjing", kind: Kind::Penjing },
     Engine { name: "onnxruntime", kind: Kind::Python },
     Engine { name: "openvino", kind: Kind::Python },
@@ -51,11 +55,13 @@ const TOLERANCE: f32 = 1e-3;
 /// A process that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(300);
 
+#[derive(Clone, Copy)]
 struct Engine {
     name: &'static str,
     kind: Kind,
 }
 
+#[derive(Clone, Copy)]
 enum Kind {
     /// `penjing bench`.
     Penjing,
@@ -80,21 +86,30 @@ struct Measured {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(unknown) = args.engines.iter().flatten().find(|name| !ENGINES.iter().any(|e| e.name == *name))
+    {
+        bail!("no engine is called {unknown}; there are {}", ENGINES.map(|engine| engine.name).join(", "));
+    }
+    let wanted = |(at, engine): &(usize, &Engine)| {
+        *at <= REFERENCE
+            || args.engines.as_ref().is_none_or(|names| names.iter().any(|name| name == engine.name))
+    };
+    let engines: Vec<Engine> = ENGINES.iter().enumerate().filter(wanted).map(|(_, engine)| *engine).collect();
     let places = Places {
         python: args.python.path()?,
         penjing: process::release_dir().join("penjing"),
         rust: super::build_rust_peers(
-            ENGINES.iter().filter(|engine| matches!(engine.kind, Kind::Rust)).map(|engine| engine.name),
+            engines.iter().filter(|engine| matches!(engine.kind, Kind::Rust)).map(|engine| engine.name),
         ),
         models: super::folder().join("models"),
     };
-    prepare(&places)?;
-    let names: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
+    prepare(&places, &args.networks)?;
+    let names: Vec<&str> = engines.iter().map(|engine| engine.name).collect();
     let mut rows = Vec::new();
-    let mut versions = vec![String::new(); ENGINES.len()];
-    for name in NETWORKS {
-        let stem = places.models.join(name);
-        let checks = check(&places, &stem)?;
+    let mut versions = vec![String::new(); engines.len()];
+    for name in &args.networks {
+        let stem = stem(&places.models, name);
+        let checks = check(&places, &stem, &engines)?;
         for (version, check) in versions.iter_mut().zip(&checks) {
             if let Ok((_, found)) = check {
                 version.clone_from(found);
@@ -106,9 +121,9 @@ pub fn run(args: &Args) -> Result<()> {
             let mut row = Row::new(name, threads, &checks);
             for round in 0..args.rounds as usize {
                 // Each round begins with another one, so that nobody always follows the same.
-                for at in (0..ENGINES.len()).map(|at| (at + round) % ENGINES.len()) {
+                for at in (0..engines.len()).map(|at| (at + round) % engines.len()) {
                     if let Cell::Times(times) = &mut row.cells[at] {
-                        match ENGINES[at].measure(&places, &stem, threads, args.seconds) {
+                        match engines[at].measure(&places, &stem, threads, args.seconds) {
                             Ok(measured) => times.push(measured.ms),
                             Err(error) => row.cells[at] = Cell::Failed(format!("{error:#}")),
                         }
@@ -122,22 +137,27 @@ pub fn run(args: &Args) -> Result<()> {
     let versions = names.iter().zip(&versions).filter(|(_, version)| !version.is_empty());
     let versions: Vec<String> = versions.map(|(name, version)| format!("{name} {version}")).collect();
     println!("{}.\n{}.\n", machine::described(), versions.join(", "));
-    println!("f32, {SIZE} px, batch 1, {} interleaved rounds of {} s.", args.rounds, args.seconds);
+    println!("f32, batch 1, {} interleaved rounds of {} s.", args.rounds, args.seconds);
     println!("{}", table::markdown(&names, REFERENCE, &rows));
     Ok(())
 }
 
+/// Where a network's files are, without their endings.
+fn stem(models: &Path, network: &str) -> PathBuf {
+    models.join(network.replace('.', "_"))
+}
+
 /// Builds penjing, makes the models, and lets penjing make the input from a photo.
-fn prepare(places: &Places) -> Result<()> {
+fn prepare(places: &Places, networks: &[String]) -> Result<()> {
     super::build_penjing()?;
     let models = &places.models;
     if models.exists() {
         std::fs::remove_dir_all(models).with_context(|| format!("cannot remove {}", models.display()))?;
     }
     std::fs::create_dir_all(models).with_context(|| format!("cannot make {}", models.display()))?;
-    process::run(super::script(&places.python, "peers/models").arg(models))?;
-    for name in NETWORKS {
-        let stem = models.join(name);
+    process::run(super::script(&places.python, "peers/models").arg(models).args(networks))?;
+    for name in networks {
+        let stem = stem(models, name);
         let model = stem.with_extension("penjing");
         let mut import = Command::new(&places.penjing);
         import.args(["--quiet", "weights", "import"]).arg(stem.with_extension("pth")).args(["--arch", name]);
@@ -150,16 +170,16 @@ fn prepare(places: &Places) -> Result<()> {
 }
 
 /// Runs every engine on the network once: how far its outputs are from the reference's, and its version.
-fn check(places: &Places, stem: &Path) -> Result<Vec<Result<(f32, String)>>> {
+fn check(places: &Places, stem: &Path, engines: &[Engine]) -> Result<Vec<Result<(f32, String)>>> {
     let mut outputs = Vec::new();
-    for engine in ENGINES {
+    for engine in engines {
         let measured = engine.measure(places, stem, 1, 0.0);
         outputs.push(measured.and_then(|measured| Ok((engine.output(stem)?, measured.version))));
     }
     let reference = match &outputs[REFERENCE] {
         Ok((output, _)) => output.clone(),
         Err(error) => {
-            bail!("{} has to run, the others are checked by it: {error:#}", ENGINES[REFERENCE].name)
+            bail!("{} has to run, the others are checked by it: {error:#}", engines[REFERENCE].name)
         }
     };
     let compared = outputs.into_iter().map(|result| {

@@ -104,37 +104,13 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             Runner::new(&graph, &zoo::random_weights(&graph, 0), &arch.pixels(&config), threads.count())?
         }
     };
-    let input: Vec<f32> =
-        (0..runner.plan().plan().input.len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
-    let (workers, isa) = (threads.workers(), runner.isa().name());
-    let (mut times, budget) = (Vec::new(), Duration::from_secs_f64(args.seconds));
-    // The whole measurement runs on a thread of the pool, so that a run does not pay for waking it.
-    let interrupted = threads.install(|| {
-        let start = Instant::now();
-        while start.elapsed() < budget / 10 && !console.cancelled() {
-            runner.run_tensor(&input, workers);
-        }
-        let start = Instant::now();
-        while start.elapsed() < budget || times.len() < 5 {
-            if console.cancelled() {
-                return true;
-            }
-            let run = Instant::now();
-            runner.run_tensor(&input, workers);
-            times.push(run.elapsed());
-        }
-        false
-    });
-    if interrupted {
-        return Err(Error::Interrupted.into());
-    }
+    let times = times(&runner, &threads, args.seconds, console)?;
     let total: Duration = times.iter().sum();
-    times.sort_unstable();
     let percentile = |share: f64| {
         let index = (share * (times.len() - 1) as f64).round() as usize;
         (times[index].as_secs_f64() * 1e6).round() / 1e3
     };
-    let latency_peak = peak_rss_bytes();
+    let (latency_peak, isa) = (peak_rss_bytes(), runner.isa().name());
     drop(runner);
     let training = if args.train { Some(training(&args, &threads, console)?) } else { None };
     let measured = Measured {
@@ -164,6 +140,40 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         })
     })?;
     Ok(Outcome::Done)
+}
+
+/// How long each run took in about so many seconds, after a tenth of them to warm up: five at least, the shortest first.
+pub fn times(
+    runner: &Runner,
+    threads: &Threads,
+    seconds: f64,
+    console: &Console,
+) -> penjing::Result<Vec<Duration>> {
+    let input: Vec<f32> =
+        (0..runner.plan().plan().input.len).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
+    let (mut times, budget, workers) = (Vec::new(), Duration::from_secs_f64(seconds), threads.workers());
+    // The whole measurement runs on a thread of the pool, so that a run does not pay for waking it.
+    let interrupted = threads.install(|| {
+        let start = Instant::now();
+        while start.elapsed() < budget / 10 && !console.cancelled() {
+            runner.run_tensor(&input, workers);
+        }
+        let start = Instant::now();
+        while start.elapsed() < budget || times.len() < 5 {
+            if console.cancelled() {
+                return true;
+            }
+            let run = Instant::now();
+            runner.run_tensor(&input, workers);
+            times.push(run.elapsed());
+        }
+        false
+    });
+    if interrupted {
+        return Err(Error::Interrupted);
+    }
+    times.sort_unstable();
+    Ok(times)
 }
 
 #[derive(Clone, Copy)]

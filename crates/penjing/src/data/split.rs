@@ -196,13 +196,10 @@ impl GroupTable {
         self.members[group].iter().map(|m| m.1).sum()
     }
 
-    /// All groups in random order (Fisher–Yates).
+    /// All groups in random order.
     fn shuffled(&self, seed: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.members.len()).collect();
-        let mut random = SplitMix64::new(seed);
-        for last in (1..order.len()).rev() {
-            order.swap(last, random.below(last + 1));
-        }
+        SplitMix64::new(seed).shuffle(&mut order);
         order
     }
 

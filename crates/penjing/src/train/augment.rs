@@ -99,9 +99,7 @@ impl Augment {
         let turn = f64::from(self.hue.min(0.5));
         let turn = between(-turn, turn, random) as f32;
         let mut order = [0, 1, 2, 3];
-        for i in (1..order.len()).rev() {
-            order.swap(i, random.below(i + 1));
-        }
+        random.shuffle(&mut order);
         for change in order {
             match change {
                 0 if self.jitter > 0.0 => image.brightness(factors[0]),

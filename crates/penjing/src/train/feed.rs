@@ -82,7 +82,7 @@ impl Feed {
                 decks[photo.class as usize].push(place);
             }
             let mut random = SplitMix64::new(SplitMix64::new(seed ^ ORDER).next_u64());
-            decks.iter_mut().for_each(|deck| shuffle(deck, &mut random));
+            decks.iter_mut().for_each(|deck| random.shuffle(deck));
         }
         let kept = photos.iter().map(|_| OnceLock::new()).collect();
         Feed { photos, decks, balance, kept, left: AtomicUsize::new(memory), pixels, augment, seed }
@@ -103,7 +103,7 @@ impl Feed {
             0.0 => (0..self.photos.len() as u32).map(|photo| Draw { photo, time: 0 }).collect(),
             _ => self.balanced(epoch, &mut random),
         };
-        shuffle(&mut draws, &mut random);
+        random.shuffle(&mut draws);
         draws
     }
 
@@ -182,13 +182,6 @@ impl Feed {
             self.left.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(photo)
-    }
-}
-
-/// Every order equally likely (Fisher and Yates).
-fn shuffle<T>(items: &mut [T], random: &mut SplitMix64) {
-    for i in (1..items.len()).rev() {
-        items.swap(i, random.below(i + 1));
     }
 }
 

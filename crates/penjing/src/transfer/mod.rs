@@ -1,6 +1,7 @@
 //! A pretrained network's knowledge carried over to new classes.
 
 pub mod adapt;
+pub mod advise;
 pub mod cache;
 pub mod calibration;
 pub mod features;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 /// A network on some threads.
 pub struct Row {
-    network: &'static str,
+    network: String,
     threads: usize,
     /// One an engine; the first is ours.
     pub cells: Vec<Cell>,
@@ -23,13 +23,18 @@ pub enum Cell {
 
 impl Row {
     /// Without figures yet. Engines that failed the check will have none.
-    pub fn new(network: &'static str, threads: usize, checks: &[Result<f32>]) -> Row {
+    pub fn new(network: &str, threads: usize, checks: &[Result<f32>]) -> Row {
         let cells = checks.iter().map(|check| match check {
             Ok(_) => Cell::Times(Vec::new()),
             Err(error) => Cell::Failed(format!("{error:#}")),
         });
         let differences = checks.iter().map(|check| check.as_ref().ok().copied());
-        Row { network, threads, cells: cells.collect(), differences: differences.collect() }
+        Row {
+            network: network.to_string(),
+            threads,
+            cells: cells.collect(),
+            differences: differences.collect(),
+        }
     }
 
     /// As a line of the table of these engines.
@@ -101,7 +106,7 @@ pub fn markdown(engines: &[&str], reference: usize, rows: &[Row]) -> String {
         "---|".repeat(engines.len() - 1)
     );
     let mut networks: Vec<&Row> = rows.iter().collect();
-    networks.dedup_by_key(|row| row.network);
+    networks.dedup_by(|a, b| a.network == b.network);
     for row in networks {
         let cells = others(row, |difference| difference.map_or("–".into(), |share| format!("{share:.0e}")));
         let _ = writeln!(text, "| {} | {cells} |", row.network);
