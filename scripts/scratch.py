@@ -3,7 +3,8 @@
 scratch`, with the same networks, first weights, steps and augmentation.
 
 usage: scratch.py [--part val|test] [--size PX] [--epochs N] [--seeds N] [NET...]
-(run from the repository's root; needs torch, torchvision, timm; NET is mobilenet_v1_x0.25 or mobilenet_v2_x0.5)
+(run from the repository's root; needs torch, torchvision, timm; NET is mobilenet_v1_x0.25, mobilenet_v2_x0.5,
+mobilenet_v3_small or shufflenet_v2_x0.5)
 
 penjing's side, the 1,000 photos to learn from as DATA/train and some of the test photos as DATA/val (the whole photo is
 seen in the test, hence `squash`; the choice between the last weights and their average is penjing's own):
@@ -44,16 +45,28 @@ EXAMPLE = pathlib.Path("examples/fashion-mnist")
 CLASSES, PER_CLASS, BATCH = 10, 100, 32
 RATE, LAST_RATE, WARM_UP, DECAY, SMOOTHING, CLIP = 2e-3, 0.01, 0.1, 0.05, 0.1, 1.0
 # What one gray value, 0..1, is normalized with: penjing's contracts for gray photos.
-NETS = {"mobilenet_v1_x0.25": (0.5, 0.5), "mobilenet_v2_x0.5": (0.485, 0.229)}
+IMAGENET = (0.449, 0.226)
+NETS = {
+    "mobilenet_v1_x0.25": (0.5, 0.5),
+    "mobilenet_v2_x0.5": (0.485, 0.229),
+    "mobilenet_v3_small": IMAGENET,
+    "shufflenet_v2_x0.5": IMAGENET,
+}
 
 
 def network(name):
     if name == "mobilenet_v1_x0.25":
         return timm.models.efficientnet._gen_mobilenet_v1(
             "mobilenetv1_100", 0.25, num_classes=CLASSES, in_chans=1, pad_type="same", bn_eps=1e-3, drop_rate=0.001)
-    net = torchvision.models.mobilenet_v2(width_mult=0.5, num_classes=CLASSES)
-    stem = net.features[0][0]
-    net.features[0][0] = nn.Conv2d(1, stem.out_channels, 3, 2, 1, bias=False)
+    if name == "shufflenet_v2_x0.5":
+        net = torchvision.models.shufflenet_v2_x0_5(num_classes=CLASSES)
+        stem = net.conv1
+    else:
+        v2 = name == "mobilenet_v2_x0.5"
+        of = lambda: torchvision.models.mobilenet_v2(width_mult=0.5, num_classes=CLASSES)
+        net = of() if v2 else torchvision.models.mobilenet_v3_small(num_classes=CLASSES)
+        stem = net.features[0]
+    stem[0] = nn.Conv2d(1, stem[0].out_channels, 3, 2, 1, bias=False)
     return net
 
 
@@ -63,11 +76,13 @@ def begin(net):
         if isinstance(module, nn.Conv2d):
             fan_out = module.weight[:, 0].numel() // module.groups
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
-            assert module.momentum == 0.1
+            module.momentum = 0.1
 
 
 def photos(split):
