@@ -1,6 +1,9 @@
 //! From a state dict to a model: keys mapped, axes put in order, nothing left over.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use penjing_runtime::{
     file::{Calibration, Model, Provenance},
@@ -12,7 +15,7 @@ use penjing_runtime::{
 use super::StateDict;
 use crate::{
     Error, Result,
-    zoo::{Arch, Config},
+    zoo::{Arch, Config, Form},
 };
 
 /// What is not in the weights' file.
@@ -22,6 +25,8 @@ pub struct Details {
     pub width: f64,
     /// Input size in pixels; the published one when `None`.
     pub size: Option<usize>,
+    /// Whose form of the weights it is ([`Form::of`]); told by the keys when `None`.
+    pub form: Option<String>,
     /// Class names; the numbers from 0 when `None`.
     pub labels: Option<Vec<String>>,
     /// Subtracted from each channel, in units of 0..=255; what the weights were trained on when `None`.
@@ -41,12 +46,14 @@ pub struct Details {
 pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> Result<Model> {
     let StateDict { mut tensors, hash, .. } = dict;
     let fault = |what: String| Error::model(path, what);
-    let key = |parameter: &str| {
-        arch.torch_key(parameter).ok_or_else(|| fault(format!("{} has no key for `{parameter}`", arch.name)))
+    let form = form_of(arch, &tensors, details.form.as_deref())?;
+    let missing = |parameter: &str| {
+        fault(format!("{} has no key for `{parameter}` in the form of {}", arch.name, form.of))
     };
+    let key = |parameter: &str| form.key(parameter).ok_or_else(|| missing(parameter));
     let head = key("classifier.weight")?;
     let classes = match tensors.get(&head).map(|tensor| tensor.shape.as_slice()) {
-        Some([classes, _]) => *classes,
+        Some([classes, _] | [classes, _, 1, 1]) => *classes,
         Some(other) => {
             return Err(fault(format!("`{head}` has shape {other:?}, expected [classes, features]")));
         }
@@ -60,8 +67,8 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
             )));
         }
     };
-    let config =
-        Config { width: details.width, size: details.size.unwrap_or(arch.size), ..arch.config(classes) };
+    let size = details.size.unwrap_or(arch.size);
+    let config = Config { width: details.width, size, form, ..arch.config(classes) };
     let graph = arch.graph(&config)?;
 
     let mut weights = Weights::new();
@@ -72,7 +79,7 @@ pub fn assemble(path: &Path, dict: StateDict, arch: &Arch, details: Details) -> 
             None => faults.push(format!("`{key}` is missing")),
             Some(tensor) => {
                 let theirs = tensor.shape.clone();
-                let tensor = if shape.len() == 4 { channels_last(tensor) } else { Some(tensor) };
+                let tensor = laid_out(tensor, shape.len());
                 match tensor {
                     Some(tensor) if tensor.shape == shape => {
                         weights.insert(name, tensor);
@@ -151,9 +158,37 @@ pub(super) fn model(
     Ok(model)
 }
 
-/// `[O, I, kh, kw]` → `[O, kh, kw, I]`. `None` if it has not four axes.
-fn channels_last(tensor: Tensor) -> Option<Tensor> {
-    let [out, channels, kh, kw] = tensor.shape[..] else { return None };
+/// The form whose keys are most of the file's, the first of several; the one that was asked for where one was.
+fn form_of(arch: &Arch, tensors: &BTreeMap<String, Tensor>, wanted: Option<&str>) -> Result<&'static Form> {
+    if let Some(wanted) = wanted {
+        return arch.forms.iter().find(|form| form.of == wanted).ok_or_else(|| {
+            let names: Vec<&str> = arch.forms.iter().map(|form| form.of).collect();
+            Error::Unsupported(format!("{} has no form `{wanted}`; it has {}", arch.name, names.join(", ")))
+        });
+    }
+    let parameters = arch.graph(&arch.config(1))?.parameters();
+    let fit = |form: &&Form| {
+        parameters
+            .iter()
+            .filter(|(name, _)| form.key(name).is_some_and(|key| tensors.contains_key(&key)))
+            .count()
+    };
+    // Of equals the last is the greatest to `max_by_key`.
+    Ok(arch.forms.iter().rev().max_by_key(fit).expect("an architecture has a form"))
+}
+
+/// The tensor in the order of penjing's axes: a matrix, which a convolution of 1×1 may hold too, or
+/// `[O, I, kh, kw]` → `[O, kh, kw, I]`. `None` if its axes are others.
+fn laid_out(tensor: Tensor, axes: usize) -> Option<Tensor> {
+    match (axes, &tensor.shape[..]) {
+        (2, &[out, channels, 1, 1]) => Some(Tensor { shape: vec![out, channels], ..tensor }),
+        (4, &[out, channels]) => Some(Tensor { shape: vec![out, 1, 1, channels], ..tensor }),
+        (4, &[out, channels, kh, kw]) => Some(channels_last(&tensor, [out, channels, kh, kw])),
+        _ => Some(tensor),
+    }
+}
+
+fn channels_last(tensor: &Tensor, [out, channels, kh, kw]: [usize; 4]) -> Tensor {
     fn reorder<T: Copy>(values: &[T], [out, channels, taps]: [usize; 3]) -> Vec<T> {
         let mut reordered = Vec::with_capacity(values.len());
         for o in 0..out {
@@ -168,7 +203,7 @@ fn channels_last(tensor: Tensor) -> Option<Tensor> {
         Data::F32(values) => Data::F32(reorder(values, extents)),
         Data::F16(values) => Data::F16(reorder(values, extents)),
     };
-    Some(Tensor { shape: vec![out, kh, kw, channels], data })
+    Tensor { shape: vec![out, kh, kw, channels], data }
 }
 
 #[cfg(test)]
@@ -192,14 +227,19 @@ mod tests {
     #[test]
     fn every_weight_finds_its_layer_and_its_axes() {
         for arch in zoo::ARCHS {
-            let config = Config { width: 0.35, size: 64, ..arch.config(5) };
-            let weights = zoo::random_weights(&arch.graph(&config).unwrap(), 1);
-            let tensors = weights.iter().map(|(name, w)| (arch.torch_key(name).unwrap(), channels_first(w)));
-            let dict = StateDict { tensors: tensors.collect(), skipped: Vec::new(), hash: String::new() };
-            let details = Details { width: 0.35, size: Some(64), ..Details::default() };
-            let model = assemble(Path::new("weights.pth"), dict, arch, details).unwrap();
-            for (name, tensor) in &weights {
-                assert!(model.weights[name] == *tensor, "{}: {name}", arch.name);
+            let width = arch.widths.first().copied().unwrap_or(0.35);
+            for form in arch.forms.iter().filter(|form| form.key("classifier.weight").is_some()) {
+                let config = Config { width, size: 64, form, ..arch.config(5) };
+                let weights = zoo::random_weights(&arch.graph(&config).unwrap(), 1);
+                let tensors = weights.iter().map(|(name, w)| (form.key(name).unwrap(), channels_first(w)));
+                let dict = StateDict { tensors: tensors.collect(), skipped: Vec::new(), hash: String::new() };
+                assert_eq!(dict.tensors.len(), weights.len(), "{}: two layers have one key", arch.name);
+                let form = Some(form.of.to_string());
+                let details = Details { width, size: Some(64), form, ..Details::default() };
+                let model = assemble(Path::new("weights.pth"), dict, arch, details).unwrap();
+                for (name, tensor) in &weights {
+                    assert!(model.weights[name] == *tensor, "{}: {name}", arch.name);
+                }
             }
         }
     }

@@ -1,15 +1,11 @@
 //! MobileNetV1 (arXiv 1704.04861): the textbook depthwise-separable network.
 
-use penjing_runtime::{
-    Act, Error,
-    graph::Graph,
-    pixels::{Filter, Pixels},
-};
+use penjing_runtime::{Act, Error, graph::Graph, pixels::Filter};
 
 use super::{
-    Arch, Config,
-    blocks::{Builder, Padding, scaled},
-    contract, keys,
+    Arch, Config, Form,
+    blocks::{Padding, scaled},
+    forms, keys,
 };
 
 /// A depthwise-separable convolution: a 3×3 filter per channel, then 1×1, each with BatchNorm and activation.
@@ -39,17 +35,30 @@ const BLOCKS: [Block; 13] = [
     block(1024, 1),
 ];
 
+/// Blocks between two strides: timm's stages.
+const STAGES: [usize; 5] = [1, 2, 2, 6, 2];
+
 pub(super) const ARCH: Arch = Arch {
     name: "mobilenet_v1",
-    about: "MobileNetV1: 4.2 M parameters, 569 M multiply-adds at 224 px, 70.9 % on ImageNet",
+    about: "MobileNetV1",
     size: 224,
+    top1: 70.9,
+    widths: &[],
+    forms: &[
+        Form {
+            of: "transformers",
+            padding: Padding::Same,
+            bn_eps: 1e-3,
+            look: forms::inception(Filter::Bilinear),
+            key: torch_key,
+        },
+        forms::timm(|parameter| keys::timm(parameter, &STAGES, BLOCKS.len())),
+    ],
     graph,
-    pixels,
-    torch_key,
 };
 
 fn graph(config: &Config) -> Result<Graph, Error> {
-    let (mut net, image) = Builder::new(config.input(), Padding::Same, 1e-3, Act::Relu6)?;
+    let (mut net, image) = config.begin(Act::Relu6)?;
     let mut channels = scaled(32, config.width);
     let mut x = net.conv_bn_act("stem", image, channels, 3, 2, 1)?;
     for (index, block) in BLOCKS.iter().enumerate() {
@@ -60,11 +69,6 @@ fn graph(config: &Config) -> Result<Graph, Error> {
     net.classifier(x, 0.001, config.classes)
 }
 
-/// −1..1, bilinear, the central 87.5 %.
-fn pixels(config: &Config) -> Pixels {
-    contract(config, Filter::Bilinear, [127.5; 3], [127.5; 3])
-}
-
 /// Keys of the authors' weights as Hugging Face's `transformers` holds them: depthwise and pointwise layers take turns.
 fn torch_key(parameter: &str) -> Option<String> {
     let (layer, suffix) = keys::split(parameter)?;
@@ -73,8 +77,7 @@ fn torch_key(parameter: &str) -> Option<String> {
         "classifier" => return Some(format!("classifier.{suffix}")),
         "stem" => "conv_stem".to_string(),
         _ => {
-            let (block, part) = layer.strip_prefix("blocks.")?.split_once('.')?;
-            let block: usize = block.parse().ok()?;
+            let (block, part) = keys::block(layer)?;
             match part {
                 "depthwise" => format!("layer.{}", 2 * block),
                 "pointwise" => format!("layer.{}", 2 * block + 1),

@@ -1,15 +1,11 @@
 //! MobileNetV2 (arXiv 1801.04381).
 
-use penjing_runtime::{
-    Act, Error,
-    graph::Graph,
-    pixels::{Filter, Pixels},
-};
+use penjing_runtime::{Act, Error, graph::Graph};
 
 use super::{
     Arch, Config,
-    blocks::{Builder, Padding, Stage, scaled, stage},
-    contract, keys,
+    blocks::{Stage, scaled, stage},
+    forms, keys,
 };
 
 /// Table 2 of the paper.
@@ -25,26 +21,24 @@ const STAGES: [Stage; 7] = [
 
 pub(super) const ARCH: Arch = Arch {
     name: "mobilenet_v2",
-    about: "MobileNetV2: 3.5 M parameters, 301 M multiply-adds at 224 px, 71.9 % on ImageNet",
+    about: "MobileNetV2",
     size: 224,
+    top1: 71.9,
+    widths: &[],
+    forms: &[
+        forms::torchvision(torch_key),
+        forms::timm(|parameter| keys::timm(parameter, &STAGES.map(|stage| stage.repeats), 1)),
+    ],
     graph,
-    pixels,
-    torch_key,
 };
 
 /// The head grows with a width above 1 and never shrinks, as in the paper.
 fn graph(config: &Config) -> Result<Graph, Error> {
-    let (mut net, image) = Builder::new(config.input(), Padding::Symmetric, 1e-5, Act::Relu6)?;
+    let (mut net, image) = config.begin(Act::Relu6)?;
     let mut x = net.conv_bn_act("stem", image, scaled(32, config.width), 3, 2, 1)?;
     x = net.stages(x, &STAGES, config.width)?;
     x = net.conv_bn_act("head", x, scaled(1280, config.width.max(1.0)), 1, 1, 1)?;
     net.classifier(x, 0.2, config.classes)
-}
-
-/// ImageNet's mean and deviation, bilinear, the central 87.5 %.
-fn pixels(config: &Config) -> Pixels {
-    let scale = |values: [f32; 3]| values.map(|value| value * 255.0);
-    contract(config, Filter::Bilinear, scale([0.485, 0.456, 0.406]), scale([0.229, 0.224, 0.225]))
 }
 
 /// torchvision's keys: a flat list of features, the parts of a block numbered without their names.
@@ -57,8 +51,7 @@ fn torch_key(parameter: &str) -> Option<String> {
         "head.bn" => "features.18.1".to_string(),
         "classifier" => "classifier.1".to_string(),
         _ => {
-            let (block, part) = layer.strip_prefix("blocks.")?.split_once('.')?;
-            let block: usize = block.parse().ok()?;
+            let (block, part) = keys::block(layer)?;
             // The first block has no expansion, so its parts move up by one.
             let part = match (block, part) {
                 (0, "depthwise") | (1.., "expand") => "0.0",

@@ -2,38 +2,77 @@
 
 pub mod blocks;
 mod efficientnet_lite;
+pub mod forms;
 mod initial;
 mod keys;
+mod mnasnet;
 mod mobilenet_v1;
 mod mobilenet_v2;
+mod mobilenet_v3;
+mod mobilenet_v4;
+mod resnet;
+mod shufflenet_v2;
+mod squeezenet;
 
 use penjing_runtime::{
-    graph::Graph,
-    pixels::{Color, DecodeRule, Filter, Fit, Pixels},
+    Act,
+    graph::{Graph, NodeId},
+    pixels::{Color, DecodeRule, Fit, Pixels},
 };
 
-pub use self::initial::{fresh_weights, random_weights};
+use self::blocks::Builder;
+pub use self::{
+    forms::Form,
+    initial::{fresh_weights, random_weights},
+};
 use crate::{Error, Result};
 
 /// Every network that can be asked for by name.
-pub const ARCHS: &[Arch] = &[efficientnet_lite::ARCH, mobilenet_v1::ARCH, mobilenet_v2::ARCH];
+pub const ARCHS: &[Arch] = &[
+    efficientnet_lite::LITE0,
+    efficientnet_lite::LITE1,
+    efficientnet_lite::LITE2,
+    efficientnet_lite::LITE3,
+    efficientnet_lite::LITE4,
+    mnasnet::ARCH,
+    mobilenet_v1::ARCH,
+    mobilenet_v2::ARCH,
+    mobilenet_v3::LARGE_ARCH,
+    mobilenet_v3::LARGE_MINIMAL,
+    mobilenet_v3::SMALL_ARCH,
+    mobilenet_v3::SMALL_MINIMAL,
+    mobilenet_v4::MEDIUM_ARCH,
+    mobilenet_v4::SMALL_ARCH,
+    resnet::RESNET8,
+    resnet::RESNET18,
+    resnet::RESNET34,
+    resnet::RESNET50,
+    shufflenet_v2::ARCH,
+    squeezenet::V1_0,
+    squeezenet::V1_1,
+];
 
 /// A network's declaration.
 #[derive(Clone, Copy, Debug)]
 pub struct Arch {
     /// What the user calls it.
     pub name: &'static str,
-    /// One line for a list.
+    /// Its name in words.
     pub about: &'static str,
     /// Published input size in pixels.
     pub size: usize,
+    /// Published top-1 accuracy on ImageNet in %, of the paper's or the authors' weights; on CIFAR-10 where [`size`](Self::size)
+    /// is 32.
+    pub top1: f64,
+    /// The widths that exist, where only some do.
+    pub widths: &'static [f64],
+    /// The forms in which weights are published; the first is built where no weights say otherwise.
+    pub forms: &'static [Form],
     graph: fn(&Config) -> Result<Graph, penjing_runtime::Error>,
-    pixels: fn(&Config) -> Pixels,
-    torch_key: fn(&str) -> Option<String>,
 }
 
 /// What varies within an architecture.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Multiplier of the channels.
     pub width: f64,
@@ -43,12 +82,15 @@ pub struct Config {
     pub gray: bool,
     /// Number of classes.
     pub classes: usize,
+    /// Padding, epsilon and pixels.
+    pub form: &'static Form,
 }
 
 impl Config {
-    /// Height, width and channels of the input.
-    fn input(&self) -> [usize; 3] {
-        [self.size, self.size, if self.gray { 1 } else { 3 }]
+    /// A network's beginning: its input, under the form's padding and epsilon, with this activation.
+    fn begin(&self, act: Act) -> Result<(Builder, NodeId), penjing_runtime::Error> {
+        let channels = if self.gray { 1 } else { 3 };
+        Builder::new([self.size, self.size, channels], self.form.padding, self.form.bn_eps, act)
     }
 }
 
@@ -74,7 +116,7 @@ impl Arch {
 
     /// The published form with this many classes.
     pub fn config(&self, classes: usize) -> Config {
-        Config { width: 1.0, size: self.size, gray: false, classes }
+        Config { width: 1.0, size: self.size, gray: false, classes, form: &self.forms[0] }
     }
 
     /// The network.
@@ -86,6 +128,14 @@ impl Arch {
         if !(0.05..=16.0).contains(&width) {
             return Err(Error::Unsupported(format!("width {width} is outside 0.05..=16")));
         }
+        if !self.widths.is_empty() && !self.widths.contains(&width) {
+            let widths: Vec<String> = self.widths.iter().map(f64::to_string).collect();
+            return Err(Error::Unsupported(format!(
+                "{} has width {}, not {width}",
+                self.name,
+                widths.join(", ")
+            )));
+        }
         if !(32..=2048).contains(&size) {
             return Err(Error::Unsupported(format!("input size {size} is outside 32..=2048 pixels")));
         }
@@ -95,33 +145,27 @@ impl Arch {
         (self.graph)(config).map_err(|error| Error::Unsupported(format!("{}: {error}", self.name)))
     }
 
-    /// The pixels that the published weights were trained on.
+    /// The pixels that the weights of `config.form` were trained on: short side at size / 0.875, then the centre, the way
+    /// ImageNet's classifiers are evaluated.
     pub fn pixels(&self, config: &Config) -> Pixels {
-        (self.pixels)(config)
-    }
-
-    /// Key of one of the graph's parameters in the published PyTorch weights.
-    pub fn torch_key(&self, parameter: &str) -> Option<String> {
-        (self.torch_key)(parameter)
-    }
-}
-
-/// Short side at size / 0.875, then the centre: the way ImageNet's classifiers are evaluated.
-fn contract(config: &Config, filter: Filter, mean: [f32; 3], std: [f32; 3]) -> Pixels {
-    Pixels {
-        height: config.size,
-        width: config.size,
-        color: if config.gray { Color::Gray } else { Color::Rgb },
-        fit: Fit::Crop { short: config.size * 8 / 7 },
-        filter,
-        mean,
-        std,
-        decode: DecodeRule::Full,
+        let forms::Look { filter, mean, std } = config.form.look;
+        Pixels {
+            height: config.size,
+            width: config.size,
+            color: if config.gray { Color::Gray } else { Color::Rgb },
+            fit: Fit::Crop { short: config.size * 8 / 7 },
+            filter,
+            mean,
+            std,
+            decode: DecodeRule::Full,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use penjing_runtime::pixels::Filter;
+
     use super::*;
 
     #[test]
