@@ -97,7 +97,12 @@ fn logits_are_those_of_the_reference() {
     }
     for arch in ARCHS {
         for form in arch.forms {
-            assert!(seen.contains(&(arch.name, form.of.to_string())), "{} @ {}: no golden", arch.name, form.of);
+            assert!(
+                seen.contains(&(arch.name, form.of.to_string())),
+                "{} @ {}: no golden",
+                arch.name,
+                form.of
+            );
         }
     }
 }

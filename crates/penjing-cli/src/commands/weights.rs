@@ -13,7 +13,7 @@ use penjing::{
     zoo::{ARCHS, Arch},
 };
 
-use super::{Decode, Outcome, arch_parser, size_parser};
+use super::{Decode, Outcome, published_parser, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -37,7 +37,7 @@ struct Import {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5; a TensorFlow Lite file holds its own
-    #[arg(long, value_name = "NAME", value_parser = arch_parser)]
+    #[arg(long, value_name = "NAME", value_parser = published_parser)]
     arch: Option<String>,
     /// The model file to write
     #[arg(long, short, value_name = "MODEL")]
@@ -45,6 +45,10 @@ struct Import {
     /// Input size in pixels [default: the published one]
     #[arg(long, value_name = "PX", value_parser = size_parser())]
     size: Option<usize>,
+    /// Whose form of the weights it is, such as timm or tf: it says how convolutions pad and what the network was shown
+    /// [default: the first in `weights list` whose names they have]
+    #[arg(long, value_name = "NAME")]
+    form: Option<String>,
     /// Class names, one a line [default: numbers from 0]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -154,6 +158,7 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
     let mut details = Details {
         width: 1.0,
         size: args.size,
+        form: args.form,
         labels,
         mean: args.mean,
         std: args.std,
