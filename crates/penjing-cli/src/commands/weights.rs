@@ -183,12 +183,8 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
             return Err(Error::model(&args.file, "holds its own network; leave --arch out").into());
         }
         (false, None) => {
-            let names: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
-            let what = format!(
-                "is no TensorFlow Lite file, and weights alone do not say which network they are of; name it with \
-                 --arch: {}",
-                names.join(", ")
-            );
+            let what = "is no TensorFlow Lite file, and weights alone do not say which network they are of; name it \
+                        with --arch, as `penjing weights list` does";
             return Err(Error::model(&args.file, what).into());
         }
         (false, Some(name)) => {
