@@ -13,7 +13,7 @@ use penjing::{
     zoo::{ARCHS, Arch},
 };
 
-use super::{Decode, Outcome, published_parser, size_parser};
+use super::{Decode, Outcome, published_parser, refuse, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -53,10 +53,10 @@ struct Import {
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// What is subtracted from each channel of the pixels, 0..255 [default: what the network was trained on, where that is known]
-    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    #[arg(long, value_name = "R,G,B", value_parser = mean_parser)]
     mean: Option<[f32; 3]>,
     /// What each channel is divided by afterwards [default: what the network was trained on, where that is known]
-    #[arg(long, value_name = "R,G,B", value_parser = deviations)]
+    #[arg(long, value_name = "R,G,B", value_parser = std_parser)]
     std: Option<[f32; 3]>,
     /// How the model decodes JPEG files
     #[arg(long, value_name = "HOW", default_value = "full")]
@@ -75,25 +75,30 @@ struct Import {
     force: bool,
 }
 
-/// Reads one number for all channels, or one for each.
-fn channels(text: &str) -> Result<[f32; 3], String> {
-    let numbers: Vec<f32> = text.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-    let numbers = match numbers[..] {
-        _ if numbers.len() != text.split(',').count() => None,
-        [one] => Some([one; 3]),
-        [r, g, b] => Some([r, g, b]),
-        _ => None,
-    };
-    let numbers = numbers.filter(|numbers| numbers.iter().all(|number| number.is_finite()));
-    numbers
-        .ok_or_else(|| "expected three numbers such as 123.675,116.28,103.53, or one for all channels".into())
+/// Reads a mean of three channels.
+fn mean_parser(text: &str) -> Result<[f32; 3], String> {
+    let values = channels(text)?;
+    match values.iter().all(|value| (0.0..=255.0).contains(value)) {
+        true => Ok(values),
+        false => Err("expected 0 to 255 for each channel".into()),
+    }
 }
 
-fn deviations(text: &str) -> Result<[f32; 3], String> {
-    let numbers = channels(text)?;
-    match numbers.iter().all(|&number| number > 0.0) {
-        true => Ok(numbers),
-        false => Err("expected numbers above 0".into()),
+/// Reads a deviation of three channels.
+fn std_parser(text: &str) -> Result<[f32; 3], String> {
+    let values = channels(text)?;
+    match values.iter().all(|value| (1.0..=1024.0).contains(value)) {
+        true => Ok(values),
+        false => Err("expected 1 to 1024 for each channel, in units of 0 to 255".into()),
+    }
+}
+
+fn channels(text: &str) -> Result<[f32; 3], String> {
+    let values: Option<Vec<f32>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
+    match values.as_deref() {
+        Some(&[red, green, blue]) => Ok([red, green, blue]),
+        Some(&[all]) => Ok([all; 3]),
+        _ => Err("expected three numbers, as in 123.675,116.28,103.53, or one for all channels".into()),
     }
 }
 
@@ -180,12 +185,17 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
             (read.model, Vec::new())
         }
         (true, Some(_)) => {
-            return Err(Error::model(&args.file, "holds its own network; leave --arch out").into());
+            let why = "--arch says which network weights are of, and a TensorFlow Lite file holds its own; leave it out";
+            return Err(refuse("weights", why).into());
         }
         (false, None) => {
-            let what = "is no TensorFlow Lite file, and weights alone do not say which network they are of; name it \
-                        with --arch, as `penjing weights list` does";
-            return Err(Error::model(&args.file, what).into());
+            let why = "the file holds weights only: give the network that they are of as --arch NAME (`penjing weights \
+                       list`); only a TensorFlow Lite file needs none";
+            return Err(refuse("weights", why).into());
+        }
+        (false, Some(_)) if args.mean.is_some() || args.std.is_some() => {
+            let why = "--mean and --std are for TensorFlow Lite files; the networks of --arch know theirs";
+            return Err(refuse("weights", why).into());
         }
         (false, Some(name)) => {
             let (arch, width) = Arch::named(name)?;

@@ -1,16 +1,15 @@
 //! A backbone made to see photos in another way: another size, gray, another fit.
 
 use penjing_runtime::{
+    Error as RuntimeError,
     file::Model,
-    op::Op,
+    graph::{Graph, Node},
+    op::{AvgPool, Op},
     pixels::{Color, DecodeRule, Fit, Pixels},
     tensor::Tensor,
 };
 
-use crate::{
-    Error, Result,
-    zoo::{Arch, Config},
-};
+use crate::{Error, Result, zoo::blocks::Padding};
 
 /// How photos become the input; what is `None` or `false` stays as the backbone has it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +45,9 @@ pub enum FitKind {
 /// [`Error::Unsupported`] for a size that the network cannot have, or a gray input where its beginning is not known.
 pub fn adapt(backbone: &Model, input: &Input) -> Result<Model> {
     let mut model = backbone.clone();
+    if model.graph.classifier().is_none() {
+        with_linear_head(&mut model)?;
+    }
     if let Some(size) = input.size.filter(|&size| [size; 2] != [model.pixels.height, model.pixels.width]) {
         resize(&mut model, size)?;
     }
@@ -64,31 +66,108 @@ pub fn adapt(backbone: &Model, input: &Input) -> Result<Model> {
     Ok(model)
 }
 
+/// The same network for another size.
+///
+/// TensorFlow's "SAME" padding follows from a map's size: where a network has it, which an uneven padding shows, it is
+/// worked out anew.
 fn resize(model: &mut Model, size: usize) -> Result<()> {
-    let (arch, width) = Arch::named(&model.arch)?;
-    let gray = model.pixels.color == Color::Gray;
-    let config = Config { width, size, gray, ..arch.config(model.labels.len()) };
-    model.graph = arch.graph(&config)?;
-    let Pixels { height, width, fit, .. } = arch.pixels(&config);
-    // A fit of the user's own choice stays; a crop's short side goes with the size.
-    if matches!(model.pixels.fit, Fit::Crop { .. }) {
-        model.pixels.fit = fit;
+    let unsupported =
+        |what: String| Error::Unsupported(format!("{} cannot see {size} pixels: {what}", model.arch));
+    if !(32..=2048).contains(&size) {
+        return Err(unsupported("expected 32..=2048".into()));
     }
-    (model.pixels.height, model.pixels.width) = (height, width);
+    let old = &model.graph;
+    let same = |node: &Node, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 4]| {
+        let [_, height, width, _] = old.shape(node.inputs[0]);
+        let square = kernel[0] == kernel[1] && stride[0] == stride[1];
+        square && padding == Padding::Same.around([height, width], kernel[0], stride[0])
+    };
+    let uneven = |[top, bottom, left, right]: [usize; 4]| top != bottom || left != right;
+    let tensorflow = old.nodes().iter().any(|node| match &node.op {
+        Op::Conv(conv) => uneven(conv.padding) && same(node, conv.kernel, conv.stride, conv.padding),
+        _ => false,
+    });
+    let mut graph = Graph::default();
+    for node in old.nodes() {
+        let mut op = node.op.clone();
+        let padded = match &mut op {
+            Op::Input { shape } => {
+                (shape[1], shape[2]) = (size, size);
+                None
+            }
+            Op::Conv(conv) => Some((conv.kernel, conv.stride, &mut conv.padding)),
+            Op::MaxPool(pool) | Op::AvgPool(AvgPool { window: pool, .. }) if !pool.ceil_mode => {
+                Some((pool.kernel, pool.stride, &mut pool.padding))
+            }
+            _ => None,
+        };
+        if let Some((kernel, stride, padding)) = padded
+            && tensorflow
+            && same(node, kernel, stride, *padding)
+        {
+            let [_, height, width, _] = graph.shape(node.inputs[0]);
+            *padding = Padding::Same.around([height, width], kernel[0], stride[0]);
+        }
+        graph.push(&node.name, op, &node.inputs).map_err(|error| unsupported(error.to_string()))?;
+    }
+    graph.check(&model.weights).map_err(|error| unsupported(error.to_string()))?;
+    if let Fit::Crop { short } = &mut model.pixels.fit {
+        // In the same proportion as before.
+        *short = *short * size / model.pixels.height.min(model.pixels.width);
+    }
+    model.graph = graph;
+    (model.pixels.height, model.pixels.width) = (size, size);
+    Ok(())
+}
+
+/// Where a 1×1 convolution classifies each place of the last map, and the mean over the map comes after it (SqueezeNet): the
+/// same features and weights with the mean first, so that a head can be put in the place of the classifier. What is lost is
+/// an activation of the logits, which would keep a network from learning.
+fn with_linear_head(model: &mut Model) -> Result<()> {
+    let graph = &model.graph;
+    let unsupported = |error: RuntimeError| Error::Unsupported(format!("{}: {error}", model.arch));
+    let mut at = match graph.nodes().last() {
+        Some(Node { op: Op::GlobalAvgPool, inputs, .. }) => inputs[0],
+        _ => return Ok(()),
+    };
+    if let Op::Act(_) = graph.node(at).op {
+        at = graph.node(at).inputs[0];
+    }
+    let Node { name, op: Op::Conv(conv), inputs, .. } = graph.node(at) else { return Ok(()) };
+    if (conv.kernel, conv.stride, conv.padding, conv.groups, conv.bias) != ([1; 2], [1; 2], [0; 4], 1, true) {
+        return Ok(());
+    }
+    let mut body = graph.up_to(inputs[0]);
+    let mut x = body.push("pool", Op::GlobalAvgPool, inputs).map_err(unsupported)?;
+    x = body
+        .push(name, Op::Linear { out_features: conv.out_channels, bias: true }, &[x])
+        .map_err(unsupported)?;
+    let weight = format!("{name}.weight");
+    if let Some(tensor) = model.weights.get_mut(&weight) {
+        tensor.shape = vec![conv.out_channels, body.shape(inputs[0])[3]];
+    }
+    debug_assert_eq!(body.output(), Some(x));
+    model.graph = body;
     Ok(())
 }
 
 fn to_gray(model: &mut Model) -> Result<()> {
     let unknown = || {
-        Error::Unsupported(format!("{}: a gray input needs a convolution and BatchNorm first", model.arch))
+        let what = "a gray input needs a convolution with bias or BatchNorm first";
+        Error::Unsupported(format!("{}: {what}", model.arch))
     };
     let [image, stem, normal, ..] = model.graph.nodes() else { return Err(unknown()) };
-    let (Op::Conv(conv), Op::BatchNorm { .. }) = (&stem.op, &normal.op) else { return Err(unknown()) };
+    let Op::Conv(conv) = &stem.op else { return Err(unknown()) };
     if conv.groups != 1 || image.shape[3] != 3 {
         return Err(unknown());
     }
-    let (weight_name, mean_name) = (format!("{}.weight", stem.name), format!("{}.mean", normal.name));
-    let (Some(weight), Some(bn_mean)) = (model.weights.get(&weight_name), model.weights.get(&mean_name))
+    // The constant part goes where BatchNorm subtracts its mean, or into the bias.
+    let (constant_name, sign) = match normal.op {
+        Op::BatchNorm { .. } => (format!("{}.mean", normal.name), -1.0),
+        _ => (format!("{}.bias", stem.name), 1.0),
+    };
+    let weight_name = format!("{}.weight", stem.name);
+    let (Some(weight), Some(constant)) = (model.weights.get(&weight_name), model.weights.get(&constant_name))
     else {
         return Err(unknown());
     };
@@ -107,9 +186,9 @@ fn to_gray(model: &mut Model) -> Result<()> {
         shifts.push(shift);
     }
     let shape = [&weight.shape[..3], &[1]].concat();
-    // The constant part goes where BatchNorm subtracts its mean.
-    let bn_mean: Vec<f32> = bn_mean.to_f32().iter().zip(&shifts).map(|(mean, shift)| mean - shift).collect();
-    model.weights.insert(mean_name, Tensor::f32(&[bn_mean.len()], bn_mean));
+    let constant: Vec<f32> =
+        constant.to_f32().iter().zip(&shifts).map(|(value, shift)| value + sign * shift).collect();
+    model.weights.insert(constant_name, Tensor::f32(&[constant.len()], constant));
     model.weights.insert(weight_name, Tensor::f32(&shape, summed));
     let [n, height, width, _] = image.shape;
     model.graph = model
@@ -123,10 +202,17 @@ fn to_gray(model: &mut Model) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::pixels::{Rgb, View};
+    use penjing_runtime::{
+        file::{Calibration, Provenance},
+        pixels::{Rgb, View},
+    };
 
     use super::*;
-    use crate::{model, runner::Runner};
+    use crate::{
+        model,
+        runner::Runner,
+        zoo::{ARCHS, Arch, Config, Form, random_weights},
+    };
 
     fn logits(model: &Model, photo: Rgb<'_>) -> Vec<f32> {
         Runner::new(&model.graph, &model.weights, &model.pixels, 1).unwrap().run(photo, View::PLAIN)
@@ -168,5 +254,58 @@ mod tests {
         let back = adapt(&again, &Input { size: Some(224), ..Input::default() }).unwrap();
         assert_eq!(back.graph.input_shape(), Some([1, 224, 224, 1]));
         assert!(adapt(&backbone, &Input { size: Some(7), ..Input::default() }).is_err());
+    }
+
+    /// A model of the zoo that has learnt nothing.
+    fn fresh(arch: &Arch, form: &'static Form, size: usize) -> Model {
+        let config = Config { size, form, ..arch.config(7) };
+        let graph = arch.graph(&config).unwrap();
+        Model {
+            arch: arch.name.into(),
+            weights: random_weights(&graph, 1),
+            graph,
+            pixels: arch.pixels(&config),
+            labels: (0..7).map(|class| class.to_string()).collect(),
+            calibration: Calibration { temperature: 1.0 },
+            provenance: Provenance::default(),
+        }
+    }
+
+    #[test]
+    fn a_network_of_another_size_is_the_one_that_is_built_for_it() {
+        for arch in ARCHS {
+            for form in arch.forms {
+                for [from, to] in [[96, 128], [64, 75], [150, 97]] {
+                    let resized =
+                        adapt(&fresh(arch, form, from), &Input { size: Some(to), ..Input::default() });
+                    let built = adapt(&fresh(arch, form, to), &Input::default()).unwrap();
+                    let resized = resized.unwrap();
+                    assert!(resized.graph == built.graph, "{} of {}: {from} → {to}", arch.name, form.of);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn squeezenet_s_classifier_becomes_a_head_of_the_same_logits() {
+        let arch = Arch::named("squeezenet1_1").unwrap().0;
+        let mut model = fresh(arch, &arch.forms[0], 64);
+        // Without the activation of the logits the two are equal.
+        let bias = model.weights.get_mut("classifier.bias").unwrap();
+        *bias = Tensor::f32(&[7], vec![100.0; 7]);
+        let headed = adapt(&model, &Input::default()).unwrap();
+        assert!(headed.graph.classifier().is_some());
+        let data: Vec<u8> = (0..64 * 64 * 3).map(|i| (i * 7919 % 251) as u8).collect();
+        let photo = Rgb { width: 64, height: 64, data: &data };
+        for (a, b) in logits(&model, photo).iter().zip(logits(&headed, photo)) {
+            assert!((a - b).abs() < 1e-3 * a.abs(), "{a} {b}");
+        }
+        let gray = adapt(&headed, &Input { gray: true, ..Input::default() }).unwrap();
+        let levels: Vec<u8> = data[..64 * 64].iter().flat_map(|&level| [level; 3]).collect();
+        let photo = Rgb { width: 64, height: 64, data: &levels };
+        // The stem is not padded, so that there is no border to differ.
+        for (a, b) in logits(&headed, photo).iter().zip(logits(&gray, photo)) {
+            assert!((a - b).abs() < 1e-3 * a.abs(), "{a} {b}");
+        }
     }
 }
