@@ -115,3 +115,8 @@ for flag in '--recipe magic' '--epochs 0' '--time 10' '--memory 500' '--balance 
     train 'a flag that cannot be meant' photos $flag
 done
 try 'a network that nobody knows' bench --arch nonsense
+printf 'name = "n"\n[[row]]\nkind = "conv"\nchannels = 8\nstrid = 2\n' > net.toml
+try 'a row with a number of no meaning' bench --arch net.toml
+try 'a declaration where weights are wanted' train photos -o out.penjing --backbone net.toml
+printf '\034\0\0\0TFL3' > cut.tflite; try 'a TensorFlow Lite file cut short' weights import cut.tflite -o new.penjing
+printf 'x' > weights.bin; try 'weights without a network' weights import weights.bin -o new.penjing

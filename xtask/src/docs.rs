@@ -1,7 +1,8 @@
 //! `cargo xtask docs`: the commands of README.md and docs/ do what they say.
 //!
 //! A block of `console` after a line `<!-- run -->` is run: each line that begins with `$ ` in the shell, in a folder
-//! of the page's own, with the example's photos under `photos/{train,test}/CLASS/` and `penjing` in PATH.
+//! of the page's own, with the example's photos under `photos/{train,test}/CLASS/` and `penjing` in PATH. A block after
+//! a line `<!-- write NAME -->` is written there first, as the file of that name.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,6 +31,9 @@ pub fn run() -> Result<()> {
             continue;
         }
         let dir = fresh_folder(page)?;
+        for (name, content) in files(&text) {
+            std::fs::write(dir.join(&name), content).with_context(|| format!("cannot write {name}"))?;
+        }
         for (line, typed) in commands {
             println!("{}:{line}: $ {typed}", page.file_name().unwrap_or_default().to_string_lossy());
             let mut shell = Command::new("sh");
@@ -91,9 +95,32 @@ fn commands(page: &str) -> Vec<(usize, String)> {
     commands
 }
 
+/// The blocks that are files, with their names.
+fn files(page: &str) -> Vec<(String, String)> {
+    let mut lines = page.lines();
+    let mut files = Vec::new();
+    while let Some(line) = lines.next() {
+        let name = line.strip_prefix("<!-- write ").and_then(|rest| rest.strip_suffix(" -->"));
+        if let Some(name) = name
+            && lines.next().is_some_and(|line| line.starts_with("```"))
+        {
+            let content = lines.by_ref().take_while(|line| *line != "```").flat_map(|line| [line, "\n"]);
+            files.push((name.to_owned(), content.collect()));
+        }
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_marked_blocks_are_files() {
+        let page = "```toml\na = 1\n```\n<!-- write b.toml -->\n```toml\nb = 1\n\nc = 2\n```\n\n\
+                    <!-- write d -->\ntext\n```\ne\n```\n<!-- run -->\n```console\n$ f\n```\n";
+        assert_eq!(files(page), [("b.toml".to_owned(), "b = 1\n\nc = 2\n".to_owned())]);
+    }
 
     #[test]
     fn only_marked_blocks_are_run() {

@@ -57,7 +57,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Third-party crates that stand in one file of each of our crates, so that replacing one is the work of one file.
-const CONFINED: &[&str] = &["image", "zip", "csv", "walkdir", "etcetera", "safetensors", "nalgebra"];
+const CONFINED: &[&str] = &["image", "zip", "csv", "walkdir", "etcetera", "safetensors", "nalgebra", "toml"];
 const CONFINED_IN: &[&str] = &["penjing", "penjing-runtime"];
 
 /// Lines of a source file: past the first it is named, past the second it is refused.

@@ -17,7 +17,7 @@ use penjing::{
         tape::{Policy, Statistics, Tape},
         trainer::AT_ONCE,
     },
-    zoo::{self, Arch, Config},
+    zoo::{self, Network},
 };
 
 use super::{Outcome, ThreadsArg, arch_parser, size_parser};
@@ -29,7 +29,7 @@ pub struct Args {
     /// A model file
     #[arg(value_name = "MODEL", required_unless_present = "arch", conflicts_with = "arch")]
     model: Option<PathBuf>,
-    /// A network with random weights instead, such as mobilenet_v2 or mobilenet_v2_x0.5
+    /// A network with random weights instead, such as mobilenet_v2 or mobilenet_v2_x0.5, or one of your own, such as my_net.toml
     #[arg(long, value_name = "NAME", value_parser = arch_parser)]
     arch: Option<String>,
     /// Input size of --arch in pixels [default: the published one]
@@ -97,11 +97,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             Runner::new(&model.graph, &model.weights, &model.pixels, threads.count())?
         }
         (None, name) => {
-            let (arch, width) = Arch::named(name.as_deref().unwrap_or_default())?;
-            let size = args.size.unwrap_or(arch.size);
-            let config = Config { width, size, ..arch.config(args.classes as usize) };
-            let graph = arch.graph(&config)?;
-            Runner::new(&graph, &zoo::random_weights(&graph, 0), &arch.pixels(&config), threads.count())?
+            let network = Network::named(name.as_deref().unwrap_or_default())?;
+            let size = args.size.unwrap_or(network.size());
+            let graph = network.graph(size, args.classes as usize)?;
+            Runner::new(&graph, &zoo::random_weights(&graph, 0), &network.pixels(size), threads.count())?
         }
     };
     let times = times(&runner, &threads, args.seconds, console)?;
@@ -184,11 +183,10 @@ struct Training {
 
 /// Times whole training steps: the median.
 fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result<Training> {
-    let (arch, width) = Arch::named(args.arch.as_deref().unwrap_or_default())?;
-    let size = args.size.unwrap_or(arch.size);
-    let config = Config { width, size, ..arch.config(args.classes as usize) };
+    let network = Network::named(args.arch.as_deref().unwrap_or_default())?;
+    let size = args.size.unwrap_or(network.size());
     let batch = usize::from(args.batch);
-    let graph = arch.graph(&config)?;
+    let graph = network.graph(size, args.classes as usize)?;
     let parameters = Parameters::new(&graph, &zoo::random_weights(&graph, 0))?;
     let statistics = if args.frozen { Statistics::Frozen } else { Statistics::Batch };
     let at_once = if args.frozen { batch.min(AT_ONCE) } else { batch };

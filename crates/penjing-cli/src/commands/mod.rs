@@ -20,7 +20,7 @@ use penjing::{
     data::Skipped,
     model::Model,
     threads::Threads,
-    zoo::{self, Arch, Config},
+    zoo::{self, Arch, Config, Network},
 };
 use penjing_runtime::{
     file::{Calibration, Provenance},
@@ -101,8 +101,17 @@ fn size_parser() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u16).range(32..=2048).map(usize::from)
 }
 
-/// Reads the name of a network.
+/// Reads the name of a network, or of a file that declares one; what is in the file is judged later.
 fn arch_parser(name: &str) -> Result<String, String> {
+    match Network::file(name) {
+        Some((path, _)) if path.is_file() => Ok(name.to_string()),
+        Some((path, _)) => Err(format!("there is no file {}", path.display())),
+        None => published_parser(name),
+    }
+}
+
+/// Reads the name of a network whose weights are published.
+fn published_parser(name: &str) -> Result<String, String> {
     let known = Arch::named(name).and_then(|(arch, width)| arch.graph(&Config { width, ..arch.config(1) }));
     known.map(|_| name.to_string()).map_err(|error| error.to_string())
 }
@@ -110,10 +119,11 @@ fn arch_parser(name: &str) -> Result<String, String> {
 /// The network whose weights are inside the program.
 const INSIDE: &str = "efficientnet_lite0";
 
-/// Reads a backbone: a model file, or the name of a network.
+/// Reads a backbone: a model file, the name of a network, or a file that declares one.
 fn backbone_parser() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
-        if path.exists() || network(&path).is_some() {
+        let declared = path.to_str().and_then(Network::file).is_some_and(|(file, _)| file.is_file());
+        if path.exists() || declared || published(&path).is_some() {
             return Ok(path);
         }
         Err(format!("no such file; expected a model file, or {INSIDE}"))
@@ -138,18 +148,33 @@ impl From<Decode> for DecodeRule {
     }
 }
 
-/// The network of this name, unless another file is called so.
-fn network(path: &Path) -> Option<(&'static Arch, f64)> {
+/// The network of this name in the list, unless another file is called so.
+fn published(path: &Path) -> Option<&'static Arch> {
     if path.exists() && path.as_os_str() != INSIDE {
         return None;
     }
-    Arch::named(path.to_str()?).ok()
+    Arch::named(path.to_str()?).ok().map(|(arch, _)| arch)
 }
 
-/// Why the pretrained weights of this backbone cannot be had, if it is a name only.
+/// The network that is meant by its name or by the file that declares it. `None` for a model file.
+fn network(path: &Path) -> penjing::Result<Option<Network>> {
+    match path.to_str() {
+        Some(name) if Network::file(name).is_some() || published(path).is_some() => {
+            Network::named(name).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Why the pretrained weights of this backbone cannot be had, if it is a name or a declaration only.
 fn without_weights(path: &Path) -> Option<String> {
-    let (arch, _) = network(path).filter(|_| path.as_os_str() != INSIDE)?;
     let name = path.display();
+    if path.to_str().and_then(Network::file).is_some() {
+        return Some(format!(
+            "{name} declares a network and holds no weights; learn all from your photos with --recipe scratch"
+        ));
+    }
+    let arch = published(path).filter(|_| path.as_os_str() != INSIDE)?;
     Some(format!(
         "the weights of {} are not inside this program; bring them with `penjing weights import FILE --arch {name} -o \
          {name}.penjing` and give that file as --backbone, or learn all from your photos with --recipe scratch",
@@ -184,18 +209,17 @@ fn untrained(given: Option<&Path>) -> penjing::Result<Model> {
         seed: None,
         val_top1: None,
     };
-    let Some((arch, width)) = network(given) else {
+    let Some(network) = network(given)? else {
         let model = penjing::model::load(given)?;
         let weights = zoo::random_weights(&model.graph, 0);
         return Ok(Model { weights, provenance, ..model });
     };
-    let config = Config { width, ..arch.config(CLASSES) };
-    let graph = arch.graph(&config)?;
+    let graph = network.graph(network.size(), CLASSES)?;
     let model = Model {
-        arch: arch.name_at(width),
+        arch: network.name(),
         weights: zoo::random_weights(&graph, 0),
         graph,
-        pixels: arch.pixels(&config),
+        pixels: network.pixels(network.size()),
         labels: (0..CLASSES).map(|class| class.to_string()).collect(),
         calibration: Calibration { temperature: 1.0 },
         provenance,

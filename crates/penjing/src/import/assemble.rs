@@ -29,6 +29,10 @@ pub struct Details {
     pub form: Option<String>,
     /// Class names; the numbers from 0 when `None`.
     pub labels: Option<Vec<String>>,
+    /// Subtracted from each channel, in units of 0..=255; what the weights were trained on when `None`.
+    pub mean: Option<[f32; 3]>,
+    /// Divides each channel afterwards, in units of 0..=255; what the weights were trained on when `None`.
+    pub std: Option<[f32; 3]>,
     /// Where the weights come from, in words.
     pub source: String,
     /// Their licence (SPDX), or "unknown".
@@ -112,15 +116,24 @@ pub(super) fn model(
     arch: String,
     graph: Graph,
     weights: Weights,
-    pixels: Pixels,
+    mut pixels: Pixels,
     hash: String,
     details: Details,
 ) -> Result<Model> {
     let fault = |what: String| Error::model(path, what);
+    pixels.mean = details.mean.unwrap_or(pixels.mean);
+    pixels.std = details.std.unwrap_or(pixels.std);
     let classes = graph.output().map_or(0, |last| graph.shape(last)[3]);
     let labels = details.labels.unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
     if labels.len() != classes {
-        return Err(fault(format!("{} labels were given for {classes} classes", labels.len())));
+        let background = match labels.len().abs_diff(classes) {
+            1 => {
+                "; one of both may count a class `background` that the other does not, as the first of ImageNet's in \
+                  TensorFlow: add that line to the labels, or take it out"
+            }
+            _ => "",
+        };
+        return Err(fault(format!("{} labels were given for {classes} classes{background}", labels.len())));
     }
     if labels.iter().collect::<BTreeSet<_>>().len() != classes {
         return Err(fault("two classes have the same label".to_string()));

@@ -1,10 +1,12 @@
-//! Weights from elsewhere: state dicts of PyTorch and safetensors files, read without executing anything.
+//! Weights from elsewhere: state dicts of PyTorch, safetensors files, and classifiers of TensorFlow Lite with their
+//! graph, read without executing anything.
 //!
 //! A `.pth` file is a Python pickle, and unpickling one runs whatever it names. Here a pickle is data: what
 //! it may name is a fixed table, all else is refused by name, and sizes are bounded before anything is
 //! allocated.
 
 pub use assemble::{Details, assemble};
+pub use tflite::{Classifier, is_tflite, parse_tflite};
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,10 +19,12 @@ use crate::{Error, Result};
 
 mod assemble;
 mod closing;
+mod flatbuffer;
 mod globals;
 mod pickle;
 mod safetensors;
 mod strided;
+mod tflite;
 mod torch;
 mod zip;
 
@@ -49,10 +53,18 @@ const MAX_TENSOR_BYTES: usize = 1 << 30;
 /// # Errors
 /// [`Error::Io`] where the file cannot be read, [`Error::Model`] for everything [`parse_state_dict`] refuses.
 pub fn read_state_dict(path: &Path) -> Result<StateDict> {
+    parse_state_dict(path, &read_bytes(path)?)
+}
+
+/// Reads a file, but no more of it than one byte beyond what any format may have.
+///
+/// # Errors
+/// [`Error::Io`] where the file cannot be read.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, "read", e))?;
-    parse_state_dict(path, &bytes)
+    Ok(bytes)
 }
 
 /// Reads the state dict in `bytes`, the content of the file called `name` in messages.

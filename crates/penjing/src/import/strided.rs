@@ -30,7 +30,7 @@ impl Budget {
         Budget(stored.saturating_mul(4).saturating_add(16 << 20).min(MAX_TENSOR_BYTES))
     }
 
-    fn spend(&mut self, bytes: usize) -> What<()> {
+    pub(super) fn spend(&mut self, bytes: usize) -> What<()> {
         self.0 = self.0.checked_sub(bytes).ok_or("unfolds to far more numbers than the file holds")?;
         Ok(())
     }

@@ -93,7 +93,8 @@ impl Builder {
         Ok((Builder { graph, padding, bn_eps, act }, image))
     }
 
-    fn channels(&self, x: NodeId) -> usize {
+    /// Channels of a node's result.
+    pub fn channels(&self, x: NodeId) -> usize {
         self.graph.shape(x)[3]
     }
 

@@ -10,9 +10,11 @@ mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
 mod mobilenet_v4;
+mod network;
 mod resnet;
 mod shufflenet_v2;
 mod squeezenet;
+mod toml;
 
 use penjing_runtime::{
     Act,
@@ -24,6 +26,8 @@ use self::blocks::Builder;
 pub use self::{
     forms::Form,
     initial::{fresh_weights, random_weights},
+    network::Network,
+    toml::Declared,
 };
 use crate::{Error, Result};
 
@@ -100,8 +104,7 @@ impl Arch {
     /// # Errors
     /// [`Error::Unsupported`] listing the names there are.
     pub fn named(name: &str) -> Result<(&'static Arch, f64)> {
-        let with_width = name.rsplit_once("_x").and_then(|(base, width)| Some((base, width.parse().ok()?)));
-        let (base, width) = with_width.unwrap_or((name, 1.0));
+        let (base, width) = with_width(name);
         let arch = ARCHS.iter().find(|arch| arch.name == base).ok_or_else(|| {
             let names: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
             Error::Unsupported(format!("no network is called `{name}`; there are: {}", names.join(", ")))
@@ -111,7 +114,7 @@ impl Arch {
 
     /// The name that [`named`](Self::named) understands, for a width.
     pub fn name_at(&self, width: f64) -> String {
-        if width == 1.0 { self.name.to_string() } else { format!("{}_x{width}", self.name) }
+        name_at(self.name, width)
     }
 
     /// The published form with this many classes.
@@ -125,9 +128,7 @@ impl Arch {
     /// [`Error::Unsupported`] for a width, size or number of classes that it cannot have.
     pub fn graph(&self, config: &Config) -> Result<Graph> {
         let Config { width, size, classes, .. } = *config;
-        if !(0.05..=16.0).contains(&width) {
-            return Err(Error::Unsupported(format!("width {width} is outside 0.05..=16")));
-        }
+        in_range(width, size, classes)?;
         if !self.widths.is_empty() && !self.widths.contains(&width) {
             let widths: Vec<String> = self.widths.iter().map(f64::to_string).collect();
             return Err(Error::Unsupported(format!(
@@ -135,12 +136,6 @@ impl Arch {
                 self.name,
                 widths.join(", ")
             )));
-        }
-        if !(32..=2048).contains(&size) {
-            return Err(Error::Unsupported(format!("input size {size} is outside 32..=2048 pixels")));
-        }
-        if !(1..=100_000).contains(&classes) {
-            return Err(Error::Unsupported(format!("{classes} classes are outside 1..=100000")));
         }
         (self.graph)(config).map_err(|error| Error::Unsupported(format!("{}: {error}", self.name)))
     }
@@ -160,6 +155,31 @@ impl Arch {
             decode: DecodeRule::Full,
         }
     }
+}
+
+/// What is left of a name without a suffix such as `_x0.5`, and the width that it asks for.
+fn with_width(name: &str) -> (&str, f64) {
+    let with_width = name.rsplit_once("_x").and_then(|(base, width)| Some((base, width.parse().ok()?)));
+    with_width.unwrap_or((name, 1.0))
+}
+
+/// The name with which [`with_width`] gives this width.
+fn name_at(name: &str, width: f64) -> String {
+    if width == 1.0 { name.to_string() } else { format!("{name}_x{width}") }
+}
+
+/// Fails for what no network can have.
+fn in_range(width: f64, size: usize, classes: usize) -> Result<()> {
+    if !(0.05..=16.0).contains(&width) {
+        return Err(Error::Unsupported(format!("width {width} is outside 0.05..=16")));
+    }
+    if !(32..=2048).contains(&size) {
+        return Err(Error::Unsupported(format!("input size {size} is outside 32..=2048 pixels")));
+    }
+    if !(1..=100_000).contains(&classes) {
+        return Err(Error::Unsupported(format!("{classes} classes are outside 1..=100000")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
