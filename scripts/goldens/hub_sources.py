@@ -1,4 +1,4 @@
-"""What timm says of the weights that can be pulled: licence, pixels, accuracy.
+"""What timm says of the weights that can be pulled: licence, pixels, accuracy, and how the network around them computes.
 
 Needs timm, and its table of accuracies, results/results-imagenet.csv of its repository. Run from the repository root:
 python scripts/goldens/hub_sources.py results-imagenet.csv
@@ -13,6 +13,7 @@ import pathlib
 import sys
 
 import timm
+import torch
 
 NETWORKS = """
     mnasnet_100 mobilenetv1_100 mobilenetv2_050 mobilenetv2_100 mobilenetv2_140
@@ -39,6 +40,11 @@ for network in NETWORKS:
         if row["model"] == name and int(row["img_size"]) == width and float(row["crop_pct"]) == round(cfg.crop_pct, 3)
     ]
     assert row["interpolation"] == cfg.interpolation
+    model = timm.create_model(network)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    [bn_eps] = {norm.eps for norm in norms}
+    # Counters of batches are no weights.
+    values = sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
     entries[cfg.hf_hub_id] = {
         "license": cfg.license,
         "size": width,
@@ -47,6 +53,9 @@ for network in NETWORKS:
         "mean": cfg.mean,
         "std": cfg.std,
         "top1": float(row["top1"]),
+        "bn_eps": bn_eps,
+        "same_padding": any(type(module).__name__ == "Conv2dSame" for module in model.modules()),
+        "values": values,
     }
 
 out = pathlib.Path("crates/penjing/tests/goldens/hub")

@@ -262,6 +262,7 @@ fn model_of(bytes: &[u8], source: &Source, record: &Record) -> Result<Model> {
     let details = Details {
         width,
         size: Some(source.size),
+        form: Some(source.form.into()),
         labels: None,
         source: origin,
         license: record.license.clone(),

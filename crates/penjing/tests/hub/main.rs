@@ -34,6 +34,7 @@ const SOURCE: Source = Source {
     revision: "main",
     file: "model.safetensors",
     sha256: None,
+    form: "timm",
     license: "CC-BY-4.0",
     size: 64,
     short: 70,
@@ -436,7 +437,7 @@ fn what_is_no_weights_file_is_refused_and_not_remembered() {
         .sha256;
     let (cache, server) = (Cache::new(), Server::start(other, &format!("X-Linked-ETag: \"{hash}\"\r\n"), []));
     for _ in 0..2 {
-        refused(cache.hub(&server).pull(&SOURCE, false, &Quiet), &["no weights of mobilenet_v1"]);
+        refused(cache.hub(&server).pull(&SOURCE, false, &Quiet), &["do not fit mobilenet_v1"]);
     }
     assert_eq!(server.asked().len(), 1);
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use penjing::zoo::{self, Arch, Config};
 use penjing_runtime::tensor::Tensor;
 
-/// A safetensors file with random weights of the network of this name, under PyTorch's keys and in its order of axes.
+/// A safetensors file with random weights of the network of this name, under timm's keys and in PyTorch's order of axes.
 pub fn state_dict(name: &str, classes: usize, seed: u64) -> Vec<u8> {
     let (arch, width) = Arch::named(name).unwrap();
-    let graph = arch.graph(&Config { width, ..arch.config(classes) }).unwrap();
+    let form = arch.forms.iter().find(|form| form.of == "timm").unwrap();
+    let graph = arch.graph(&Config { width, form, ..arch.config(classes) }).unwrap();
     let weights = zoo::random_weights(&graph, seed);
-    let tensors =
-        weights.iter().map(|(name, tensor)| (arch.torch_key(name).unwrap(), channels_first(tensor)));
+    let tensors = weights.iter().map(|(name, tensor)| (form.key(name).unwrap(), channels_first(tensor)));
     safetensors(&tensors.collect())
 }
 
