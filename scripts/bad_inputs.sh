@@ -115,3 +115,11 @@ for flag in '--recipe magic' '--epochs 0' '--time 10' '--memory 500' '--balance 
     train 'a flag that cannot be meant' photos $flag
 done
 try 'a network that nobody knows' bench --arch nonsense
+
+try 'weights that nobody has published' weights pull nonsense
+try 'weights that are not in the cache, and no network' weights pull mobilenet_v2 --offline
+export PENJING_HUB=nonsense; try 'a mirror (PENJING_HUB) that is no address' weights pull mobilenet_v2
+export PENJING_HUB=http://127.0.0.1:1 HTTPS_PROXY= HTTP_PROXY= ALL_PROXY= NO_PROXY=127.0.0.1
+try 'a hub that is not there' weights pull mobilenet_v2 --quiet
+mkdir -p cache/hub/mobilenet_v2; echo '{}' > cache/hub/mobilenet_v2/source.lock
+try 'a damaged record of a pull' weights verify

@@ -19,8 +19,9 @@ use crate::{
 
 const NAME: &str = "mobilenet_v2_x0.5";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-/// Variables that would lead requests elsewhere.
-const PROXIES: [&str; 8] = [
+/// Variables that would lead requests elsewhere, or change whom they trust.
+const ELSEWHERE: [&str; 9] = [
+    "SSL_CERT_FILE",
     "ALL_PROXY",
     "all_proxy",
     "HTTPS_PROXY",
@@ -38,7 +39,7 @@ fn weights() -> Vec<u8> {
 fn command(place: &Place, hub: &str, args: &[&str]) -> Command {
     let mut command = place.command(args);
     command.env("PENJING_HUB", hub);
-    for name in PROXIES {
+    for name in ELSEWHERE {
         command.env_remove(name);
     }
     command
@@ -209,7 +210,7 @@ fn proxy() -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn proxies_of_the_environment_are_used() {
+fn proxies_and_authorities_of_the_environment_are_used() {
     let server = Server::start(weights(), "", []);
     let (proxy, joined) = proxy();
     let pull = |variables: &[(&str, &str)]| {
@@ -232,6 +233,9 @@ fn proxies_of_the_environment_are_used() {
     pull(&[("HTTPS_PROXY", "http://")]).refused(1, &["HTTPS_PROXY", "names no proxy"]);
     let refusing = Server::start(Vec::new(), "", [Turn::Status(403, "")]);
     pull(&[("HTTPS_PROXY", &refusing.url)]).refused(1, &["the proxy refuses", "403"]);
+    // Whom to trust must be readable, even where nothing is encrypted.
+    pull(&[("SSL_CERT_FILE", "gone.pem")]).refused(1, &["SSL_CERT_FILE", "gone.pem", "No such file"]);
+    pull(&[("SSL_CERT_FILE", "/dev/null")]).refused(1, &["SSL_CERT_FILE", "/dev/null", "no certificate"]);
     assert_eq!(server.asked().len(), asked);
 }
 

@@ -76,7 +76,8 @@ impl Answer {
         self.header("content-encoding").is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"))
     }
 
-    /// Where an answer to a question at `url` sends its reader; `None` where it names no address of HTTP.
+    /// Where an answer to a question at `url` sends its reader; `None` where it names no address of HTTP, or leads from
+    /// encryption to none.
     pub fn location(&self, url: &str) -> Option<String> {
         let target = self.header("location")?;
         if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -97,7 +98,8 @@ impl Answer {
             let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
             format!("{scheme}://{host}{folder}/{target}")
         };
-        (absolute.len() <= MAX_URL_BYTES).then_some(absolute)
+        let open = is_encrypted(url) && !is_encrypted(&absolute);
+        (absolute.len() <= MAX_URL_BYTES && is_http(&absolute) && !open).then_some(absolute)
     }
 }
 
@@ -111,7 +113,7 @@ pub(super) fn is_http(url: &str) -> bool {
 }
 
 /// Whether the address, one of HTTP, is encrypted.
-pub(super) fn is_encrypted(url: &str) -> bool {
+fn is_encrypted(url: &str) -> bool {
     url.split_at_checked("https:".len()).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https:"))
 }
 
@@ -178,20 +180,26 @@ mod tests {
         let url = "https://hub.example:8080/a/b/file?x=1#y";
         for (target, joined) in [
             ("https://cdn.example/f?s=1", Some("https://cdn.example/f?s=1")),
-            ("HTTP://cdn.example/f", Some("HTTP://cdn.example/f")),
+            ("HTTPS://cdn.example/f", Some("HTTPS://cdn.example/f")),
             ("//cdn.example/f", Some("https://cdn.example/f")),
             ("/f?s=a:b", Some("https://hub.example:8080/f?s=a:b")),
             ("f/g", Some("https://hub.example:8080/a/b/f/g")),
             ("f?s=a:b", Some("https://hub.example:8080/a/b/f?s=a:b")),
             ("file:///etc/passwd", None),
             ("ftp://cdn.example/f", None),
-            ("http://", None),
+            ("https://", None),
+            ("///f", None),
+            ("http://cdn.example/f", None),
+            ("HTTP://cdn.example/f", None),
             ("f g", None),
             ("", None),
         ] {
             assert_eq!(answer(&[("location", target)]).location(url).as_deref(), joined, "{target}");
         }
-        assert_eq!(answer(&[("location", "f")]).location("http://h").as_deref(), Some("http://h/f"));
+        for (target, joined) in [("f", "http://h/f"), ("//i/f", "http://i/f"), ("https://i/f", "https://i/f")]
+        {
+            assert_eq!(answer(&[("location", target)]).location("http://h").as_deref(), Some(joined));
+        }
         let long = format!("/{}", "f".repeat(9000));
         assert_eq!(answer(&[("location", &long)]).location(url), None);
         assert!(is_encrypted("HTTPS://h") && !is_encrypted("http://h") && !is_http("httpsx://h"));

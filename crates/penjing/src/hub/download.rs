@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    answer::{Answer, is_encrypted},
+    answer::Answer,
     http::{self, Event, Request},
     part::{Note, Part},
 };
@@ -192,11 +192,6 @@ impl Download<'_> {
         let mut url = self.url.to_string();
         let mut named = Named::default();
         for _ in 0..=MAX_REDIRECTS {
-            if is_encrypted(self.url) && !is_encrypted(&url) {
-                return Err(self
-                    .fault("redirects to an address without encryption, which is not followed")
-                    .into());
-            }
             let events = http::get(Request {
                 url: url.clone(),
                 from: held.map(|(note, there)| (*there, note.tag.clone())),
@@ -216,7 +211,9 @@ impl Download<'_> {
             if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok((answer, named, events));
             }
-            url = answer.location(&url).ok_or_else(|| self.fault("redirects to no address of HTTP"))?;
+            url = answer
+                .location(&url)
+                .ok_or_else(|| self.fault("redirects to no address of HTTP, or to one without encryption"))?;
         }
         Err(self.fault(format!("redirects more than {MAX_REDIRECTS} times")).into())
     }

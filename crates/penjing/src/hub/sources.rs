@@ -170,6 +170,17 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_lists_every_row() {
+        let guide =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/weights.md")).unwrap();
+        for Source { name, repository, size, top1, license, .. } in SOURCES {
+            let row = format!("| `{name}` | `{repository}` | {size} | {top1:.2} |");
+            assert!(guide.contains(&row), "docs/weights.md lacks {row}");
+            assert_eq!(*license, "Apache-2.0", "docs/weights.md says that all are");
+        }
+    }
+
+    #[test]
     fn names_are_unique_and_can_be_folders_and_paths_of_an_address() {
         for (at, source) in SOURCES.iter().enumerate() {
             assert!(SOURCES[..at].iter().all(|other| other.name != source.name), "{}", source.name);
