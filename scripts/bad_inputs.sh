@@ -120,3 +120,11 @@ try 'a row with a number of no meaning' bench --arch net.toml
 try 'a declaration where weights are wanted' train photos -o out.penjing --backbone net.toml
 printf '\034\0\0\0TFL3' > cut.tflite; try 'a TensorFlow Lite file cut short' weights import cut.tflite -o new.penjing
 printf 'x' > weights.bin; try 'weights without a network' weights import weights.bin -o new.penjing
+
+try 'weights that nobody has published' weights pull nonsense
+try 'weights that are not in the cache, and no network' weights pull mobilenet_v2 --offline
+export PENJING_HUB=nonsense; try 'a mirror (PENJING_HUB) that is no address' weights pull mobilenet_v2
+export PENJING_HUB=http://127.0.0.1:1 HTTPS_PROXY= HTTP_PROXY= ALL_PROXY= NO_PROXY=127.0.0.1
+try 'a hub that is not there' weights pull mobilenet_v2 --quiet
+mkdir -p cache/hub/mobilenet_v2; echo '{}' > cache/hub/mobilenet_v2/source.lock
+try 'a damaged record of a pull' weights verify

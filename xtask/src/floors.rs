@@ -33,6 +33,7 @@ const UNSAFE_ALLOWED: &[&str] = &["penjing-kernels"];
 /// Top-level modules of the crate `penjing`, and those each may use. Tests may use any.
 const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("folders", &[]),
     ("progress", &[]),
     ("random", &[]),
     ("threads", &["error"]),
@@ -42,12 +43,25 @@ const MODULES: &[(&str, &[&str])] = &[
     ("zoo", &["error", "random"]),
     ("import", &["error", "zoo"]),
     ("export", &["error", "zoo"]),
+    ("hub", &["error", "folders", "import", "model", "progress", "zoo"]),
     ("classifier", &["error", "runner"]),
     ("eval", &["error", "data", "classifier", "progress", "threads"]),
     ("train", &["error", "model", "data", "zoo", "progress", "random", "runner", "threads"]),
     (
         "transfer",
-        &["error", "data", "zoo", "train", "eval", "classifier", "progress", "random", "runner", "threads"],
+        &[
+            "error",
+            "folders",
+            "data",
+            "zoo",
+            "train",
+            "eval",
+            "classifier",
+            "progress",
+            "random",
+            "runner",
+            "threads",
+        ],
     ),
     (
         "compress",
@@ -57,7 +71,8 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Third-party crates that stand in one file of each of our crates, so that replacing one is the work of one file.
-const CONFINED: &[&str] = &["image", "zip", "csv", "walkdir", "etcetera", "safetensors", "nalgebra", "toml"];
+const CONFINED: &[&str] =
+    &["image", "zip", "csv", "walkdir", "etcetera", "safetensors", "nalgebra", "toml", "ring", "ureq"];
 const CONFINED_IN: &[&str] = &["penjing", "penjing-runtime"];
 
 /// Lines of a source file: past the first it is named, past the second it is refused.

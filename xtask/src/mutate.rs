@@ -57,6 +57,33 @@ const TARGETS: &[Target] = &[
         ["blocks by rows: what passes on another's values", "let passes_on = matches!",
             "let passes_on = false && matches!"],
     ]},
+    Target { file: "crates/penjing/src/hub/mod.rs", test: "--test hub", mutations: &[
+        ["pull: the recorded hash is not enforced", "Some(recorded), _) if recorded != sha256",
+            "Some(recorded), _) if recorded.is_empty()"],
+        ["pull: the verified hash is not enforced", "(Some(verified), ..) if verified != sha256",
+            "(Some(verified), ..) if verified.is_empty()"],
+        ["pull: the hub's hash is not looked at", "Some(said)) if said != sha256", "Some(said)) if said.is_empty()"],
+        ["pull: weights in the cache are believed", "(&sha256, bytes) == (&record.sha256, record.bytes)", "true"],
+        ["pull: pixels of the network's table", "model.pixels = source.pixels(model.pixels);", ""],
+        ["pull: two processes at once", "match file.try_lock() {", "match Ok(()) {"],
+    ]},
+    Target { file: "crates/penjing/src/hub/download.rs", test: "--test hub", mutations: &[
+        ["pull: another part of the file is taken for the rest", "answer.part() != Some((there, note.bytes)) || !same",
+            "!same"],
+        ["pull: what the server asks to wait is ignored", ".max(asked.unwrap_or_default())", ""],
+        ["pull: pauses do not grow", ".saturating_mul(1 << (tried - 1).min(16))", ""],
+        ["pull: 404 is tried again", "429 | 500 | 502 | 503 | 504 => Trouble::Passing {",
+            "404 | 429 | 500 | 502 | 503 | 504 => Trouble::Passing {"],
+        ["pull: the wish to stop is not heard while bytes are awaited",
+            "        loop {\n            if progress.cancelled() {", "        loop {\n            if false {"],
+    ]},
+    Target { file: "crates/penjing/src/hub/http.rs", test: "--test hub", mutations: &[
+        ["pull: a changed file is continued", ".header(\"If-Range\", tag)", ""],
+        ["pull: silence is waited for", ".timeout_per_read(Some(request.silence))", ""],
+    ]},
+    Target { file: "crates/penjing/src/hub/answer.rs", test: "--lib hub::", mutations: &[
+        ["pull: from encryption to none", " && !open)", ")"],
+    ]},
     Target { file: "crates/penjing/src/data/decode.rs", test: "--test decode", mutations: &[
         ["reduced scale: of a photo that lies on its side", "if turned { pixels.reduction(h, w) }",
             "if turned { pixels.reduction(w, h) }"],

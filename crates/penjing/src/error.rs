@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong, what was expected and what to do; names the layer where there is one.
         what: String,
     },
+    /// A server cannot be reached, or does not give what it was asked for.
+    #[error("{url}: {what}")]
+    Remote {
+        /// What was asked for.
+        url: String,
+        /// What came instead, what was expected and what to do.
+        what: String,
+    },
     /// Asked for something that penjing does not know or cannot do.
     #[error("{0}")]
     Unsupported(String),
@@ -53,6 +61,12 @@ impl Error {
     /// An [`Error::Data`] at `path`.
     pub fn data(path: &Path, what: impl Into<String>) -> Self {
         Error::Data { path: path.to_owned(), what: what.into() }
+    }
+
+    /// An [`Error::Remote`] about `url`.
+    #[cfg(feature = "pull")]
+    pub(crate) fn remote(url: &str, what: impl Into<String>) -> Self {
+        Error::Remote { url: url.to_owned(), what: what.into() }
     }
 
     /// An [`Error::Model`] at `path`.

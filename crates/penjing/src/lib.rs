@@ -9,6 +9,9 @@ pub mod classifier;
 pub mod data;
 mod error;
 pub mod eval;
+mod folders;
+#[cfg(feature = "pull")]
+pub mod hub;
 pub mod import;
 pub mod model;
 pub mod progress;

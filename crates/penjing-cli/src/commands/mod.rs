@@ -4,6 +4,8 @@ mod bench;
 mod classify;
 mod eval;
 mod inspect;
+#[cfg(feature = "pull")]
+mod pull;
 mod shell;
 mod train;
 mod units;
@@ -126,7 +128,7 @@ fn backbone_parser() -> impl TypedValueParser<Value = PathBuf> {
         if path.exists() || declared || published(&path).is_some() {
             return Ok(path);
         }
-        Err(format!("no such file; expected a model file, or {INSIDE}"))
+        Err(format!("no such file; expected a model file, {INSIDE}, or a network that was pulled"))
     })
 }
 
@@ -166,18 +168,51 @@ fn network(path: &Path) -> penjing::Result<Option<Network>> {
     }
 }
 
+/// The model that `penjing weights pull` left in the cache under this name.
+fn pulled(name: &str) -> Option<PathBuf> {
+    #[cfg(feature = "pull")]
+    {
+        penjing::hub::installed(name)
+    }
+    #[cfg(not(feature = "pull"))]
+    {
+        let _ = name;
+        None
+    }
+}
+
+/// Whether there are weights of this name to be pulled.
+fn can_be_pulled(name: &str) -> bool {
+    #[cfg(feature = "pull")]
+    {
+        penjing::hub::Source::named(name).is_ok()
+    }
+    #[cfg(not(feature = "pull"))]
+    {
+        let _ = name;
+        false
+    }
+}
+
 /// Why the pretrained weights of this backbone cannot be had, if it is a name or a declaration only.
 fn without_weights(path: &Path) -> Option<String> {
-    let name = path.display();
-    if path.to_str().and_then(Network::file).is_some() {
+    let name = path.to_str()?;
+    if Network::file(name).is_some() {
         return Some(format!(
             "{name} declares a network and holds no weights; learn all from your photos with --recipe scratch"
         ));
     }
     let arch = published(path).filter(|_| path.as_os_str() != INSIDE)?;
+    if pulled(name).is_some() {
+        return None;
+    }
+    let fetch = match can_be_pulled(name) {
+        true => format!("fetch them with `penjing weights pull {name}`, or "),
+        false => String::new(),
+    };
     Some(format!(
-        "the weights of {} are not inside this program; bring them with `penjing weights import FILE --arch {name} -o \
-         {name}.penjing` and give that file as --backbone, or learn all from your photos with --recipe scratch",
+        "the weights of {} are not inside this program; {fetch}bring them with `penjing weights import FILE --arch {name} \
+         -o {name}.penjing` and give that file as --backbone, or learn all from your photos with --recipe scratch",
         arch.name
     ))
 }
@@ -185,7 +220,10 @@ fn without_weights(path: &Path) -> Option<String> {
 /// The backbone that was given, or else the one inside the program.
 fn backbone(given: Option<&Path>) -> penjing::Result<Model> {
     match given {
-        Some(path) if path.as_os_str() != INSIDE => penjing::model::load(path),
+        Some(path) if path.as_os_str() != INSIDE => {
+            let pulled = network(path).and_then(|_| pulled(path.to_str()?));
+            penjing::model::load(pulled.as_deref().unwrap_or(path))
+        }
         _ => penjing::model::bundled().ok_or_else(|| {
             penjing::Error::Unsupported(
                 "this penjing was built without a backbone; give a model file as --backbone".into(),

@@ -39,7 +39,7 @@ pub struct Args {
     /// The model file to write
     #[arg(long, short, value_name = "MODEL")]
     output: PathBuf,
-    /// What to start from: a model file, or with --recipe scratch the name of a network, such as mobilenet_v2_x0.5, or one of your own, such as my_net.toml [default: the EfficientNet-Lite0 inside the program]
+    /// What to start from: a model file, the name of a network that was pulled, such as mobilenet_v2_x0.5, or with --recipe scratch of any, or a declaration of one's own, such as my_net.toml [default: the EfficientNet-Lite0 inside the program]
     #[arg(long, value_name = "MODEL", value_parser = backbone_parser())]
     backbone: Option<PathBuf>,
     /// Go on from a classifier of your own: its network goes on, new classes join its own; DATA must hold photos of all of them

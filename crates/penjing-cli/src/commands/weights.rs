@@ -22,7 +22,7 @@ use penjing::{
 };
 use penjing_runtime::{cost, graph::Graph, pixels::DecodeRule};
 
-use super::{Decode, Outcome, ThreadsArg, bench, published_parser, refuse, say_skipped, size_parser};
+use super::{Decode, Outcome, ThreadsArg, bench, published_parser, pulled, refuse, say_skipped, size_parser};
 use crate::console::{Console, bytes};
 
 /// Bring pretrained weights, or list the networks there are
@@ -37,6 +37,10 @@ enum Verb {
     List(List),
     Import(Import),
     Advise(Advise),
+    #[cfg(feature = "pull")]
+    Pull(super::pull::Pull),
+    #[cfg(feature = "pull")]
+    Verify(super::pull::Verify),
 }
 
 /// List the networks: what they cost, how good their published weights are, and whether weights are at hand
@@ -148,6 +152,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         Verb::Advise(args) => advise(args, console),
         Verb::List(args) => list(args, console),
         Verb::Import(args) => import(args, console),
+        #[cfg(feature = "pull")]
+        Verb::Pull(args) => super::pull::pull(args, console),
+        #[cfg(feature = "pull")]
+        Verb::Verify(args) => super::pull::verify(&args, console),
     }
 }
 
@@ -170,6 +178,8 @@ struct Listed {
     license: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
+    /// Whether they were pulled.
+    here: bool,
 }
 
 /// How long each network is measured.
@@ -206,6 +216,7 @@ fn list(args: List, console: &Console) -> anyhow::Result<Outcome> {
             inside: here.is_some(),
             license: here.map(|model| model.provenance.license.clone()),
             latency_ms,
+            here: pulled(arch.name).is_some(),
         });
     }
     console.end();
@@ -219,7 +230,11 @@ fn table(listed: &[Listed]) -> String {
     let measured = listed.iter().any(|arch| arch.latency_ms.is_some());
     text += if measured { "   latency\n" } else { "\n" };
     for arch in listed {
-        let place = if arch.inside { "inside" } else { "import" };
+        let place = match (arch.inside, arch.here) {
+            (true, _) => "inside",
+            (false, true) => "here",
+            (false, false) => "–",
+        };
         let millions = |count: u64| count as f64 / 1e6;
         let _ = write!(
             text,

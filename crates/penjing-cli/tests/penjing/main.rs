@@ -3,9 +3,18 @@
 
 mod bad_data;
 mod bad_models;
+#[cfg(feature = "pull")]
+#[path = "../../../penjing/tests/hub/server.rs"]
+#[allow(dead_code, reason = "the library's tests let it behave worse")]
+mod hub;
+#[cfg(feature = "pull")]
+#[path = "../../../penjing/tests/hub/weights.rs"]
+mod hub_weights;
 mod interrupted;
 mod layouts;
 mod networks;
+#[cfg(feature = "pull")]
+mod pull;
 mod same_again;
 mod support;
 mod unfinished;

@@ -106,7 +106,7 @@ impl Skipped {
         let why = match error {
             Error::Data { what, .. } | Error::Model { what, .. } => what.clone(),
             Error::Io { doing, source, .. } => format!("cannot {doing}: {source}"),
-            Error::Unsupported(_) | Error::Interrupted => error.to_string(),
+            Error::Remote { .. } | Error::Unsupported(_) | Error::Interrupted => error.to_string(),
         };
         Skipped { path: path.to_owned(), why }
     }

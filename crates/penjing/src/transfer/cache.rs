@@ -1,6 +1,5 @@
 //! Features kept on disk, so that a second run on the same photos does not compute them again.
 
-use etcetera::BaseStrategy as _;
 use half::f16;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -8,6 +7,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+
+use crate::folders;
 
 /// How much the file in use may hold unless told otherwise, and how much all others together: 2 GiB each.
 pub const DEFAULT_LIMIT_BYTES: u64 = 2 << 30;
@@ -66,10 +67,7 @@ pub fn round_to_stored(values: &mut [f32]) {
 /// Where features are kept: `$PENJING_CACHE/features` if that variable is set and not empty, else `penjing/features`
 /// in the user's cache folder; `None` if there is neither.
 pub fn default_dir() -> Option<PathBuf> {
-    match std::env::var_os("PENJING_CACHE").filter(|v| !v.is_empty()) {
-        Some(dir) => Some(Path::new(&dir).join("features")),
-        None => Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("penjing").join("features")),
-    }
+    folders::cache("features")
 }
 
 impl FeatureCache {
