@@ -49,7 +49,7 @@ pub(super) struct Download<'a> {
     /// Its length in bytes, where it is known.
     pub bytes: Option<u64>,
     pub patience: Patience,
-    pub proxies: bool,
+    pub environment: bool,
 }
 
 /// What the hub said of a file that has arrived.
@@ -91,8 +91,9 @@ impl Download<'_> {
     /// what arrived is kept. [`Error::Interrupted`] when the watcher says so.
     pub fn run(&self, part: &Part, progress: &dyn Progress) -> Result<Said> {
         let Patience { tries, pause, longest, .. } = self.patience;
-        let mut received = 0;
-        for tried in 1.. {
+        let (mut received, mut tried) = (0, 0);
+        loop {
+            tried += 1;
             let (what, asked) = match self.attempt(part, &mut received, progress) {
                 Ok(said) => return Ok(Said { received, ..said }),
                 Err(Trouble::Final(error)) => return Err(error),
@@ -119,7 +120,6 @@ impl Download<'_> {
             ));
             self.wait(pause, progress)?;
         }
-        Err(self.fault("was not tried"))
     }
 
     fn wait(&self, pause: Duration, progress: &dyn Progress) -> Result<()> {
@@ -173,8 +173,8 @@ impl Download<'_> {
         };
         progress.begin("kilobytes", (whole.unwrap_or(0) / 1000) as usize);
         progress.advance((there / 1000) as usize);
-        let arrived =
-            self.receive(&events, file, there..whole.unwrap_or(MAX_BYTES), part, received, progress);
+        let most = whole.or(self.bytes).or(said.bytes).unwrap_or(MAX_BYTES);
+        let arrived = self.receive(&events, file, there..most, part, received, progress);
         progress.end();
         let there = arrived?;
         if whole.is_some_and(|whole| whole != there) {
@@ -197,7 +197,7 @@ impl Download<'_> {
                 from: held.map(|(note, there)| (*there, note.tag.clone())),
                 connect: self.patience.connect,
                 silence: self.patience.silence,
-                proxies: self.proxies,
+                environment: self.environment,
             });
             let answer = match self.next(&events, progress)? {
                 Event::Answer(answer) => answer,
@@ -238,7 +238,7 @@ impl Download<'_> {
                     *received += bytes.len() as u64;
                     if there > span.end {
                         part.remove()?;
-                        return Err(self.fault("sends more than it announced, or may be fetched").into());
+                        return Err(self.fault("sends more than it announced, or than is fetched").into());
                     }
                     file.write_all(&bytes).map_err(failed)?;
                     progress.advance((there / 1000 - before / 1000) as usize);

@@ -25,8 +25,8 @@ pub(super) struct Request {
     pub connect: Duration,
     /// How long the server may be silent, then and whenever more is awaited.
     pub silence: Duration,
-    /// Whether the proxies that the environment names are used.
-    pub proxies: bool,
+    /// Whether the proxies and authorities that the environment names are used.
+    pub environment: bool,
 }
 
 /// What a request leads to: an answer, bytes if it comes with a file, and the end; or a failure at any point.
@@ -96,6 +96,7 @@ fn answer(request: &Request, send: &SyncSender<Event>) -> Result<(), Failure> {
 }
 
 fn agent(request: &Request) -> Result<Agent, Failure> {
+    let roots = if request.environment { roots()? } else { RootCerts::WebPki };
     let config = Agent::config_builder()
         .user_agent(concat!("penjing/", env!("CARGO_PKG_VERSION")))
         // Whoever asks looks at each answer, redirects among them.
@@ -105,8 +106,8 @@ fn agent(request: &Request) -> Result<Agent, Failure> {
         .timeout_resolve(Some(request.connect))
         .timeout_connect(Some(request.connect))
         .timeout_per_read(Some(request.silence))
-        .proxy(if request.proxies { proxy()? } else { None })
-        .tls_config(TlsConfig::builder().root_certs(roots()?).build());
+        .proxy(if request.environment { proxy()? } else { None })
+        .tls_config(TlsConfig::builder().root_certs(roots).build());
     Ok(config.build().into())
 }
 
@@ -161,6 +162,9 @@ fn failure(error: ureq::Error, request: &Request) -> Failure {
         _ => false,
     };
     let what = match error {
+        ureq::Error::Io(error) if error.to_string().contains("certificate") => format!(
+            "{error}; where the network has an authority of its own, SSL_CERT_FILE names the file of its certificate"
+        ),
         ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => "the connection was cut".into(),
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {

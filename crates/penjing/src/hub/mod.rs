@@ -24,7 +24,7 @@ pub use self::{
     answer::Answer,
     download::Patience,
     record::Record,
-    sources::{Normalize, SOURCES, Source},
+    sources::{SOURCES, Source},
 };
 use self::{
     download::{Download, Said},
@@ -47,8 +47,8 @@ pub struct Hub {
     pub folder: PathBuf,
     /// Opens no connection.
     pub offline: bool,
-    /// Uses the proxies that the environment names.
-    pub proxies: bool,
+    /// Uses the proxies (`HTTPS_PROXY` and its like) and trusts the authorities (`SSL_CERT_FILE`) that the environment names.
+    pub environment: bool,
     /// When to wait, and when no longer.
     pub patience: Patience,
 }
@@ -107,7 +107,7 @@ impl Hub {
                 "PENJING_HUB is `{url}`; expected the address of a mirror, such as https://HOST/PATH"
             )));
         }
-        Ok(Hub { url, folder: folder()?, offline, proxies: true, patience: Patience::default() })
+        Ok(Hub { url, folder: folder()?, offline, environment: true, patience: Patience::default() })
     }
 
     /// Makes sure that these weights are in the cache, and makes a model of them. With `update` the commit and the hash of
@@ -156,7 +156,7 @@ impl Hub {
         }
         let part = Part::of(&place.file);
         let bytes = known.as_ref().map(|known| known.bytes);
-        let download = Download { url: &url, bytes, patience: self.patience, proxies: self.proxies };
+        let download = Download { url: &url, bytes, patience: self.patience, environment: self.environment };
         let said = download.run(&part, progress)?;
 
         let (sha256, length) = digest::of_file(part.path())?;

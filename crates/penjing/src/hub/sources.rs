@@ -2,7 +2,10 @@
 
 use penjing_runtime::pixels::{Filter, Fit, Pixels};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    zoo::forms::{self, Look},
+};
 
 /// Published weights: where they lie, and what their file does not say.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,21 +29,10 @@ pub struct Source {
     pub size: usize,
     /// The short side of a photo before its centre is cut out: ⌊size / timm's `crop_pct`⌋.
     pub short: usize,
-    /// How photos are resized.
-    pub filter: Filter,
-    /// What is subtracted from the pixels, and what they are divided by.
-    pub normalize: Normalize,
+    /// What these weights were shown, which may differ from what others of the form were.
+    pub look: Look,
     /// Accuracy on ImageNet's validation photos, in percent, at this size and crop: timm's `results-imagenet.csv`.
     pub top1: f64,
-}
-
-/// Two conventions, in units of 0..=255.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Normalize {
-    /// By the mean and the deviation of ImageNet's photos.
-    ImageNet,
-    /// To −1..1.
-    Unit,
 }
 
 /// Every set of weights that can be pulled.
@@ -51,7 +43,7 @@ pub const SOURCES: &[Source] = &[
     timm("efficientnet_lite3", "timm/tf_efficientnet_lite3.in1k", 300, 331, 79.808).tf().bilinear(),
     timm("efficientnet_lite4", "timm/tf_efficientnet_lite4.in1k", 380, 413, 81.540).tf().bilinear(),
     timm("mnasnet", "timm/mnasnet_100.rmsp_in1k", 224, 256, 74.672),
-    timm("mobilenet_v1", "timm/mobilenetv1_100.ra4_e3600_r224_in1k", 224, 256, 75.388).unit(),
+    timm("mobilenet_v1", "timm/mobilenetv1_100.ra4_e3600_r224_in1k", 224, 256, 75.388).inception(),
     timm("mobilenet_v2", "timm/mobilenetv2_100.ra_in1k", 224, 256, 72.910),
     timm("mobilenet_v2_x0.5", "timm/mobilenetv2_050.lamb_in1k", 224, 256, 65.928),
     timm("mobilenet_v2_x1.4", "timm/mobilenetv2_140.ra_in1k", 224, 256, 76.528),
@@ -84,24 +76,23 @@ const fn timm(name: &'static str, repository: &'static str, size: usize, short: 
         license: "Apache-2.0",
         size,
         short,
-        filter: Filter::Bicubic,
-        normalize: Normalize::ImageNet,
+        look: forms::imagenet(Filter::Bicubic),
         top1,
     }
 }
 
 impl Source {
-    const fn unit(self) -> Source {
-        Source { normalize: Normalize::Unit, ..self }
+    const fn inception(self) -> Source {
+        Source { look: forms::inception(self.look.filter), ..self }
     }
 
     /// The authors' weights of TensorFlow.
     const fn tf(self) -> Source {
-        Source { form: "tf", ..self.unit() }
+        Source { form: "tf", ..self.inception() }
     }
 
     const fn bilinear(self) -> Source {
-        Source { filter: Filter::Bilinear, ..self }
+        Source { look: Look { filter: Filter::Bilinear, ..self.look }, ..self }
     }
 
     /// The row of this name.
@@ -120,11 +111,8 @@ impl Source {
 
     /// The pixels that these weights were trained on, where `pixels` are those of the network's table.
     pub fn pixels(&self, pixels: Pixels) -> Pixels {
-        let [mean, std] = match self.normalize {
-            Normalize::ImageNet => [[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]],
-            Normalize::Unit => [[127.5; 3]; 2],
-        };
-        Pixels { fit: Fit::Crop { short: self.short }, filter: self.filter, mean, std, ..pixels }
+        let Look { filter, mean, std } = self.look;
+        Pixels { fit: Fit::Crop { short: self.short }, filter, mean, std, ..pixels }
     }
 }
 
@@ -150,7 +138,7 @@ mod tests {
             assert_eq!(theirs["license"], source.license.to_lowercase(), "{name}");
             assert_eq!(theirs["size"], source.size, "{name}");
             assert_eq!((source.size as f64 / float("crop_pct")).floor(), source.short as f64, "{name}");
-            assert_eq!(theirs["interpolation"], format!("{:?}", source.filter).to_lowercase(), "{name}");
+            assert_eq!(theirs["interpolation"], format!("{:?}", source.look.filter).to_lowercase(), "{name}");
             assert_eq!(float("top1"), source.top1, "{name}");
             let (arch, width) = Arch::named(name).unwrap();
             assert_eq!(arch.name_at(width), name);

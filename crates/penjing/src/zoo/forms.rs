@@ -42,7 +42,7 @@ impl Form {
 }
 
 /// Mean and deviation of ImageNet's photos.
-pub(super) const fn imagenet(filter: Filter) -> Look {
+pub const fn imagenet(filter: Filter) -> Look {
     Look {
         filter,
         mean: [0.485 * 255.0, 0.456 * 255.0, 0.406 * 255.0],
@@ -51,7 +51,7 @@ pub(super) const fn imagenet(filter: Filter) -> Look {
 }
 
 /// −1..1.
-pub(super) const fn inception(filter: Filter) -> Look {
+pub const fn inception(filter: Filter) -> Look {
     Look { filter, mean: [127.5; 3], std: [127.5; 3] }
 }
 

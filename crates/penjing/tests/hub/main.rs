@@ -17,9 +17,10 @@ use std::{
 
 use penjing::{
     Error,
-    hub::{Hub, Normalize, Patience, Pulled, Record, Source},
+    hub::{Hub, Patience, Pulled, Record, Source},
     model,
     progress::{Progress, Quiet},
+    zoo::forms,
 };
 use penjing_runtime::pixels::{Filter, Fit};
 use server::{Server, Turn};
@@ -38,8 +39,7 @@ const SOURCE: Source = Source {
     license: "CC-BY-4.0",
     size: 64,
     short: 70,
-    filter: Filter::Bicubic,
-    normalize: Normalize::ImageNet,
+    look: forms::imagenet(Filter::Bicubic),
     top1: 0.0,
 };
 
@@ -56,7 +56,7 @@ impl Cache {
             url: server.url.clone(),
             folder: self.0.path().join("hub"),
             offline: false,
-            proxies: false,
+            environment: false,
             patience: Patience {
                 connect: Duration::from_secs(5),
                 silence: Duration::from_millis(300),
@@ -277,6 +277,9 @@ fn a_hash_that_was_verified_or_that_the_hub_names_binds_the_first_pull() {
 
     let (cache, server) = (Cache::new(), Server::start(weights(1), "X-Linked-Size: 7\r\n", []));
     refused(cache.hub(&server).pull(&SOURCE, false, &Quiet), &["the hub says that it has 7"]);
+    server.then([Turn::Chunked]);
+    refused(cache.hub(&server).pull(&SOURCE, false, &Quiet), &["sends more than it announced"]);
+    assert_eq!(cache.names(), [""; 0]);
 }
 
 /// Keeps what is said.
