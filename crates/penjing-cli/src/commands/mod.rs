@@ -221,7 +221,7 @@ fn without_weights(path: &Path) -> Option<String> {
 fn backbone(given: Option<&Path>) -> penjing::Result<Model> {
     match given {
         Some(path) if path.as_os_str() != INSIDE => {
-            let pulled = network(path).and_then(|_| pulled(path.to_str()?));
+            let pulled = published(path).and_then(|_| pulled(path.to_str()?));
             penjing::model::load(pulled.as_deref().unwrap_or(path))
         }
         _ => penjing::model::bundled().ok_or_else(|| {
