@@ -11,6 +11,7 @@ mod error;
 pub mod eval;
 pub mod import;
 pub mod model;
+mod onnx;
 pub mod progress;
 mod random;
 pub mod runner;

@@ -139,7 +139,7 @@ pub(super) fn model(
 }
 
 /// `[O, I, kh, kw]` → `[O, kh, kw, I]`. `None` if it has not four axes.
-fn channels_last(tensor: Tensor) -> Option<Tensor> {
+pub(super) fn channels_last(tensor: Tensor) -> Option<Tensor> {
     let [out, channels, kh, kw] = tensor.shape[..] else { return None };
     fn reorder<T: Copy>(values: &[T], [out, channels, taps]: [usize; 3]) -> Vec<T> {
         let mut reordered = Vec::with_capacity(values.len());

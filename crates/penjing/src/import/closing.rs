@@ -24,7 +24,8 @@ pub(super) fn with_logits(graph: &Graph, mut weights: Weights) -> What<(Graph, W
         let inputs: Vec<NodeId> = node.inputs.iter().map(|id| ids[id.index()]).collect();
         let mut op = node.op.clone();
         if at + 1 == end
-            && let Op::Conv(Conv { out_channels, kernel: [1, 1], stride, padding, groups: 1, bias, .. }) = &node.op
+            && let Op::Conv(Conv { out_channels, kernel: [1, 1], stride, padding, groups: 1, bias, .. }) =
+                &node.op
             && (*stride, *padding) == ([1, 1], [0; 4])
             && node.shape[1..3] == [1, 1]
         {

@@ -22,6 +22,7 @@ pub(super) struct View {
 
 /// What all tensors of one file may still take up together, in bytes. Views may overlap (a tied or expanded
 /// tensor stands in the file once), so the file's length alone is no bound.
+#[derive(Debug)]
 pub(super) struct Budget(usize);
 
 impl Budget {
@@ -30,7 +31,7 @@ impl Budget {
         Budget(stored.saturating_mul(4).saturating_add(16 << 20).min(MAX_TENSOR_BYTES))
     }
 
-    fn spend(&mut self, bytes: usize) -> What<()> {
+    pub(super) fn spend(&mut self, bytes: usize) -> What<()> {
         self.0 = self.0.checked_sub(bytes).ok_or("unfolds to far more numbers than the file holds")?;
         Ok(())
     }

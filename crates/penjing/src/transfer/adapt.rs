@@ -65,9 +65,28 @@ pub fn adapt(backbone: &Model, input: &Input) -> Result<Model> {
 }
 
 fn resize(model: &mut Model, size: usize) -> Result<()> {
-    let (arch, width) = Arch::named(&model.arch)?;
+    let Pixels { height, width, fit, .. } = model.pixels;
+    // A network that the zoo does not know is its graph alone, with the padding that it has.
+    let Ok((arch, multiplier)) = Arch::named(&model.arch) else {
+        let channels = model.pixels.channels();
+        let fault = |error: penjing_runtime::Error| {
+            Error::Unsupported(format!(
+                "{}: the network cannot have inputs of {size} pixels ({error}); leave it at {height} × {width}, or export it \
+                 from its framework for {size} and import that",
+                model.arch
+            ))
+        };
+        let graph = model.graph.with_input([1, size, size, channels]).map_err(fault)?;
+        graph.check(&model.weights).map_err(fault)?;
+        model.graph = graph;
+        if let Fit::Crop { short } = fit {
+            model.pixels.fit = Fit::Crop { short: (short * size / height.min(width)).max(1) };
+        }
+        (model.pixels.height, model.pixels.width) = (size, size);
+        return Ok(());
+    };
     let gray = model.pixels.color == Color::Gray;
-    let config = Config { width, size, gray, ..arch.config(model.labels.len()) };
+    let config = Config { width: multiplier, size, gray, ..arch.config(model.labels.len()) };
     model.graph = arch.graph(&config)?;
     let Pixels { height, width, fit, .. } = arch.pixels(&config);
     // A fit of the user's own choice stays; a crop's short side goes with the size.
@@ -123,7 +142,10 @@ fn to_gray(model: &mut Model) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::pixels::{Rgb, View};
+    use penjing_runtime::{
+        graph::Graph,
+        pixels::{Rgb, View},
+    };
 
     use super::*;
     use crate::{model, runner::Runner};
@@ -168,5 +190,25 @@ mod tests {
         let back = adapt(&again, &Input { size: Some(224), ..Input::default() }).unwrap();
         assert_eq!(back.graph.input_shape(), Some([1, 224, 224, 1]));
         assert!(adapt(&backbone, &Input { size: Some(7), ..Input::default() }).is_err());
+    }
+
+    #[test]
+    fn a_network_that_only_its_graph_describes_is_resized_where_that_can_be() {
+        let mut backbone = model::bundled().unwrap();
+        backbone.arch = "onnx".into();
+        let small = adapt(&backbone, &Input { size: Some(160), ..Input::default() }).unwrap();
+        assert_eq!(small.graph.input_shape(), Some([1, 160, 160, 3]));
+        assert_eq!(small.pixels.fit, Fit::Crop { short: 182 });
+
+        // What reads a map laid flat fits one size only.
+        let mut graph = Graph::default();
+        let image = graph.push("image", Op::Input { shape: [1, 8, 8, 3] }, &[]).unwrap();
+        let flat = graph.push("flat", Op::Flatten, &[image]).unwrap();
+        graph.push("fc", Op::Linear { out_features: 1000, bias: false }, &[flat]).unwrap();
+        (backbone.pixels.height, backbone.pixels.width) = (8, 8);
+        backbone.weights = crate::zoo::random_weights(&graph, 1);
+        backbone.graph = graph;
+        let error = adapt(&backbone, &Input { size: Some(16), ..Input::default() }).unwrap_err().to_string();
+        assert!(error.contains("inputs of 16 pixels") && error.contains("leave it at 8 × 8"), "{error}");
     }
 }
