@@ -3,6 +3,7 @@
 mod bench;
 mod classify;
 mod eval;
+mod export;
 mod inspect;
 mod shell;
 mod train;
@@ -54,6 +55,7 @@ enum Verb {
     Classify(classify::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Export(export::Args),
     Weights(weights::Args),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -76,6 +78,7 @@ pub fn run(cli: Cli, console: &Console) -> anyhow::Result<Outcome> {
         Verb::Classify(args) => classify::run(args, console),
         Verb::Inspect(args) => inspect::run(args, console),
         Verb::Bench(args) => bench::run(args, console),
+        Verb::Export(args) => export::run(args, console),
         Verb::Weights(args) => weights::run(args, console),
         Verb::Completions(args) => shell::completions(args),
         Verb::Man(args) => shell::man(args),

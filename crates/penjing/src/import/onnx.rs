@@ -23,7 +23,7 @@ use std::{
     path::Path,
 };
 
-use penjing_runtime::{file::Model, op::Shape};
+use penjing_runtime::{file::Model, graph::Graph, op::Shape, tensor::Weights};
 
 use self::{
     array::Array,
@@ -39,6 +39,7 @@ use super::{
 use crate::{
     Error, Result,
     onnx::{self, element},
+    zoo::{Arch, Config},
 };
 
 /// What an ONNX file does not say, or says otherwise. Where a field is `None`, the file's word counts, or else a default.
@@ -132,7 +133,7 @@ fn parse(name: &Path, bytes: &[u8], folder: Folder, details: OnnxDetails) -> Res
         ..Details::default()
     };
     let hash = blake3::hash(bytes).to_hex().to_string();
-    let arch = metadata.arch.unwrap_or_else(|| ARCH.to_string());
+    let arch = metadata.arch.filter(|name| is_the_zoos(name, &graph)).unwrap_or_else(|| ARCH.to_string());
     let mut model = assemble::model(name, arch, graph, weights, pixels, hash, details)?;
     if let Some(temperature) = metadata.temperature {
         model.calibration.temperature = temperature;
@@ -144,10 +145,20 @@ fn parse(name: &Path, bytes: &[u8], folder: Folder, details: OnnxDetails) -> Res
 /// The name of an architecture that only its graph describes.
 const ARCH: &str = "onnx";
 
+/// Whether the zoo's network of this name is just this graph: then it can be made for other sizes too.
+fn is_the_zoos(name: &str, graph: &Graph) -> bool {
+    let (Ok((arch, width)), Some([_, size, _, channels])) = (Arch::named(name), graph.input_shape()) else {
+        return false;
+    };
+    let classes = graph.output().map_or(0, |last| graph.shape(last)[3]);
+    let config = Config { width, size, gray: channels == 1, classes };
+    arch.graph(&config).is_ok_and(|zoos| zoos == *graph)
+}
+
 /// The network of a file.
 struct Network {
-    graph: penjing_runtime::graph::Graph,
-    weights: penjing_runtime::tensor::Weights,
+    graph: Graph,
+    weights: Weights,
     /// Of the image, `[1,H,W,C]`.
     shape: Shape,
     /// What the image goes through before any layer.

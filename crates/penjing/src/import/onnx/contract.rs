@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use penjing_runtime::{
-    file::{Calibration, Provenance},
+    file::Provenance,
     pixels::{Color, DecodeRule, Filter, Fit, Pixels},
 };
 
@@ -42,9 +42,9 @@ impl Metadata {
             None => None,
             Some(json) => Some(serde_json::from_str(json).map_err(|_| bad("pixels"))?),
         };
-        let calibration = match entry("calibration") {
+        let temperature = match entry("temperature") {
             None => None,
-            Some(json) => Some(serde_json::from_str::<Calibration>(json).map_err(|_| bad("calibration"))?),
+            Some(text) => Some(text.parse().map_err(|_| bad("temperature"))?),
         };
         let provenance = match entry("provenance") {
             None => None,
@@ -53,7 +53,7 @@ impl Metadata {
         Ok(Metadata {
             pixels,
             labels,
-            temperature: calibration.map(|calibration| calibration.temperature),
+            temperature,
             arch: entry("arch").map(str::to_string),
             license: provenance.as_ref().map(|provenance| provenance.license.clone()),
             source: provenance.map(|provenance| provenance.backbone),
