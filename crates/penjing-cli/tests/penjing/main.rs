@@ -5,6 +5,7 @@ mod bad_data;
 mod bad_models;
 mod interrupted;
 mod layouts;
+mod onnx;
 mod same_again;
 mod support;
 mod unfinished;
