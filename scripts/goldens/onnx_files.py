@@ -351,6 +351,8 @@ def made_files():
     keep("plain.onnx", made(STEM + HEAD, STEM_WEIGHTS + HEAD_WEIGHTS), 16)
     spare = [weight("spare", 2), ints("spare_too", 1)]
     keep("unused.onnx", made(STEM + HEAD, STEM_WEIGHTS + HEAD_WEIGHTS + spare), 16, skipped=["spare", "spare_too"])
+    # Nodes in no order; onnxruntime puts them in one as well.
+    keep("unordered.onnx", made((STEM + HEAD)[::-1], STEM_WEIGHTS + HEAD_WEIGHTS, check=False), 16)
     lower = [node("Conv", "x w b", "c", strides=[2, 2], auto_pad="SAME_LOWER"), *STEM[1:]]
     keep("same_lower.onnx", made(lower + HEAD, STEM_WEIGHTS + HEAD_WEIGHTS), 16)
     gemm = [node("Gemm", "f fw fb", "y", alpha=0.5, beta=2.0)]
@@ -502,6 +504,7 @@ def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
     OUT.mkdir(parents=True)
     SEEDS.mkdir(parents=True)
+    torch.manual_seed(0)
     torch_files()
     made_files()
     refused_files()

@@ -292,6 +292,10 @@ fn every_op(none: bool) -> Graph {
     x = push("bn2", Op::BatchNorm { eps: 1e-5 }, &[x]);
     x = push("add", Op::Add, &[x, skip]);
     x = push("bn3", Op::BatchNorm { eps: 1e-5 }, &[x]);
+    // BatchNorm of a convolution that another layer reads too.
+    let shared = push("shared", Op::Conv(Conv::new(8, 1, 1)), &[x]);
+    x = push("shared.bn", Op::BatchNorm { eps: 1e-5 }, &[shared]);
+    x = push("shared.add", Op::Add, &[x, shared]);
     let pooled = push("pooled", Op::GlobalAvgPool, &[x]);
     let squeezed = push("squeezed", Op::Linear { out_features: 8, bias: true }, &[pooled]);
     let gate = push("gate", Op::Act(Act::HSigmoid), &[squeezed]);

@@ -93,6 +93,20 @@ struct Value {
     channels_first: Option<[usize; 3]>,
 }
 
+/// A BatchNorm that goes into the layer before it: factor and shift of each channel.
+struct Folding {
+    norm: NodeId,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+/// What a layer is written with, and the last of the nodes that it stands for.
+struct Parameters {
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    last: NodeId,
+}
+
 struct Writer<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
@@ -285,12 +299,7 @@ impl<'a> Writer<'a> {
 
     /// The BatchNorm that goes into this layer, with its factor and shift of each channel. The arithmetic is that of
     /// lowering, so that folding twice changes nothing.
-    fn folded(
-        &self,
-        id: NodeId,
-        channels: usize,
-        bias: Option<&[f32]>,
-    ) -> Result<Option<(NodeId, Vec<f32>, Vec<f32>)>, String> {
+    fn folded(&self, id: NodeId, channels: usize, bias: Option<&[f32]>) -> Result<Option<Folding>, String> {
         let [user] = self.users[id.index()][..] else { return Ok(None) };
         let norm = self.graph.node(user);
         let Op::BatchNorm { eps } = norm.op else { return Ok(None) };
@@ -306,26 +315,21 @@ impl<'a> Writer<'a> {
             (f64::from(beta[c]) + (bias - f64::from(mean[c])) * factor(c)) as f32
         };
         let scale = (0..channels).map(|c| factor(c) as f32).collect();
-        Ok(Some((user, scale, (0..channels).map(shift).collect())))
+        Ok(Some(Folding { norm: user, scale, shift: (0..channels).map(shift).collect() }))
     }
 
     /// Weight and bias of a layer, BatchNorm folded in where that is asked for, and the last node that they stand for.
-    fn parameters(
-        &self,
-        id: NodeId,
-        node: &Node,
-        has_bias: bool,
-    ) -> Result<(Vec<f32>, Option<Vec<f32>>, NodeId), String> {
+    fn parameters(&self, id: NodeId, node: &Node, has_bias: bool) -> Result<Parameters, String> {
         let mut weight = self.weight(node, "weight")?;
         let bias = if has_bias { Some(self.weight(node, "bias")?) } else { None };
-        let Some((norm, scale, shift)) = self.folded(id, node.shape[3], bias.as_deref())? else {
-            return Ok((weight, bias, id));
+        let Some(folding) = self.folded(id, node.shape[3], bias.as_deref())? else {
+            return Ok(Parameters { weight, bias, last: id });
         };
-        let per_output = weight.len() / scale.len();
-        for (row, factor) in weight.chunks_exact_mut(per_output).zip(scale) {
+        let per_output = weight.len() / folding.scale.len();
+        for (row, factor) in weight.chunks_exact_mut(per_output).zip(folding.scale) {
             row.iter_mut().for_each(|value| *value *= factor);
         }
-        Ok((weight, Some(shift), norm))
+        Ok(Parameters { weight, bias: Some(folding.shift), last: folding.norm })
     }
 
     /// Appends a layer and its weights; its result is that of all nodes from it to `last`.
@@ -349,7 +353,7 @@ impl<'a> Writer<'a> {
     }
 
     fn conv(&mut self, id: NodeId, node: &Node, conv: &Conv, shape: Shape) -> Result<(), String> {
-        let (weight, bias, last) = self.parameters(id, node, conv.bias)?;
+        let Parameters { weight, bias, last } = self.parameters(id, node, conv.bias)?;
         let [kh, kw] = conv.kernel;
         let (out, taps, channels) = (conv.out_channels, kh * kw, shape[3] / conv.groups);
         // [O, kh, kw, I] → [O, I, kh, kw].
@@ -373,7 +377,7 @@ impl<'a> Writer<'a> {
     }
 
     fn linear(&mut self, id: NodeId, node: &Node, has_bias: bool) -> Result<(), String> {
-        let (weight, bias, last) = self.parameters(id, node, has_bias)?;
+        let Parameters { weight, bias, last } = self.parameters(id, node, has_bias)?;
         let x = self.vector(node.inputs[0])?;
         let out = node.shape[3];
         let columns = weight.len() / out;
@@ -481,25 +485,33 @@ impl<'a> Writer<'a> {
 
     /// Whether the order of a result's values matters to nobody but linear layers, whose columns can follow it.
     fn only_columns(&self, id: NodeId) -> bool {
-        let users = &self.users[id.index()];
-        !users.is_empty()
-            && users.iter().all(|&user| match self.graph.node(user).op {
-                Op::Linear { .. } => true,
-                Op::Act(_) | Op::Dropout { .. } | Op::BatchNorm { .. } => self.only_columns(user),
-                Op::Input { .. }
-                | Op::Conv(_)
-                | Op::Add
-                | Op::Mul
-                | Op::Concat
-                | Op::Slice { .. }
-                | Op::ChannelShuffle { .. }
-                | Op::Pad { .. }
-                | Op::MaxPool(_)
-                | Op::AvgPool(_)
-                | Op::GlobalAvgPool
-                | Op::Flatten
-                | Op::Softmax => false,
-            })
+        let mut open = vec![id];
+        while let Some(at) = open.pop() {
+            let users = &self.users[at.index()];
+            if users.is_empty() {
+                return false;
+            }
+            for &user in users {
+                match self.graph.node(user).op {
+                    Op::Linear { .. } => {}
+                    Op::Act(_) | Op::Dropout { .. } | Op::BatchNorm { .. } => open.push(user),
+                    Op::Input { .. }
+                    | Op::Conv(_)
+                    | Op::Add
+                    | Op::Mul
+                    | Op::Concat
+                    | Op::Slice { .. }
+                    | Op::ChannelShuffle { .. }
+                    | Op::Pad { .. }
+                    | Op::MaxPool(_)
+                    | Op::AvgPool(_)
+                    | Op::GlobalAvgPool
+                    | Op::Flatten
+                    | Op::Softmax => return false,
+                }
+            }
+        }
+        true
     }
 
     fn finish(

@@ -349,7 +349,8 @@ fn order(nodes: &[(String, Node)], result: &str) -> What<Vec<usize>> {
 /// Names all operations that are not known, and the nodes that use them.
 fn refuse_unknown(nodes: &[(String, Node)], order: &[usize], functions: &[onnx::Function]) -> What<()> {
     let mut unknown: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    let mut own = false;
+    let own: BTreeSet<(&str, &str)> = functions.iter().map(|f| (&f.domain[..], &f.name[..])).collect();
+    let mut uses_own = false;
     for &at in order {
         let (domain, node) = &nodes[at];
         if is_standard(domain) && reader::operation(&node.op_type).is_some() {
@@ -358,7 +359,7 @@ fn refuse_unknown(nodes: &[(String, Node)], order: &[usize], functions: &[onnx::
         let name =
             if is_standard(domain) { node.op_type.clone() } else { format!("{domain}.{}", node.op_type) };
         unknown.entry(name).or_default().push(&node.name);
-        own |= functions.iter().any(|f| f.name == node.op_type && f.domain == *domain);
+        uses_own |= own.contains(&(&domain[..], &node.op_type[..]));
     }
     if unknown.is_empty() {
         return Ok(());
@@ -367,7 +368,7 @@ fn refuse_unknown(nodes: &[(String, Node)], order: &[usize], functions: &[onnx::
         .iter()
         .map(|(op, nodes)| format!("{} in {}", shown(op), listed(nodes.iter().copied())))
         .collect();
-    let hint = match own {
+    let hint = match uses_own {
         true => "; some are functions of the file's own, which `onnx.inliner` puts into the graph",
         false => "",
     };

@@ -265,7 +265,7 @@ fn gated(r: &mut Reader, node: &Node, x: &Edge, gate: &Edge) -> What<Option<Edge
         Act::HSigmoid => Act::HSwish,
         Act::None | Act::Relu | Act::Relu6 | Act::LeakyRelu(_) | Act::HSwish | Act::Silu => return Ok(None),
     };
-    if of != x.at || x.affine.is_some() || x.form != gate.form {
+    if of != x.at || x.at == 0 || x.affine.is_some() || x.form != gate.form {
         return Ok(None);
     }
     let y = r.push(node, Op::Act(act), &[x], Vec::new(), x.form.clone())?;

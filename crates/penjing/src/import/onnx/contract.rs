@@ -101,14 +101,16 @@ fn python_dict(text: &str) -> Option<BTreeMap<usize, String>> {
 
 /// Names told apart: ImageNet has two cranes, and both are classes.
 fn distinct(mut labels: Vec<String>) -> Vec<String> {
-    let mut taken = std::collections::BTreeSet::new();
+    // Names that are taken, and the number that a further one tries first.
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     for label in &mut labels {
         let name = label.clone();
-        let mut number = 2;
-        while !taken.insert(label.clone()) {
+        while taken.contains_key(label) {
+            let number = taken.entry(name.clone()).or_insert(2);
             *label = format!("{name} ({number})");
-            number += 1;
+            *number += 1;
         }
+        taken.insert(label.clone(), 2);
     }
     labels
 }

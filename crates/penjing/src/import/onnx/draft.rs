@@ -1,6 +1,6 @@
 //! A network while its file is being understood: layers that may still change, and factors not yet put into any.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use penjing_runtime::{
     Act,
@@ -14,7 +14,8 @@ use super::super::{What, strided::Budget};
 /// Layers in an order in which they can be computed. The first one is the image.
 pub(super) struct Draft {
     layers: Vec<Layer>,
-    names: BTreeSet<String>,
+    /// Names that are taken, and the number that a further layer of the name tries first.
+    names: BTreeMap<String, usize>,
     image: Image,
     budget: Budget,
 }
@@ -86,7 +87,7 @@ impl Draft {
     /// Begins with an image of this shape. Weights and constants may take what `budget` allows: one that the file holds once
     /// may be read by many nodes.
     pub(super) fn new(name: &str, shape: Shape, budget: Budget) -> What<Self> {
-        let mut draft = Draft { layers: Vec::new(), names: BTreeSet::new(), image: Image::NotYet, budget };
+        let mut draft = Draft { layers: Vec::new(), names: BTreeMap::new(), image: Image::NotYet, budget };
         draft.push(name, Op::Input { shape }, &[], Vec::new())?;
         Ok(draft)
     }
@@ -123,11 +124,19 @@ impl Draft {
         const MAX_CHARS: usize = 200;
         let name: String = name.chars().take(MAX_CHARS).collect();
         let name = if name.is_empty() { "layer".to_string() } else { name };
-        let numbered = (2..).map(|number| format!("{name}.{number}"));
-        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !self.names.contains(name));
-        let free = free.unwrap_or(name);
-        self.names.insert(free.clone());
-        free
+        if !self.names.contains_key(&name) {
+            self.names.insert(name.clone(), 2);
+            return name;
+        }
+        loop {
+            let number = self.names.entry(name.clone()).or_insert(2);
+            let numbered = format!("{name}.{number}");
+            *number += 1;
+            if !self.names.contains_key(&numbered) {
+                self.names.insert(numbered.clone(), 2);
+                return numbered;
+            }
+        }
     }
 
     /// Adds the shift to the bias of a convolution or linear layer that has none yet. `false` where that cannot be.

@@ -54,6 +54,23 @@ pub(super) fn constant_of_shape(r: &mut Reader, node: &Node) -> What<Vec<Value>>
     Ok(Array { shape, values }.into())
 }
 
+pub(super) fn ceil(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
+    rounded(r, node, f32::ceil)
+}
+
+pub(super) fn floor(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
+    rounded(r, node, f32::floor)
+}
+
+fn rounded(r: &mut Reader, node: &Node, by: fn(f32) -> f32) -> What<Vec<Value>> {
+    match r.input_value(node, 0)? {
+        Value::Constant(array) => {
+            Ok(Array::floats(&array.shape, array.to_f32().into_iter().map(by).collect()).into())
+        }
+        Value::Edge(_) => Err("rounds what is computed from the image".into()),
+    }
+}
+
 pub(super) fn shape(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
     let dims = match r.input_value(node, 0)? {
         Value::Edge(x) => r.dims(&x),

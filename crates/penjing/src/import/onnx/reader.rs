@@ -92,6 +92,8 @@ pub(super) fn operation(op_type: &str) -> Option<Operation> {
         "Mul" => arithmetic::mul,
         "Div" => arithmetic::div,
         "Neg" => arithmetic::neg,
+        "Ceil" => fold::ceil,
+        "Floor" => fold::floor,
         "Max" => arithmetic::max,
         "Min" => arithmetic::min,
         "Identity" => shapes::identity,
