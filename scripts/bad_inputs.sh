@@ -100,6 +100,15 @@ model 'safetensors of another tool' other.safetensors
 { printf 'PK\003\004'; head -c 400 /dev/zero; } > archive.zip; model 'a zip' archive.zip
 { printf '\0\0\0\0\0\0\0\100'; tail -c +9 m.penjing; } > endless.penjing; model 'a header of 2⁶² bytes' endless.penjing
 
+import() { input=$1; shift; rm -f b.penjing; try "$input" weights import "$@" -o b.penjing; }
+"$penjing" export m.penjing --to onnx -o m.onnx > /dev/null || exit 1
+head -c $(($(wc -c < m.onnx) / 2)) m.onnx > half.onnx; import 'half an ONNX file' half.onnx
+sed 's/Clip/Blip/' m.onnx > blip.onnx; import 'an operation that is not known' blip.onnx
+printf '\010\010\072\000' > nothing.onnx; import 'an ONNX file of nothing' nothing.onnx
+import 'a network, and a name for it' m.onnx --arch mobilenet_v2
+import 'weights, and no name of their network' other.safetensors
+import 'a deviation of pixels that are 0 to 1' m.onnx --std 0.229
+
 try 'one photo missing among others' classify m.penjing photos gone.jpg
 try 'a folder without photos' classify m.penjing void
 try 'a stream without a frame' classify m.penjing - --frames mjpeg

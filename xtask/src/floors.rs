@@ -34,6 +34,7 @@ const UNSAFE_ALLOWED: &[&str] = &["penjing-kernels"];
 const MODULES: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("folders", &[]),
+    ("onnx", &[]),
     ("progress", &[]),
     ("random", &[]),
     ("threads", &["error"]),
@@ -41,8 +42,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("runner", &["error"]),
     ("data", &["error", "random"]),
     ("zoo", &["error", "random"]),
-    ("import", &["error", "zoo"]),
-    ("export", &["error", "zoo"]),
+    ("import", &["error", "onnx", "zoo"]),
+    ("export", &["error", "onnx"]),
     ("hub", &["error", "folders", "import", "model", "progress", "zoo"]),
     ("classifier", &["error", "runner"]),
     ("eval", &["error", "data", "classifier", "progress", "threads"]),
@@ -71,8 +72,19 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Third-party crates that stand in one file of each of our crates, so that replacing one is the work of one file.
-const CONFINED: &[&str] =
-    &["image", "zip", "csv", "walkdir", "etcetera", "safetensors", "nalgebra", "toml", "ring", "ureq"];
+const CONFINED: &[&str] = &[
+    "image",
+    "zip",
+    "csv",
+    "walkdir",
+    "etcetera",
+    "safetensors",
+    "nalgebra",
+    "toml",
+    "prost",
+    "ring",
+    "ureq",
+];
 const CONFINED_IN: &[&str] = &["penjing", "penjing-runtime"];
 
 /// Lines of a source file: past the first it is named, past the second it is refused.

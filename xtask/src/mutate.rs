@@ -45,6 +45,32 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "--test networks mobilenet", mutations: &[
         ["BatchNorm epsilon of MobileNetV2 1e-3", "Padding::Symmetric, 1e-5,", "Padding::Symmetric, 1e-3,"],
     ]},
+    Target { file: "crates/penjing/src/import/onnx/layers.rs", test: "--test onnx", mutations: &[
+        ["ONNX: a map laid flat in the file's order", "row * columns + column % c * (h * w) + column / c", "at"],
+        ["ONNX: odd zero of SAME_LOWER at the end", "else { [total - less, less] }", "else { [less, total - less] }"],
+        ["ONNX: zeros put around a map are lost", "*side = side.saturating_add(before);", "*side += 0 * before;"],
+        ["ONNX: beta of a bias ignored", "values[i.min(values.len() - 1)] * beta", "values[i.min(values.len() - 1)]"],
+    ]},
+    Target { file: "crates/penjing/src/import/onnx/arithmetic.rs", test: "--test onnx", mutations: &[
+        ["ONNX: x times the sigmoid of something else is SiLU", "if of != x.at || x.at == 0 || ", "if x.at == 0 || "],
+        ["ONNX: every hard sigmoid is ours", "if (alpha - 1.0 / 6.0).abs() > 1e-6 || beta != 0.5 {", "if alpha < 0.0 {"],
+        ["ONNX: a constant minus a map is the map minus it", "changed(x, &[-1.0], &by)", "changed(x, &[1.0], &by)"],
+    ]},
+    Target { file: "crates/penjing/src/import/onnx/external.rs", test: "--lib import::onnx::external", mutations: &[
+        ["ONNX: weights by a link out of the folder", "if !path.starts_with(&folder) {", "if path.is_dir() {"],
+        ["ONNX: weights above the folder", "if !plain || ", "if "],
+    ]},
+    Target { file: "crates/penjing/src/import/onnx/contract.rs", test: "--lib import::onnx::contract", mutations: &[
+        ["ONNX: a normalization of 0..=1 taken for one of 0..=255", ".fold(0.0, f64::max) <= 1.5;",
+            ".fold(0.0, f64::max) <= 0.0;"],
+    ]},
+    Target { file: "crates/penjing/src/export/onnx.rs", test: "--test onnx", mutations: &[
+        ["ONNX out: columns in our order", "values[at % (h * w) * c + at / (h * w)]", "values[at]"],
+        ["ONNX out: kernels channels last", "weight[(o * taps + tap) * channels + c]",
+            "weight[(o * channels + c) * taps + tap]"],
+        ["ONNX out: BatchNorm folded into what others read", "let [user] = self.users[id.index()][..] else {",
+            "let [user, ..] = self.users[id.index()][..] else {"],
+    ]},
     Target { file: "crates/penjing-kernels/src/separable.rs", test: "--lib separable", mutations: &[
         ["blocks by rows: kept rows are those of the image before", "image == self.image && ", ""],
         ["blocks by rows: kept rows stay where they were", "self.values.copy_within(start..start + kept, 0);", ""],

@@ -3,9 +3,8 @@
 mod bench;
 mod classify;
 mod eval;
+mod export;
 mod inspect;
-#[cfg(feature = "pull")]
-mod pull;
 mod shell;
 mod train;
 mod units;
@@ -56,6 +55,7 @@ enum Verb {
     Classify(classify::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Export(export::Args),
     Weights(weights::Args),
     Completions(shell::Completions),
     Man(shell::Man),
@@ -78,6 +78,7 @@ pub fn run(cli: Cli, console: &Console) -> anyhow::Result<Outcome> {
         Verb::Classify(args) => classify::run(args, console),
         Verb::Inspect(args) => inspect::run(args, console),
         Verb::Bench(args) => bench::run(args, console),
+        Verb::Export(args) => export::run(args, console),
         Verb::Weights(args) => weights::run(args, console),
         Verb::Completions(args) => shell::completions(args),
         Verb::Man(args) => shell::man(args),

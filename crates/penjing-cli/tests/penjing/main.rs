@@ -13,6 +13,7 @@ mod hub_weights;
 mod interrupted;
 mod layouts;
 mod networks;
+mod onnx;
 #[cfg(feature = "pull")]
 mod pull;
 mod same_again;

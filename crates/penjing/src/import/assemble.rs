@@ -183,12 +183,14 @@ fn laid_out(tensor: Tensor, axes: usize) -> Option<Tensor> {
     match (axes, &tensor.shape[..]) {
         (2, &[out, channels, 1, 1]) => Some(Tensor { shape: vec![out, channels], ..tensor }),
         (4, &[out, channels]) => Some(Tensor { shape: vec![out, 1, 1, channels], ..tensor }),
-        (4, &[out, channels, kh, kw]) => Some(channels_last(&tensor, [out, channels, kh, kw])),
+        (4, _) => channels_last(tensor),
         _ => Some(tensor),
     }
 }
 
-fn channels_last(tensor: &Tensor, [out, channels, kh, kw]: [usize; 4]) -> Tensor {
+/// `[O, I, kh, kw]` → `[O, kh, kw, I]`. `None` if it has not four axes.
+pub(super) fn channels_last(tensor: Tensor) -> Option<Tensor> {
+    let [out, channels, kh, kw] = tensor.shape[..] else { return None };
     fn reorder<T: Copy>(values: &[T], [out, channels, taps]: [usize; 3]) -> Vec<T> {
         let mut reordered = Vec::with_capacity(values.len());
         for o in 0..out {
@@ -203,7 +205,7 @@ fn channels_last(tensor: &Tensor, [out, channels, kh, kw]: [usize; 4]) -> Tensor
         Data::F32(values) => Data::F32(reorder(values, extents)),
         Data::F16(values) => Data::F16(reorder(values, extents)),
     };
-    Tensor { shape: vec![out, kh, kw, channels], data }
+    Some(Tensor { shape: vec![out, kh, kw, channels], data })
 }
 
 #[cfg(test)]

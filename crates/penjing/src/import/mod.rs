@@ -1,11 +1,12 @@
-//! Weights from elsewhere: state dicts of PyTorch, safetensors files, and classifiers of TensorFlow Lite with their
-//! graph, read without executing anything.
+//! Networks and weights from elsewhere: ONNX files, classifiers of TensorFlow Lite, state dicts of PyTorch and safetensors
+//! files, read without executing anything.
 //!
 //! A `.pth` file is a Python pickle, and unpickling one runs whatever it names. Here a pickle is data: what
 //! it may name is a fixed table, all else is refused by name, and sizes are bounded before anything is
 //! allocated.
 
 pub use assemble::{Details, assemble};
+pub use onnx::{Onnx, OnnxDetails, is_onnx, parse_onnx, read_onnx};
 pub use tflite::{Classifier, is_tflite, parse_tflite};
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ mod assemble;
 mod closing;
 mod flatbuffer;
 mod globals;
+mod onnx;
 mod pickle;
 mod safetensors;
 mod strided;
@@ -122,8 +124,10 @@ impl Parts {
             safetensors::read(bytes)
         } else if matches!(bytes.first(), Some(0x80 | b'c' | b'L')) {
             torch::read_legacy(bytes)
+        } else if onnx::begins_as_one(bytes) {
+            Err("is an ONNX file, which is a network and not a dict of weights".into())
         } else {
-            Err("is neither a file of torch.save, nor safetensors, nor a wheel or zip that holds one of these".into())
+            Err("is neither an ONNX file, nor one of torch.save, nor safetensors, nor a wheel or zip that holds weights".into())
         }
     }
 

@@ -22,6 +22,7 @@ pub(super) struct View {
 
 /// What all tensors of one file may still take up together, in bytes. Views may overlap (a tied or expanded
 /// tensor stands in the file once), so the file's length alone is no bound.
+#[derive(Debug)]
 pub(super) struct Budget(usize);
 
 impl Budget {

@@ -71,8 +71,13 @@ pub fn adapt(backbone: &Model, input: &Input) -> Result<Model> {
 /// TensorFlow's "SAME" padding follows from a map's size: where a network has it, which an uneven padding shows, it is
 /// worked out anew.
 fn resize(model: &mut Model, size: usize) -> Result<()> {
-    let unsupported =
-        |what: String| Error::Unsupported(format!("{} cannot see {size} pixels: {what}", model.arch));
+    let Pixels { height, width, .. } = model.pixels;
+    let unsupported = |what: String| {
+        Error::Unsupported(format!(
+            "{}: the network cannot have inputs of {size} pixels ({what}); leave it at {height} × {width}",
+            model.arch
+        ))
+    };
     if !(32..=2048).contains(&size) {
         return Err(unsupported("expected 32..=2048".into()));
     }
@@ -113,7 +118,7 @@ fn resize(model: &mut Model, size: usize) -> Result<()> {
     graph.check(&model.weights).map_err(|error| unsupported(error.to_string()))?;
     if let Fit::Crop { short } = &mut model.pixels.fit {
         // In the same proportion as before.
-        *short = *short * size / model.pixels.height.min(model.pixels.width);
+        *short = *short * size / height.min(width);
     }
     model.graph = graph;
     (model.pixels.height, model.pixels.width) = (size, size);
@@ -204,6 +209,7 @@ fn to_gray(model: &mut Model) -> Result<()> {
 mod tests {
     use penjing_runtime::{
         file::{Calibration, Provenance},
+        graph::Graph,
         pixels::{Rgb, View},
     };
 
@@ -307,5 +313,25 @@ mod tests {
         for (a, b) in logits(&headed, photo).iter().zip(logits(&gray, photo)) {
             assert!((a - b).abs() < 1e-3 * a.abs(), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn a_network_that_only_its_graph_describes_is_resized_where_that_can_be() {
+        let mut backbone = model::bundled().unwrap();
+        backbone.arch = "onnx".into();
+        let small = adapt(&backbone, &Input { size: Some(160), ..Input::default() }).unwrap();
+        assert_eq!(small.graph.input_shape(), Some([1, 160, 160, 3]));
+        assert_eq!(small.pixels.fit, Fit::Crop { short: 182 });
+
+        // What reads a map laid flat fits one size only.
+        let mut graph = Graph::default();
+        let image = graph.push("image", Op::Input { shape: [1, 32, 32, 3] }, &[]).unwrap();
+        let flat = graph.push("flat", Op::Flatten, &[image]).unwrap();
+        graph.push("fc", Op::Linear { out_features: 1000, bias: false }, &[flat]).unwrap();
+        (backbone.pixels.height, backbone.pixels.width) = (32, 32);
+        backbone.weights = crate::zoo::random_weights(&graph, 1);
+        backbone.graph = graph;
+        let error = adapt(&backbone, &Input { size: Some(64), ..Input::default() }).unwrap_err().to_string();
+        assert!(error.contains("inputs of 64 pixels") && error.contains("leave it at 32 × 32"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use penjing::{
     model::Output,
 };
 
-use super::Outcome;
+use super::super::Outcome;
 use crate::console::{Console, bytes};
 
 /// Fetch published weights into the cache, as a backbone. The only command that opens a connection

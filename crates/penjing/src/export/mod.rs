@@ -1,0 +1,5 @@
+//! Models for other programs to run.
+
+pub use onnx::{OnnxOptions, to_onnx};
+
+mod onnx;
