@@ -30,17 +30,30 @@ struct Target {
 
 #[rustfmt::skip]
 const TARGETS: &[Target] = &[
-    Target { file: "crates/penjing/src/zoo/blocks.rs", test: "--lib zoo::", mutations: &[
+    Target { file: "crates/penjing/src/zoo/blocks.rs", test: "--test zoo", mutations: &[
         ["padding side: odd zero top left", "[total / 2, total - total / 2]", "[total - total / 2, total / 2]"],
+        ["squeeze-and-excitation: gate by sigmoid", "Op::Act(Act::HSigmoid)", "Op::Act(Act::Sigmoid)"],
+        ["ShuffleNet: halves joined the other way round", "Op::Concat, &[kept, y]", "Op::Concat, &[y, kept]"],
+        ["SqueezeNet: pools without a last window over the edge", "if ceil_mode { [0; 4] }", "if !ceil_mode { [0; 4] }"],
+        ["MobileNetV4: stride at the first convolution", "if middle == 0 { stride } else { 1 }", "if middle != 0 { stride } else { 1 }"],
     ]},
-    Target { file: "crates/penjing/src/zoo/efficientnet_lite.rs", test: "--lib zoo::", mutations: &[
-        ["BatchNorm epsilon of EfficientNet-Lite 1e-5", "Padding::Same, 1e-3,", "Padding::Same, 1e-5,"],
-        ["mean of EfficientNet-Lite 127.5", "[127.0; 3]", "[127.5; 3]"],
-        ["deviation of EfficientNet-Lite 127.5", "[128.0; 3]", "[127.5; 3]"],
+    Target { file: "crates/penjing/src/zoo/efficientnet_lite.rs", test: "--test zoo", mutations: &[
+        ["BatchNorm epsilon of EfficientNet-Lite 1e-5", "bn_eps: 1e-3,", "bn_eps: 1e-5,"],
+        ["depth of EfficientNet-Lite rounded down", "* depth).ceil()", "* depth).floor()"],
     ]},
-    Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "--lib zoo::", mutations: &[
-        ["mean of MobileNetV2 in reverse", "[0.485, 0.456, 0.406]", "[0.406, 0.456, 0.485]"],
-        ["deviation of MobileNetV2 in reverse", "[0.229, 0.224, 0.225]", "[0.225, 0.224, 0.229]"],
+    Target { file: "crates/penjing/src/zoo/mobilenet_v3.rs", test: "--test zoo", mutations: &[
+        ["stem of a narrow MobileNetV3 scaled too", "if width < 0.75 { 16 }", "if width < 0.25 { 16 }"],
+    ]},
+    Target { file: "crates/penjing/src/zoo/forms.rs", test: "--lib zoo::", mutations: &[
+        ["mean of ImageNet in reverse", "[0.485 * 255.0, 0.456 * 255.0, 0.406 * 255.0]", "[0.406 * 255.0, 0.456 * 255.0, 0.485 * 255.0]"],
+        ["deviation of ImageNet in reverse", "[0.229 * 255.0, 0.224 * 255.0, 0.225 * 255.0]", "[0.225 * 255.0, 0.224 * 255.0, 0.229 * 255.0]"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/adapt.rs", test: "--lib transfer::adapt", mutations: &[
+        ["padding kept at another size", "&& tensorflow\n            &&", "&& !tensorflow\n            &&"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/advise.rs", test: "--lib transfer::advise", mutations: &[
+        ["LogME: weights' precision left out", "- beta * rest - alpha * weights", "- beta * rest"],
+        ["left out: the mean not counted", "1.0 - hat - 1.0 / photos as f64", "1.0 - hat"],
     ]},
     Target { file: "crates/penjing/src/zoo/mobilenet_v2.rs", test: "--test networks mobilenet", mutations: &[
         ["BatchNorm epsilon of MobileNetV2 1e-3", "Padding::Symmetric, 1e-5,", "Padding::Symmetric, 1e-3,"],

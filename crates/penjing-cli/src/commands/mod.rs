@@ -182,6 +182,18 @@ fn pulled(name: &str) -> Option<PathBuf> {
     }
 }
 
+/// The names under which `penjing weights pull` has left models in the cache.
+fn all_pulled() -> Vec<&'static str> {
+    #[cfg(feature = "pull")]
+    {
+        penjing::hub::SOURCES.iter().map(|source| source.name).filter(|name| pulled(name).is_some()).collect()
+    }
+    #[cfg(not(feature = "pull"))]
+    {
+        Vec::new()
+    }
+}
+
 /// Whether there are weights of this name to be pulled.
 fn can_be_pulled(name: &str) -> bool {
     #[cfg(feature = "pull")]

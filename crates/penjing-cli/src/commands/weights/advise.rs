@@ -14,7 +14,7 @@ use penjing::{
 use penjing_runtime::pixels::DecodeRule;
 
 use super::{
-    super::{Outcome, ThreadsArg, bench, say_skipped},
+    super::{Outcome, ThreadsArg, all_pulled, bench, pulled, say_skipped},
     LATENCY_SECONDS, median_ms, totals,
 };
 use crate::console::Console;
@@ -25,7 +25,7 @@ pub struct Advise {
     /// A folder with one sub-folder per class, train/val/test of those (test is not used), or a CSV
     #[arg(value_name = "DATA")]
     data: PathBuf,
-    /// Backbones as model files, beside the one inside the program
+    /// Backbones as model files, beside the one inside the program and those that were pulled
     #[arg(value_name = "MODEL")]
     models: Vec<PathBuf>,
     /// Which photos are looked at, where there are more than a thousand
@@ -57,6 +57,10 @@ pub fn advise(args: Advise, console: &Console) -> anyhow::Result<Outcome> {
     data.require_two_classes()?;
     let mut backbones: Vec<(String, Model)> =
         penjing::model::bundled().map(|model| (model.arch.clone(), model)).into_iter().collect();
+    for path in all_pulled().into_iter().filter_map(pulled) {
+        let model = penjing::model::load(&path)?;
+        backbones.push((model.arch.clone(), model));
+    }
     for path in &args.models {
         backbones.push((path.display().to_string(), penjing::model::load(path)?));
     }
