@@ -27,7 +27,7 @@ pub struct Args {
 enum Verb {
     /// List the networks and whether their weights are inside the program
     List,
-    Import(Import),
+    Import(Box<Import>),
 }
 
 /// Convert weights of PyTorch (.pth, .pt), safetensors, or a wheel that contains them, or a classifier of TensorFlow Lite; nothing in them is executed
@@ -105,7 +105,7 @@ fn channels(text: &str) -> Result<[f32; 3], String> {
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     match args.verb {
         Verb::List => list(console),
-        Verb::Import(args) => import(args, console),
+        Verb::Import(args) => import(*args, console),
     }
 }
 
