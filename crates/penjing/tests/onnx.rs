@@ -326,7 +326,8 @@ fn models() -> Vec<Model> {
     let mut models: Vec<Model> = zoo::ARCHS
         .iter()
         .map(|arch| {
-            let config = Config { width: 0.5, size: 64, ..arch.config(5) };
+            let width = if arch.widths.is_empty() { 0.5 } else { arch.widths[0] };
+            let config = Config { width, size: 64, ..arch.config(5) };
             model(&arch.name_at(config.width), arch.graph(&config).unwrap(), arch.pixels(&config))
         })
         .collect();
