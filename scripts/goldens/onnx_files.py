@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ONNX files as PyTorch's two exporters and ONNX's own tools write them, with the logits that onnxruntime gives.
 
-Needs torch, onnx, onnxscript, onnxruntime, numpy. Run from the repository root: python scripts/goldens/onnx_files.py
+Needs torch, timm, onnx, onnxscript, onnxruntime, numpy. Run from the repository root: python scripts/goldens/onnx_files.py
 
 Writes crates/penjing/tests/goldens/onnx/: small networks with random weights that hold, between them, every pattern that
 the importer knows; expected.json, which holds for each file its logits on an input that penjing makes itself, or parts of
@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -292,6 +293,8 @@ def torch_files():
         unit = Normalized([0.5, 0.4, 0.3], [0.25, 0.2, 0.3])
         contract = {"mean": [127.5, 102.0, 76.5], "std": [63.75, 51.0, 76.5]}
         keep(named("normalized"), exported(randomized(unit), 16, new), 16, softmax=True, **contract)
+    same = nn.Sequential(Conv2dSame(3, 6, 3, 2), nn.ReLU6(), Conv2dSame(6, 6, 5, 2, groups=6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    keep("same_padding_dynamic.onnx", exported(randomized(same), 30, dynamic=True), 30)
     keep("shufflenet_dynamic.onnx", exported(randomized(ShuffleNet()), 32, dynamic=True), 32)
     keep("shufflenet_dynamic_dynamo.onnx", exported(randomized(ShuffleNet()), 32, True, dynamic=True), 32)
     keep("mobilenet_v2_opset9.onnx", exported(randomized(MobileNet(nn.ReLU6)), 32, opset_version=9), 32)
@@ -447,7 +450,7 @@ def refused_files():
     refuse("unknown_ops.onnx", between(*unknown, weights=[weight("grid", 1, 4, 4, 2)]),
            "2 operations that are not known", "Erf in `Erf_e`, `Erf_m`", "GridSample in `GridSample_a`")
     many = [node("Erf", "r" if i == 0 else f"e{i - 1}", f"e{i}" if i < 11 else "m") for i in range(12)]
-    refuse("many_unknown.onnx", between(*many), "1 operations", "`Erf_e7`, and 4 more")
+    refuse("many_unknown.onnx", between(*many), "an operation that is not known", "`Erf_e7`, and 4 more")
     circle = [node("Add", "r z", "q"), node("Relu", "q", "z"), node("Relu", "z", "m")]
     refuse("circle.onnx", between(*circle, check=False), "goes in a circle", "Add_q")
     twice = [node("Relu", "r", "m"), node("Sigmoid", "r", "m")]

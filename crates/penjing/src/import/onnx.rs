@@ -372,7 +372,11 @@ fn refuse_unknown(nodes: &[(String, Node)], order: &[usize], functions: &[onnx::
         true => "; some are functions of the file's own, which `onnx.inliner` puts into the graph",
         false => "",
     };
-    Err(format!("uses {} operations that are not known here: {}{hint}", unknown.len(), all.join("; ")))
+    let count = match unknown.len() {
+        1 => "an operation that is".to_string(),
+        count => format!("{count} operations that are"),
+    };
+    Err(format!("uses {count} not known here: {}{hint}", all.join("; ")))
 }
 
 /// The layer that gives one value for each class.

@@ -51,6 +51,9 @@ pub(super) fn swish(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
 
 /// Bounds are attributes in old files and inputs in newer ones.
 pub(super) fn clip(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
+    if let Value::Constant(array) = r.input_value(node, 0)? {
+        return clipped(r, node, &array);
+    }
     let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
     for (at, key) in ["min", "max"].into_iter().enumerate() {
         let bound = match r.optional_constant(node, at + 1)? {
@@ -78,6 +81,23 @@ pub(super) fn clip(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
         }
         [min, max] => Err(format!("clips to {min}..{max}, and only 0..6 and 0.. are known")),
     }
+}
+
+/// A shape on its way, kept above or below a bound.
+fn clipped(r: &Reader, node: &Node, array: &Array) -> What<Vec<Value>> {
+    let mut values = array.clone();
+    for (at, least) in [(1, true), (2, false)] {
+        let Some(bound) = r.optional_constant(node, at)? else { continue };
+        let wrong = || "its bounds are no single numbers".to_string();
+        bound.scalar().ok_or_else(wrong)?;
+        let made = match least {
+            true => constants(&values, &bound, f32::max, |a, b| Some(a.max(b)))?,
+            false => constants(&values, &bound, f32::min, |a, b| Some(a.min(b)))?,
+        };
+        let [Value::Constant(made)] = &made[..] else { return Err(wrong()) };
+        values = (**made).clone();
+    }
+    Ok(Array { shape: array.shape.clone(), ..values }.into())
 }
 
 /// Two sides of a sum or product.

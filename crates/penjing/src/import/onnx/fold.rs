@@ -111,18 +111,23 @@ pub(super) fn gather(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
     Ok(Array { shape: indices.shape.clone(), values }.into())
 }
 
-/// Integers one after another.
+/// Numbers of shapes one after another.
 pub(super) fn concat(constants: &[Rc<Array>], axis: i64) -> What<Vec<Value>> {
-    let mut all = Vec::new();
-    for array in constants {
-        let ints = array.as_ints().filter(|_| array.shape.len() == 1 && matches!(axis, 0 | -1));
-        let ints = ints.ok_or("joins constants that are no shapes")?;
-        if all.len() + ints.len() > MAX_MADE {
-            return Err("joins more values than a shape needs".into());
-        }
-        all.extend_from_slice(ints);
+    if !matches!(axis, 0 | -1) || constants.iter().any(|array| array.shape.len() != 1) {
+        return Err("joins constants that are no shapes".into());
     }
-    Ok(Array::ints(all).into())
+    let count = constants.iter().fold(0usize, |sum, array| sum.saturating_add(array.len()));
+    if count > MAX_MADE {
+        return Err("joins more values than a shape needs".into());
+    }
+    let ints: Option<Vec<&[i64]>> = constants.iter().map(|array| array.as_ints()).collect();
+    Ok(match ints {
+        Some(ints) => Array::ints(ints.concat()).into(),
+        None => {
+            let floats: Vec<f32> = constants.iter().flat_map(|array| array.to_f32()).collect();
+            Array::floats(&[count], floats).into()
+        }
+    })
 }
 
 /// A run of `len` places from `start` along an axis, in steps that may go backward.
