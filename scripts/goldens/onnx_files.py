@@ -432,6 +432,24 @@ def made_files():
     constants = [ints("five", 0, 3, 2, 8, 8), ints("four", 0, -1, 8, 8), ints("one", 0), ints("three", 3), ints("minus", -1)]
     constants += [ints("end", 2**63 - 1), ints("axes", 1), ints("pads", 0, 0, 1, 2, 0, 0, 0, 1)]
     keep("shuffle_slice_pad.onnx", between(*shuffle, weights=constants), 16)
+    # Constants for each channel: of a convolution that two nodes read, one of which changes it further; of an activation.
+    scaled = [
+        node("Conv", "r pw", "p"),
+        node("Mul", "p half", "p1"),
+        node("Relu", "p1", "u"),
+        node("Add", "p1 third", "p2"),
+        node("Mul", "p2 per", "p3"),
+        node("Add", "u p3", "v"),
+        node("Sub", "third v", "w3"),
+        node("Add", "w3 three", "t"),
+        node("Clip", "t zero six", "t6"),
+        node("Mul", "w3 t6", "s6"),
+        node("Div", "s6 six", "sw"),
+        node("Add", "sw r", "m"),
+    ]
+    numbers = {"half": 0.5, "third": 1 / 3, "three": 3, "zero": 0, "six": 6}
+    numbers = [numpy_helper.from_array(np.float32(value), name) for name, value in numbers.items()]
+    keep("scaled.onnx", between(*scaled, weights=[weight("pw", 6, 6, 1, 1), weight("per", 6, 1, 1), *numbers]), 16)
     gate = [
         node("ReduceMean", "r", "mean", axes=[-1, -2]),
         node("Conv", "mean sw sb", "se"),

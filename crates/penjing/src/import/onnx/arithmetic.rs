@@ -112,7 +112,7 @@ enum Sides {
     Constants(Array, Array),
 }
 
-fn sides(r: &Reader, node: &Node) -> What<Sides> {
+fn sides(r: &mut Reader, node: &Node) -> What<Sides> {
     Ok(match (r.input_value(node, 0)?, r.input_value(node, 1)?) {
         (Value::Edge(a), Value::Edge(b)) => Sides::Edges(a, b),
         (Value::Edge(x), Value::Constant(by)) => {
@@ -156,7 +156,7 @@ fn per_channel(r: &Reader, x: &Edge, by: &Array) -> What<Vec<f64>> {
 fn changed(x: Edge, factor: &[f64], shift: &[f64]) -> Edge {
     let before = x.affine.clone().unwrap_or_else(Affine::identity);
     let affine = Some(before.then(factor, shift)).filter(|affine| !affine.is_identity());
-    Edge { affine, own: false, ..x }
+    Edge { affine, ..x }
 }
 
 /// Joins two edges, of which nothing is left to be done.
@@ -178,14 +178,7 @@ fn joined(r: &mut Reader, node: &Node, op: Op) -> What<Vec<Value>> {
 pub(super) fn add(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
     match sides(r, node)? {
         Sides::Edges(..) => joined(r, node, Op::Add),
-        Sides::Constant { x, by, .. } => {
-            // What is added to a product that nobody else reads is its bias.
-            let alone = [0, 1].iter().filter_map(|&at| node.input(at)).all(|name| r.uses(name) == 1);
-            if alone && x.own && x.affine.is_none() && r.draft.give_bias(x.at, &by) {
-                return Ok(x.into());
-            }
-            Ok(changed(x, &[1.0], &by).into())
-        }
+        Sides::Constant { x, by, .. } => Ok(changed(x, &[1.0], &by).into()),
         Sides::Constants(a, b) => constants(&a, &b, |a, b| a + b, i64::checked_add),
     }
 }
@@ -265,7 +258,7 @@ pub(super) fn min(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
 }
 
 /// The two inputs of a node that may have more.
-fn two(r: &Reader, node: &Node) -> What<[Value; 2]> {
+fn two(r: &mut Reader, node: &Node) -> What<[Value; 2]> {
     if node.inputs.len() != 2 {
         return Err(format!("has {} inputs; only 2 are known", node.inputs.len()));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use penjing_runtime::{
     Act,
     graph::{Graph, MAX_NODES, NodeId},
-    op::{Op, Shape},
+    op::{Conv, Op, Shape},
     tensor::{Tensor, Weights},
 };
 
@@ -139,18 +139,35 @@ impl Draft {
         }
     }
 
-    /// Adds the shift to the bias of a convolution or linear layer that has none yet. `false` where that cannot be.
-    pub(super) fn give_bias(&mut self, at: usize, shift: &[f64]) -> bool {
-        let layer = &mut self.layers[at];
-        let count = layer.shape[3];
-        match &mut layer.op {
-            Op::Conv(conv) if !conv.bias => conv.bias = true,
-            Op::Linear { bias, .. } if !*bias => *bias = true,
-            _ => return false,
+    /// Puts `affine` of a convolution's or linear layer's result into its weights. `false` for any other layer.
+    pub(super) fn absorb(&mut self, at: usize, affine: &Affine) -> What<bool> {
+        let count = self.layers[at].shape[3];
+        match &mut self.layers[at].op {
+            Op::Conv(Conv { bias, .. }) | Op::Linear { bias, .. } => *bias = true,
+            _ => return Ok(false),
         }
-        let values = (0..count).map(|i| shift[i.min(shift.len() - 1)] as f32).collect();
-        layer.parameters.push(("bias", Tensor::f32(&[count], values)));
-        true
+        self.spend(count.saturating_mul(4))?;
+        let [scale, shift] = affine.over(count);
+        let parameters = &mut self.layers[at].parameters;
+        let mut old_bias = vec![0.0; count];
+        for (suffix, tensor) in parameters.iter_mut() {
+            match *suffix {
+                "bias" => old_bias = tensor.to_f32(),
+                // What is only moved keeps its weights, at half precision too.
+                _ if scale.iter().all(|scale| *scale == 1.0) => {}
+                _ => {
+                    let each = (tensor.len() / count).max(1);
+                    let values = tensor.to_f32().into_iter().enumerate();
+                    let values =
+                        values.map(|(i, value)| (f64::from(value) * scale[i / each]) as f32).collect();
+                    *tensor = Tensor::f32(&tensor.shape, values);
+                }
+            }
+        }
+        let values = (0..count).map(|c| (f64::from(old_bias[c]) * scale[c] + shift[c]) as f32).collect();
+        parameters.retain(|(suffix, _)| *suffix != "bias");
+        parameters.push(("bias", Tensor::f32(&[count], values)));
+        Ok(true)
     }
 
     /// Says that the image is read as it is.
@@ -183,17 +200,16 @@ impl Draft {
             }
         }
         let count = self.layers[at].shape[3];
-        self.spend(count.saturating_mul(8))?;
+        self.spend(count.saturating_mul(4))?;
+        let tensor = |shape: &[usize], values: &[f64]| {
+            Tensor::f32(shape, values.iter().map(|value| *value as f32).collect())
+        };
         let [scale, shift] = affine.over(count);
-        let tensor =
-            |values: Vec<f64>| Tensor::f32(&[count], values.into_iter().map(|value| value as f32).collect());
-        let parameters = vec![
-            ("gamma", tensor(scale)),
-            ("beta", tensor(shift)),
-            ("mean", tensor(vec![0.0; count])),
-            ("var", tensor(vec![1.0; count])),
-        ];
-        self.push(&format!("{name}.scale"), Op::BatchNorm { eps: 0.0 }, &[at], parameters)
+        let parameters =
+            vec![("weight", tensor(&[count, 1, 1, 1], &scale)), ("bias", tensor(&[count], &shift))];
+        // Not a BatchNorm, which would learn from photos what it divides by.
+        let op = Op::Conv(Conv { groups: count, bias: true, ..Conv::new(count, 1, 1) });
+        self.push(&format!("{name}.scale"), op, &[at], parameters)
     }
 
     /// The activation that a layer is, and what it is of.
@@ -265,9 +281,24 @@ mod tests {
         let mut draft = new();
         draft.read_image().unwrap();
         let at = draft.settle("a", 0, &affine(0.1, -2.0)).unwrap();
-        assert_eq!(draft.layer(at).op, Op::BatchNorm { eps: 0.0 });
+        assert!(matches!(draft.layer(at).op, Op::Conv(Conv { groups: 3, .. })));
         // A deviation below zero is none that pixels can have.
         assert_eq!(new().settle("a", 0, &affine(-0.1, 0.0)), Ok(1));
+    }
+
+    #[test]
+    fn factors_go_into_the_weights_of_a_layer() {
+        let mut draft = Draft::new("image", [1, 4, 4, 1], Budget::new(0)).unwrap();
+        let weight = Tensor::f32(&[2, 1, 2, 1], vec![1.0, 2.0, 3.0, 4.0]);
+        let conv = Conv { kernel: [1, 2], ..Conv::new(2, 1, 1) };
+        let at = draft.push("conv", Op::Conv(conv), &[0], vec![("weight", weight)]).unwrap();
+        let both = Affine { scale: vec![2.0, -1.0], shift: vec![0.5, 3.0] };
+        assert_eq!([draft.absorb(at, &both), draft.absorb(at, &affine(1.0, 1.0))], [Ok(true), Ok(true)]);
+        assert_eq!(draft.absorb(0, &both), Ok(false));
+        let (graph, weights, _) = draft.finish(at).unwrap();
+        graph.check(&weights).unwrap();
+        assert_eq!(weights["conv.weight"].to_f32(), [2.0, 4.0, -3.0, -4.0]);
+        assert_eq!(weights["conv.bias"].to_f32(), [1.5, 4.0]);
     }
 
     #[test]

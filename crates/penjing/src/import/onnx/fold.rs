@@ -72,8 +72,8 @@ fn rounded(r: &mut Reader, node: &Node, by: fn(f32) -> f32) -> What<Vec<Value>> 
 }
 
 pub(super) fn shape(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
-    let dims = match r.input_value(node, 0)? {
-        Value::Edge(x) => r.dims(&x),
+    let dims = match r.value(node.input(0).ok_or("has no input 0")?)? {
+        Value::Edge(x) => r.dims(x),
         Value::Constant(array) => array.shape.clone(),
     };
     let place = |place: i64| {

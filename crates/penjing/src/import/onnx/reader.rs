@@ -33,7 +33,7 @@ pub(super) struct Edge {
     pub(super) form: Form,
     /// What is still to be done to the layer's result.
     pub(super) affine: Option<Affine>,
-    /// Whether no other value stands for the same layer.
+    /// Whether no other value that anything reads stands for the same layer.
     pub(super) own: bool,
     /// Whether it is the image as the photos' preprocessing is to make it.
     pub(super) normalized: bool,
@@ -164,8 +164,18 @@ impl Reader {
         node.input(at).ok_or_else(|| format!("has no input {at}"))
     }
 
-    pub(super) fn input_value(&self, node: &Node, at: usize) -> What<Value> {
-        self.value(self.input(node, at)?).cloned()
+    /// The input at this place, to be taken further without a layer. What is still to be done to it stays so only where this
+    /// is the one node that reads it: otherwise two ways would lead to the same layer.
+    pub(super) fn input_value(&mut self, node: &Node, at: usize) -> What<Value> {
+        let name = self.input(node, at)?;
+        let alone = self.uses(name) == 1;
+        match self.value(name)?.clone() {
+            Value::Edge(edge) if edge.affine.is_some() && !alone => {
+                Ok(Value::Edge(Edge { own: false, ..self.settle(name, edge)? }))
+            }
+            Value::Edge(edge) => Ok(Value::Edge(Edge { own: edge.own && alone, ..edge })),
+            constant => Ok(constant),
+        }
     }
 
     /// The input at this place, which must be computed from the image, with nothing left to be done to it.
@@ -190,7 +200,10 @@ impl Reader {
                     "changes the image again that other layers read already; normalize it once".into()
                 );
             }
-            edge.at = self.draft.settle(name, edge.at, &affine)?;
+            let absorbed = edge.own && self.draft.absorb(edge.at, &affine)?;
+            if !absorbed {
+                edge.at = self.draft.settle(name, edge.at, &affine)?;
+            }
             edge.normalized = edge.at == 0;
             // Who reads it next finds the same layer.
             self.values.insert(name.to_string(), Value::Edge(edge.clone()));
@@ -257,7 +270,7 @@ impl Reader {
 impl Edge {
     /// The same layer under another form.
     pub(super) fn seen_as(&self, form: Form) -> Edge {
-        Edge { form, own: false, ..self.clone() }
+        Edge { form, ..self.clone() }
     }
 }
 
