@@ -25,7 +25,7 @@ def network(name):
     """The network of the zoo's name, and its size in pixels."""
     if name.startswith("efficientnet_lite"):
         return EfficientNet.from_name(name.replace("_", "-", 1).replace("_", "-")), LITE_SIZES[int(name[-1])]
-    if hasattr(torchvision.models, name):
+    if callable(getattr(torchvision.models, name, None)):
         return getattr(torchvision.models, name)(), 224
     if name.startswith("shufflenet_v2"):
         width = name.partition("_x")[2] or "1.0"

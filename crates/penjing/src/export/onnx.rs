@@ -274,11 +274,11 @@ impl<'a> Writer<'a> {
             }
             Op::MaxPool(pool) => {
                 let x = self.map(node.inputs[0])?;
-                map(self.push("MaxPool", &node.name, &[&x], window(pool, shape)?))
+                map(self.push("MaxPool", &node.name, &[&x], window(pool)))
             }
             Op::AvgPool(AvgPool { window: pool, count_include_pad }) => {
                 let x = self.map(node.inputs[0])?;
-                let mut attributes = window(pool, shape)?;
+                let mut attributes = window(pool);
                 attributes.push(int("count_include_pad", (*count_include_pad).into()));
                 map(self.push("AveragePool", &node.name, &[&x], attributes))
             }
@@ -565,20 +565,15 @@ fn value_info(name: &str, elem_type: i32, shape: &[usize], dynamic_batch: bool) 
     onnx::ValueInfo { name: name.to_string(), r#type: Some(onnx::Type { tensor_type: Some(tensor) }) }
 }
 
-/// A pooling window over a map of this shape.
-fn window(pool: &Pool, shape: Shape) -> Result<Vec<onnx::Attribute>, String> {
-    let made = pool.window(shape)?;
+/// A pooling window.
+fn window(pool: &Pool) -> Vec<onnx::Attribute> {
     let [top, bottom, left, right] = pool.padding;
-    let floor = |extent: usize, axis: usize| (extent - pool.kernel[axis]) / pool.stride[axis] + 1;
-    let [h, w] = [shape[1] + top + bottom, shape[2] + left + right];
-    // Where no window hangs over the edge, both rules are one, and the plainer is understood by more programs.
-    let hangs = [made.out_h, made.out_w] != [floor(h, 0), floor(w, 1)];
-    Ok(vec![
+    vec![
         sides("kernel_shape", &pool.kernel),
         sides("strides", &pool.stride),
         sides("pads", &[top, left, bottom, right]),
-        int("ceil_mode", (pool.ceil_mode && hangs).into()),
-    ])
+        int("ceil_mode", pool.ceil_mode.into()),
+    ]
 }
 
 fn int(name: &str, i: i64) -> onnx::Attribute {
