@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the networks that `cargo xtask bench peers` times, with random weights, as engines and penjing read them.
 
-usage: models.py FOLDER NAME…      (needs torch, torchvision, timm, pillow, onnx and efficientnet-lite-pytorch)
+usage: models.py FOLDER NAME…      (needs torch, torchvision, timm, pillow, onnx, onnxruntime and efficientnet-lite-pytorch)
 
 For each network NAME: NAME.pth (for `penjing weights import`), NAME.onnx, and NAME.pt (TorchScript, from which pnnx
 makes ncnn's files). And photo.png: noise, from which penjing makes the input that all of them get.
@@ -10,12 +10,11 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import timm
 import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
-from onnx.reference import ReferenceEvaluator
-from onnx.utils import Extractor
 from PIL import Image
 
 LITE_SIZES = [224, 240, 260, 280, 300]
@@ -61,16 +60,23 @@ def fold_even_padding(net):
             module.static_padding = torch.nn.Identity()
 
 
-def fold_uneven_padding(model):
+def fold_uneven_padding(model, x):
     """Does the same to the Pad nodes that are left: a convolution of ONNX knows four sides, one of PyTorch two."""
-    graph, extractor = model.graph, Extractor(onnx.shape_inference.infer_shapes(model))
+    graph = model.graph
     pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
+    if not pads:
+        return model
+    # The exporter computes the amounts by a chain of nodes, from constants or from the map's shape.
+    asked = onnx.ModelProto()
+    asked.CopyFrom(model)
+    names = list({pad.input[1] for pad in pads.values()})
+    asked.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None) for name in names)
+    session = onnxruntime.InferenceSession(asked.SerializeToString(), providers=["CPUExecutionProvider"])
+    amounts = dict(zip(names, session.run(names, {"x": x.numpy()})))
     for conv in graph.node:
         if conv.op_type == "Conv" and conv.input[0] in pads:
             pad = pads[conv.input[0]]
-            # The exporter computes the amounts by a chain of nodes from constants.
-            amounts = ReferenceEvaluator(extractor.extract_model([], [pad.input[1]])).run(None, {})[0]
-            _, _, top, left, _, _, bottom, right = amounts.tolist()
+            _, _, top, left, _, _, bottom, right = amounts[pad.input[1]].tolist()
             sides = next(attribute for attribute in conv.attribute if attribute.name == "pads")
             sides.ints[:] = np.add(sides.ints, [top, left, bottom, right]).tolist()
             conv.input[0] = pad.input[0]
@@ -96,7 +102,7 @@ for name in names:
     fold_even_padding(net)
     path = f"{folder}/{name}.onnx"
     torch.onnx.export(net, x, path, input_names=["x"], output_names=["y"], dynamo=False, opset_version=17)
-    model = fold_uneven_padding(onnx.load(path))
+    model = fold_uneven_padding(onnx.load(path), x)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     torch.jit.trace(net, x).save(f"{folder}/{name}.pt")
