@@ -150,4 +150,5 @@ def main():
         sys.exit(f"{failed} networks differ or could not be compared")
 
 
-main()
+if __name__ == "__main__":
+    main()
