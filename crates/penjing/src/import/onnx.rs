@@ -18,8 +18,6 @@ mod shapes;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
-    fs::File,
-    io::Read as _,
     path::Path,
 };
 
@@ -70,19 +68,9 @@ pub struct Onnx {
     pub has_contract: bool,
 }
 
-/// Whether the file at `path` begins as ONNX files do, and not as a state dict does.
-///
-/// # Errors
-/// [`Error::Io`] where it cannot be read.
-pub fn is_onnx(path: &Path) -> Result<bool> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    file.take(16).read_to_end(&mut start).map_err(|e| Error::io(path, "read", e))?;
-    Ok(begins_as_one(&start))
-}
-
-/// Whether `bytes` begin with the field that every writer puts first: the version of the format, a small number.
-pub(super) fn begins_as_one(bytes: &[u8]) -> bool {
+/// Whether `bytes` begin as ONNX files do, with the field that every writer puts first: the version of the format, a small
+/// number; and not as a state dict does.
+pub fn is_onnx(bytes: &[u8]) -> bool {
     matches!(bytes, [0x08, 1..=0x7f, ..]) && !super::safetensors::is_one(bytes)
 }
 
@@ -91,10 +79,7 @@ pub(super) fn begins_as_one(bytes: &[u8]) -> bool {
 /// # Errors
 /// [`Error::Io`] where the file cannot be read, [`Error::Model`] for everything [`parse_onnx`] refuses.
 pub fn read_onnx(path: &Path, details: OnnxDetails) -> Result<Onnx> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, "read", e))?;
-    parse(path, &bytes, Folder::of(path), details)
+    parse(path, &super::read_bytes(path)?, Folder::of(path), details)
 }
 
 /// Reads the classifier in `bytes`, the content of the ONNX file called `name` in messages. The batch becomes 1.

@@ -143,7 +143,7 @@ fn read(args: &Import, console: &Console) -> anyhow::Result<(Model, Vec<String>)
     };
     let refused = |why: &str| Err(refuse("weights", why).into());
     let content = import::read_bytes(&args.file)?;
-    let is_onnx = import::is_onnx(&args.file)?;
+    let is_onnx = import::is_onnx(&content);
     let is_network = is_onnx || import::is_tflite(&content);
     if is_network && (args.arch.is_some() || args.form.is_some()) {
         return refused(
