@@ -19,11 +19,14 @@ use crate::{
     graph::{Graph, Node},
     op::Op,
     pixels::Pixels,
-    tensor::{Data, Tensor, Weights},
+    tensor::{Data, Quantized, Tensor, Weights},
 };
 
-/// Version of the format that is written, and the newest that is read.
-pub const FORMAT: u32 = 1;
+/// The newest version of the format, and the newest that is read: models with 8-bit integers. Others are written as version
+/// 1, so that an older penjing reads them.
+pub const FORMAT: u32 = 2;
+/// What is appended to a weight's name for the scales of its integers.
+const SCALES: &str = ".scale";
 /// Longest header that is read; the largest networks need a few hundred kilobytes.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 const METADATA_KEY: &str = "penjing";
@@ -129,6 +132,11 @@ impl Model {
         Ok(())
     }
 
+    /// Whether weights or results are kept in 8 bits.
+    fn has_integers(&self) -> bool {
+        self.graph.is_quantized() || self.weights.values().any(|tensor| matches!(tensor.data, Data::I8(_)))
+    }
+
     /// The file's bytes. The same model always gives the same bytes.
     ///
     /// # Errors
@@ -137,7 +145,7 @@ impl Model {
         self.check()?;
         let document = Document {
             hash: "0".repeat(HASH_DIGITS),
-            format: FORMAT,
+            format: if self.has_integers() { FORMAT } else { 1 },
             arch: Cow::Borrowed(&self.arch),
             graph: Cow::Borrowed(self.graph.nodes()),
             pixels: Cow::Borrowed(&self.pixels),
@@ -149,7 +157,16 @@ impl Model {
             |error: &dyn core::fmt::Display| Error::File(format!("the model cannot be written: {error}"));
         let json = serde_json::to_string(&document).map_err(|error| fault(&error))?;
         let metadata = [(METADATA_KEY.to_string(), json)].into_iter().collect();
-        let views = self.weights.iter().map(|(name, tensor)| (name, TensorView(tensor)));
+        let views = self.weights.iter().flat_map(|(name, tensor)| {
+            let scales = match &tensor.data {
+                Data::I8(q) => {
+                    Some((format!("{name}{SCALES}"), Tensor::f32(&[q.scales.len()], q.scales.clone())))
+                }
+                Data::F32(_) | Data::F16(_) => None,
+            };
+            let scales = scales.map(|(name, scales)| (name, TensorView(Cow::Owned(scales))));
+            [(name.clone(), TensorView(Cow::Borrowed(tensor)))].into_iter().chain(scales)
+        });
         let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| fault(&error))?;
         let place = hash_place(&bytes).ok_or_else(|| Error::File("the hash has no place".into()))?;
         let hash = blake3::hash(&bytes).to_hex();
@@ -220,17 +237,26 @@ impl Model {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| unsound(&error))?;
         let document: Document<'_> = serde_json::from_str(json).map_err(|error| unsound(&error))?;
         let mut weights = Weights::new();
+        let is_integer = |name: &str| tensors.tensor(name).is_ok_and(|view| view.dtype() == Dtype::I8);
         for (name, view) in tensors.iter() {
+            if name.strip_suffix(SCALES).is_some_and(is_integer) {
+                continue;
+            }
             let data = match view.dtype() {
                 Dtype::F32 => Data::F32(values(view.data(), f32::from_le_bytes)),
                 Dtype::F16 => Data::F16(values(view.data(), half::f16::from_le_bytes)),
+                Dtype::I8 => Data::I8(Quantized {
+                    values: values(view.data(), i8::from_le_bytes),
+                    scales: scales_of(&tensors, name, view.shape()).map_err(|what| unsound(&what))?,
+                }),
                 other => return Err(unsound(&format!("weight `{name}` has type {other:?}"))),
             };
             weights.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), data });
         }
         let mut graph = Graph::default();
         for node in document.graph.iter() {
-            graph.push(&node.name, node.op.clone(), &node.inputs)?;
+            let id = graph.push(&node.name, node.op.clone(), &node.inputs)?;
+            graph.set_quant(id, node.quant)?;
         }
         let model = Model {
             arch: document.arch.into_owned(),
@@ -255,6 +281,22 @@ impl Model {
             }
         }
         self
+    }
+}
+
+/// The scales of a weight of integers.
+fn scales_of(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+    let scales = tensors.tensor(&format!("{name}{SCALES}"));
+    let Some(view) = scales.ok().filter(|view| view.dtype() == Dtype::F32) else {
+        return Err(format!("weight `{name}` has integers without scales"));
+    };
+    let scales = values(view.data(), f32::from_le_bytes);
+    if scales.len() != 1 && Some(&scales.len()) != shape.first() {
+        return Err(format!("weight `{name}` of shape {shape:?} has {} scales", scales.len()));
+    }
+    match scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0)) {
+        Some(scale) => Err(format!("weight `{name}` has the scale {scale}, expected a positive number")),
+        None => Ok(scales),
     }
 }
 
@@ -286,13 +328,14 @@ fn check_hash(bytes: &[u8], stated: &str) -> Result<(), Error> {
 }
 
 /// A [`Tensor`] as safetensors writes it: little-endian bytes.
-struct TensorView<'a>(&'a Tensor);
+struct TensorView<'a>(Cow<'a, Tensor>);
 
 impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
         match self.0.data {
             Data::F32(_) => Dtype::F32,
             Data::F16(_) => Dtype::F16,
+            Data::I8(_) => Dtype::I8,
         }
     }
 
@@ -308,6 +351,7 @@ impl View for TensorView<'_> {
         match &self.0.data {
             Data::F32(values) => values.len() * 4,
             Data::F16(values) => values.len() * 2,
+            Data::I8(q) => q.values.len(),
         }
     }
 }

@@ -10,6 +10,7 @@ use alloc::{
 use crate::{
     error::Error,
     op::{Op, Shape, count},
+    quant::Quant,
     tensor::Weights,
 };
 
@@ -41,6 +42,9 @@ pub struct Node {
     pub op: Op,
     /// What it is done to.
     pub inputs: Vec<NodeId>,
+    /// How the result is kept in 8 bits; none: as 32-bit floats.
+    #[cfg_attr(feature = "file", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub quant: Option<Quant>,
     /// Shape of the result; inferred, never stored.
     #[cfg_attr(feature = "file", serde(skip))]
     pub shape: Shape,
@@ -89,8 +93,27 @@ impl Graph {
             return Err(Error::layer(name, "there are two layers of this name"));
         }
         let id = NodeId(self.nodes.len() as u32);
-        self.nodes.push(Node { name: name.to_string(), op, inputs: inputs.to_vec(), shape });
+        self.nodes.push(Node { name: name.to_string(), op, inputs: inputs.to_vec(), quant: None, shape });
         Ok(id)
+    }
+
+    /// Says how a node's result is kept in 8 bits, or that it is not.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] for a scale that is not a normal positive number.
+    pub fn set_quant(&mut self, id: NodeId, quant: Option<Quant>) -> Result<(), Error> {
+        let node = &mut self.nodes[id.index()];
+        if let Some(quant) = quant.filter(|quant| !quant.is_sound()) {
+            let what = format!("the scale of its result is {}, expected a positive number", quant.scale);
+            return Err(Error::layer(&node.name, what));
+        }
+        node.quant = quant;
+        Ok(())
+    }
+
+    /// Whether any result is kept in 8 bits.
+    pub fn is_quantized(&self) -> bool {
+        self.nodes.iter().any(|node| node.quant.is_some())
     }
 
     /// The nodes, inputs before their users.
@@ -106,6 +129,15 @@ impl Graph {
     /// The node of this id.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
+    }
+
+    /// How a node's result is kept in 8 bits: what only passes on another's result keeps it as that does.
+    pub fn quant(&self, id: NodeId) -> Option<Quant> {
+        let node = self.node(id);
+        match node.op {
+            Op::Flatten | Op::Dropout { .. } => node.quant.or_else(|| self.quant(node.inputs[0])),
+            _ => node.quant,
+        }
     }
 
     /// Shape of a node's result.
@@ -148,7 +180,8 @@ impl Graph {
                 Op::Input { .. } => Op::Input { shape },
                 other => other.clone(),
             };
-            graph.push(&node.name, op, &node.inputs)?;
+            let id = graph.push(&node.name, op, &node.inputs)?;
+            graph.set_quant(id, node.quant)?;
         }
         Ok(graph)
     }

@@ -31,6 +31,7 @@ pub mod op;
 #[cfg(feature = "alloc")]
 pub mod pixels;
 pub mod plan;
+pub mod quant;
 #[cfg(feature = "alloc")]
 mod session;
 #[cfg(feature = "alloc")]

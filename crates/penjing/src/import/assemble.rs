@@ -9,7 +9,7 @@ use penjing_runtime::{
     file::{Calibration, Model, Provenance},
     graph::Graph,
     pixels::Pixels,
-    tensor::{Data, Tensor, Weights},
+    tensor::{Tensor, Weights},
 };
 
 use super::StateDict;
@@ -191,20 +191,12 @@ fn laid_out(tensor: Tensor, axes: usize) -> Option<Tensor> {
 /// `[O, I, kh, kw]` → `[O, kh, kw, I]`. `None` if it has not four axes.
 pub(super) fn channels_last(tensor: Tensor) -> Option<Tensor> {
     let [out, channels, kh, kw] = tensor.shape[..] else { return None };
-    fn reorder<T: Copy>(values: &[T], [out, channels, taps]: [usize; 3]) -> Vec<T> {
-        let mut reordered = Vec::with_capacity(values.len());
-        for o in 0..out {
-            for tap in 0..taps {
-                reordered.extend((0..channels).map(|c| values[(o * channels + c) * taps + tap]));
-            }
-        }
-        reordered
-    }
-    let extents = [out, channels, kh * kw];
-    let data = match &tensor.data {
-        Data::F32(values) => Data::F32(reorder(values, extents)),
-        Data::F16(values) => Data::F16(reorder(values, extents)),
+    let taps = kh * kw;
+    let from = |at: usize| {
+        let (o, tap, c) = (at / (taps * channels), at / channels % taps, at % channels);
+        (o * channels + c) * taps + tap
     };
+    let data = tensor.data.gather((0..tensor.len()).map(from));
     Some(Tensor { shape: vec![out, kh, kw, channels], data })
 }
 

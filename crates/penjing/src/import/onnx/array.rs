@@ -55,8 +55,7 @@ impl Array {
         }
         let values = if proto.raw_data.is_empty() { unpacked(&proto)? } else { raw(&proto, width)? };
         let there = match &values {
-            Values::Float(Data::F32(values)) => values.len(),
-            Values::Float(Data::F16(values)) => values.len(),
+            Values::Float(values) => values.len(),
             Values::Int(values) => values.len(),
         };
         if there != count {
@@ -82,8 +81,7 @@ impl Array {
     /// The values as 32-bit floats, whatever they are.
     pub(super) fn to_f32(&self) -> Vec<f32> {
         match &self.values {
-            Values::Float(Data::F32(values)) => values.clone(),
-            Values::Float(Data::F16(values)) => values.iter().map(|value| value.to_f32()).collect(),
+            Values::Float(values) => values.to_f32(),
             Values::Int(values) => values.iter().map(|&value| value as f32).collect(),
         }
     }
@@ -97,8 +95,7 @@ impl Array {
     pub(super) fn reordered(&self, shape: &[usize], from: impl Fn(usize) -> usize) -> Array {
         let count = self.len();
         let values = match &self.values {
-            Values::Float(Data::F32(v)) => Values::Float(Data::F32((0..count).map(|i| v[from(i)]).collect())),
-            Values::Float(Data::F16(v)) => Values::Float(Data::F16((0..count).map(|i| v[from(i)]).collect())),
+            Values::Float(values) => Values::Float(values.gather((0..count).map(from))),
             Values::Int(v) => Values::Int((0..count).map(|i| v[from(i)]).collect()),
         };
         Array { shape: shape.to_vec(), values }

@@ -102,10 +102,7 @@ pub(super) fn gather(r: &mut Reader, node: &Node) -> What<Vec<Value>> {
     let places: Option<Vec<usize>> = places.iter().map(place).collect();
     let places = places.ok_or_else(|| format!("picks beyond {count} values"))?;
     let values = match &data.values {
-        Values::Float(_) => {
-            let floats = data.to_f32();
-            Values::Float(Data::F32(places.iter().map(|&place| floats[place]).collect()))
-        }
+        Values::Float(values) => Values::Float(values.gather(places.iter().copied())),
         Values::Int(ints) => Values::Int(places.iter().map(|&place| ints[place]).collect()),
     };
     Ok(Array { shape: indices.shape.clone(), values }.into())
@@ -144,8 +141,7 @@ pub(super) fn run(array: &Array, axis: usize, [start, len]: [usize; 2], step: i6
     };
     let values = match &array.values {
         Values::Int(values) => Values::Int((0..count).map(|at| values[from(at)]).collect()),
-        Values::Float(Data::F32(v)) => Values::Float(Data::F32((0..count).map(|at| v[from(at)]).collect())),
-        Values::Float(Data::F16(v)) => Values::Float(Data::F16((0..count).map(|at| v[from(at)]).collect())),
+        Values::Float(values) => Values::Float(values.gather((0..count).map(from))),
     };
     Array { shape, values }
 }
