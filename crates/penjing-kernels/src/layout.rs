@@ -7,13 +7,13 @@ use crate::volume;
 
 /// Copies `count` channels of every pixel, from channel `x_from` of x `[pixels,x_channels]` to channel `y_from` of y
 /// `[pixels,y_channels]`; the other channels of y stay. Concatenation and slicing are made of it.
-pub fn copy_channels(
+pub fn copy_channels<T: Copy>(
     pixels: usize,
     count: usize,
-    x: &[f32],
+    x: &[T],
     x_channels: usize,
     x_from: usize,
-    y: &mut [f32],
+    y: &mut [T],
     y_channels: usize,
     y_from: usize,
 ) {
@@ -30,7 +30,7 @@ pub fn copy_channels(
 }
 
 /// Channel shuffle (arXiv 1707.01083): the channels of every pixel, read as `[groups][channels / groups]`, are transposed.
-pub fn shuffle(pixels: usize, channels: usize, groups: usize, x: &[f32], y: &mut [f32]) {
+pub fn shuffle<T: Copy>(pixels: usize, channels: usize, groups: usize, x: &[T], y: &mut [T]) {
     assert_eq!(x.len(), volume(&[pixels, channels]), "x is [pixels,channels]");
     assert_eq!(y.len(), x.len());
     assert!(groups > 0 && channels.is_multiple_of(groups), "groups divide the channels");
@@ -49,7 +49,16 @@ pub fn shuffle(pixels: usize, channels: usize, groups: usize, x: &[f32], y: &mut
 
 /// Surrounds every image of x `[n,h,w,c]` with `value`: `border` is top, bottom, left, right, and y is
 /// `[n, top + h + bottom, left + w + right, c]`.
-pub fn pad(n: usize, h: usize, w: usize, c: usize, border: [usize; 4], value: f32, x: &[f32], y: &mut [f32]) {
+pub fn pad<T: Copy>(
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    border: [usize; 4],
+    value: T,
+    x: &[T],
+    y: &mut [T],
+) {
     check_border(n, h, w, c, border, x, y);
     y.fill(value);
     for (inner, outer) in inner_rows(n, h, w, c, border) {
@@ -58,21 +67,21 @@ pub fn pad(n: usize, h: usize, w: usize, c: usize, border: [usize; 4], value: f3
 }
 
 /// Takes away what [`pad`] put around every image: y is `[n,h,w,c]`, x `[n, top + h + bottom, left + w + right, c]`.
-pub fn crop(n: usize, h: usize, w: usize, c: usize, border: [usize; 4], x: &[f32], y: &mut [f32]) {
+pub fn crop<T: Copy>(n: usize, h: usize, w: usize, c: usize, border: [usize; 4], x: &[T], y: &mut [T]) {
     check_border(n, h, w, c, border, y, x);
     for (inner, outer) in inner_rows(n, h, w, c, border) {
         y[inner..inner + w * c].copy_from_slice(&x[outer..outer + w * c]);
     }
 }
 
-fn check_border(
+fn check_border<T>(
     n: usize,
     h: usize,
     w: usize,
     c: usize,
     [top, bottom, left, right]: [usize; 4],
-    inner: &[f32],
-    outer: &[f32],
+    inner: &[T],
+    outer: &[T],
 ) {
     let sum = |parts: [usize; 3]| {
         parts.iter().try_fold(0usize, |s, &p| s.checked_add(p)).expect("border overflows")
@@ -136,7 +145,7 @@ mod tests {
             crop(n, h, w, c, border, &padded, &mut back);
             assert_eq!(back, x);
         }
-        crop(1, 0, 1, 1, [1; 4], &[0.0; 6], &mut []);
+        crop(1, 0, 1, 1, [1; 4], &[0u8; 6], &mut []);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod batch_norm;
 pub mod conv;
 pub mod depthwise;
 pub mod elementwise;
+pub mod int8;
 mod isa;
 pub mod layout;
 pub mod pointwise;

@@ -132,15 +132,8 @@ impl Kind {
     /// By how many positions the sum at (oy, ox) is divided.
     pub(crate) fn positions(self, w: &Window, oy: usize, ox: usize) -> f32 {
         let Kind::Average { include_pad } = self else { return 1.0 };
-        let count = if include_pad {
-            let along = |start: usize, kernel: usize, dilation: usize, end: usize| {
-                (0..kernel).filter(|t| start + t * dilation < end).count()
-            };
-            along(oy * w.stride_h, w.kernel_h, w.dilation_h, w.pad_top + w.in_h + w.pad_bottom)
-                * along(ox * w.stride_w, w.kernel_w, w.dilation_w, w.pad_left + w.in_w + w.pad_right)
-        } else {
-            w.rows(oy).len() * w.columns(ox).len()
-        };
+        let count =
+            if include_pad { with_padding(w, oy, ox) } else { w.rows(oy).len() * w.columns(ox).len() };
         count.max(1) as f32
     }
 
@@ -148,6 +141,15 @@ impl Kind {
     pub(crate) fn start(self) -> f32 {
         if self == Kind::Max { f32::NEG_INFINITY } else { 0.0 }
     }
+}
+
+/// How many positions of the window at (oy, ox) lie in the input or in its padding.
+pub(crate) fn with_padding(w: &Window, oy: usize, ox: usize) -> usize {
+    let along = |start: usize, kernel: usize, dilation: usize, end: usize| {
+        (0..kernel).filter(|t| start + t * dilation < end).count()
+    };
+    along(oy * w.stride_h, w.kernel_h, w.dilation_h, w.pad_top + w.in_h + w.pad_bottom)
+        * along(ox * w.stride_w, w.kernel_w, w.dilation_w, w.pad_left + w.in_w + w.pad_right)
 }
 
 /// The arguments of a pooling, checked: all extents of y are at least 1.

@@ -42,7 +42,7 @@ impl Window {
     }
 
     /// Panics unless `x` is `[n,in_h,in_w,in_c]`, `y` is `[n,out_h,out_w,out_c]` and the window moves.
-    pub(crate) fn check(&self, in_c: usize, x: &[f32], out_c: usize, y: &[f32]) {
+    pub(crate) fn check<T>(&self, in_c: usize, x: &[T], out_c: usize, y: &[T]) {
         assert!(self.stride_h > 0 && self.stride_w > 0 && self.dilation_h > 0 && self.dilation_w > 0);
         assert!(self.kernel_h > 0 && self.kernel_w > 0);
         assert_eq!(x.len(), volume(&[self.n, self.in_h, self.in_w, in_c]), "input length of {self:?}");

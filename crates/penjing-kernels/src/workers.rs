@@ -82,17 +82,17 @@ pub(crate) fn dispatch(workers: &dyn Workers, pieces: usize, task: &(dyn Fn(usiz
 }
 
 /// Gets a range of rows, their values, and the worker's id.
-type RowTask<'a> = dyn Fn(Range<usize>, &mut [f32], usize) + Sync + 'a;
+type RowTask<'a, T> = dyn Fn(Range<usize>, &mut [T], usize) + Sync + 'a;
 
 /// Splits `y`, rows of `row_len` values, between workers: `task(rows, their values, worker)`. Pieces begin at multiples of
 /// `grain` rows; `macs` is the work of the whole.
-pub(crate) fn split_rows(
+pub(crate) fn split_rows<T: Send>(
     workers: &dyn Workers,
-    y: &mut [f32],
+    y: &mut [T],
     row_len: usize,
     grain: usize,
     macs: usize,
-    task: &RowTask,
+    task: &RowTask<T>,
 ) {
     let rows = y.len().checked_div(row_len).unwrap_or(0);
     let pieces = pieces(rows.div_ceil(grain), macs);
@@ -106,24 +106,24 @@ pub(crate) fn split_rows(
 }
 
 /// A slice whose parts are written by several workers.
-pub(crate) struct Shared<'a> {
-    ptr: *mut f32,
+pub(crate) struct Shared<'a, T = f32> {
+    ptr: *mut T,
     len: usize,
-    life: PhantomData<&'a mut [f32]>,
+    life: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: access goes through `slice` and `view`, whose callers promise that parts in use are disjoint.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Shared { ptr: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
     /// # Safety
     /// No other part in use at the same time overlaps this one.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start <= self.len && len <= self.len - start);
         // SAFETY: inside the slice by the assertion, exclusive by the caller's promise.
         unsafe { core::slice::from_raw_parts_mut(self.ptr.add(start), len) }
@@ -133,7 +133,13 @@ impl<'a> Shared<'a> {
     ///
     /// # Safety
     /// No other part in use at the same time overlaps this one.
-    pub(crate) unsafe fn view(&self, start: usize, rows: usize, columns: usize, stride: usize) -> View<'a> {
+    pub(crate) unsafe fn view(
+        &self,
+        start: usize,
+        rows: usize,
+        columns: usize,
+        stride: usize,
+    ) -> View<'a, T> {
         assert!(columns <= stride);
         if rows > 0 {
             assert!(start + (rows - 1) * stride + columns <= self.len);
@@ -145,15 +151,15 @@ impl<'a> Shared<'a> {
 }
 
 /// A rectangle of a row-major matrix, to be written by one worker.
-pub(crate) struct View<'a> {
-    ptr: *mut f32,
+pub(crate) struct View<'a, T = f32> {
+    ptr: *mut T,
     rows: usize,
     columns: usize,
     stride: usize,
-    life: PhantomData<&'a mut [f32]>,
+    life: PhantomData<&'a mut [T]>,
 }
 
-impl View<'_> {
+impl<T> View<'_, T> {
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
@@ -166,11 +172,11 @@ impl View<'_> {
         self.stride
     }
 
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.ptr
     }
 
-    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows);
         // SAFETY: the rectangle lies inside the matrix and is this view's alone.
         unsafe { core::slice::from_raw_parts_mut(self.ptr.add(row * self.stride), self.columns) }
