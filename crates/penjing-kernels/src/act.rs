@@ -85,7 +85,7 @@ impl Act {
     }
 
     /// The bounds of an activation that only clamps: what a kernel can do with two instructions in registers.
-    pub(crate) fn clamp(self) -> Option<(f32, f32)> {
+    pub fn clamp(self) -> Option<(f32, f32)> {
         match self {
             Act::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
             Act::Relu => Some((0.0, f32::INFINITY)),

@@ -11,7 +11,7 @@ use penjing_kernels::{
 };
 
 use crate::{
-    plan::{Buffer, Rest, Span, split},
+    plan::{Buffer, Made, Rest, Span, split},
     quant::Quant,
 };
 
@@ -247,9 +247,6 @@ pub enum Int8 {
     },
 }
 
-/// Every byte there is: no activation.
-pub const ALL: Limits = Limits { low: 0, high: 255 };
-
 /// The buffer that is written, as bytes, and what is left beside it.
 fn split_bytes(arena: &mut [f32], y: Bytes) -> (&mut [u8], Rest<'_>) {
     let (place, rest) = split(arena, y.place);
@@ -318,7 +315,16 @@ impl Int8 {
                 let (y, rest) = split_bytes(arena, y);
                 let (x, scale) = (rest.bytes(x), rest.bytes(scale));
                 elementwise::scale_channels(
-                    isa, n, pixels, channels, zero_points, channel, ALL, x, scale, y,
+                    isa,
+                    n,
+                    pixels,
+                    channels,
+                    zero_points,
+                    channel,
+                    Limits::NONE,
+                    x,
+                    scale,
+                    y,
                 );
             }
             Int8::Lookup { table, x, y } => {
@@ -338,7 +344,7 @@ impl Int8 {
             }
             Int8::GlobalAvgPool { n, pixels, channels, channel, x, y } => {
                 let (y, rest) = split_bytes(arena, y);
-                pool::global_average(isa, n, pixels, channels, channel, ALL, rest.bytes(x), y);
+                pool::global_average(isa, n, pixels, channels, channel, Limits::NONE, rest.bytes(x), y);
             }
             Int8::CopyChannels { pixels, count, x, x_channels, y, y_channels } => {
                 let (y, rest) = split_bytes(arena, y);
@@ -355,6 +361,30 @@ impl Int8 {
                 layout::pad(n, h, w, c, padding, zero_point, rest.bytes(x), y);
             }
         }
+    }
+
+    /// What the step has made.
+    pub(crate) fn made<'a>(&self, arena: &'a [f32]) -> Made<'a> {
+        let y = match self {
+            Int8::Dequantize { y, .. } | Int8::PointwiseFloats { y, .. } => {
+                return Made::Floats(&arena[y.start..y.start + y.len]);
+            }
+            Int8::Quantize { y, .. }
+            | Int8::Pointwise { y, .. }
+            | Int8::Depthwise { y, .. }
+            | Int8::Conv { y, .. }
+            | Int8::Add { y, .. }
+            | Int8::ScaleChannels { y, .. }
+            | Int8::Lookup { y, .. }
+            | Int8::MaxPool { y, .. }
+            | Int8::AvgPool { y, .. }
+            | Int8::GlobalAvgPool { y, .. }
+            | Int8::CopyChannels { y, .. }
+            | Int8::Shuffle { y, .. }
+            | Int8::Pad { y, .. } => y,
+        };
+        let place = &arena[y.place.start..y.place.start + y.place.len];
+        Made::Bytes(&cast_slice(place)[..y.len])
     }
 
     /// Visits every arena buffer of the step, that of its result last.

@@ -24,6 +24,7 @@ mod error;
 pub mod file;
 #[cfg(feature = "alloc")]
 pub mod graph;
+pub mod int8;
 #[cfg(feature = "alloc")]
 mod lower;
 #[cfg(feature = "alloc")]
@@ -40,7 +41,7 @@ pub mod tensor;
 #[cfg(feature = "alloc")]
 pub use error::Error;
 #[cfg(feature = "alloc")]
-pub use lower::PlanBuf;
+pub use lower::{Lower, PlanBuf};
 pub use penjing_kernels::{Act, Isa, Serial, Workers};
 #[cfg(feature = "alloc")]
 pub use session::Session;

@@ -1,8 +1,13 @@
 //! From [`Graph`] to [`Plan`]: BatchNorm folded, activations and residual adds fused, weights packed, buffers placed.
 
+mod int8;
+mod rows;
+
 use alloc::{format, string::String, vec, vec::Vec};
 
-use penjing_kernels::{Act, Window, conv, depthwise, pointwise, separable};
+use penjing_kernels::{Act, conv, depthwise, pointwise};
+
+use self::rows::Filter;
 
 use crate::{
     aligned::Aligned,
@@ -21,11 +26,37 @@ const BY_ROWS: usize = 144 * 1024;
 /// Most values that an arena may hold (4 GiB of `f32`).
 const MAX_ARENA: usize = 1 << 30;
 
+/// How a graph becomes a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lower {
+    /// Most threads that will run the plan.
+    pub threads: usize,
+    /// Maps of at least so many values between a depthwise convolution and a pointwise one are computed a few rows at a
+    /// time and never stand in memory whole. That changes no bit of the result.
+    pub by_rows: usize,
+    /// Whether residual adds and activations are drawn into the convolution before them. Where not, every result that
+    /// follows a convolution and its BatchNorm stands in memory once.
+    pub fuse: bool,
+}
+
+impl Lower {
+    /// The fastest plan.
+    pub fn fastest(threads: usize) -> Self {
+        Lower { threads, by_rows: BY_ROWS, fuse: true }
+    }
+
+    /// A plan in which every result stands in memory once.
+    pub fn plain(threads: usize) -> Self {
+        Lower { threads, by_rows: usize::MAX, fuse: false }
+    }
+}
+
 /// A [`Plan`] that owns its parts.
 #[derive(Clone, Debug)]
 pub struct PlanBuf {
     steps: Vec<Step>,
     names: Vec<String>,
+    results: Vec<Option<NodeId>>,
     weights: Aligned,
     input: Buffer,
     output: Buffer,
@@ -40,27 +71,21 @@ impl PlanBuf {
     /// [`Error::Layer`] when the graph is empty, the weights are not the graph's, or running it would take more than
     /// 4 GiB of working memory.
     pub fn lower(graph: &Graph, weights: &Weights, threads: usize) -> Result<PlanBuf, Error> {
-        PlanBuf::lower_by_rows(graph, weights, threads, BY_ROWS)
+        PlanBuf::lower_with(graph, weights, Lower::fastest(threads))
     }
 
-    /// As [`lower`](Self::lower); maps of at least `by_rows` values between a depthwise convolution and a pointwise one are
-    /// computed a few rows at a time and never stand in memory whole. That changes no bit of the result.
+    /// Lowers a graph in another way; the result has the same bits.
     ///
     /// # Errors
     /// As [`lower`](Self::lower).
-    pub fn lower_by_rows(
-        graph: &Graph,
-        weights: &Weights,
-        threads: usize,
-        by_rows: usize,
-    ) -> Result<PlanBuf, Error> {
+    pub fn lower_with(graph: &Graph, weights: &Weights, how: Lower) -> Result<PlanBuf, Error> {
         graph.check(weights)?;
         let Some(output) = graph.output() else {
             return Err(Error::layer("input", "the graph is empty"));
         };
-        let mut lowering = Lowering::new(graph, weights, threads.max(1), by_rows);
+        let mut lowering = Lowering::new(graph, weights, how);
         for (id, _) in graph.iter() {
-            if lowering.value[id.index()].is_none() {
+            if !lowering.is_there(id) {
                 lowering.emit(id);
             }
         }
@@ -85,6 +110,12 @@ impl PlanBuf {
         steps.filter(|(step, _)| matches!(step, Step::Separable { .. })).map(|(_, name)| &name[..])
     }
 
+    /// For each step, the node whose result stands whole when it is done; none for a step of a result in parts that is not
+    /// the last one, and for a change of form.
+    pub fn results(&self) -> &[Option<NodeId>] {
+        &self.results
+    }
+
     /// For each step, the name of the layer that it began with.
     pub fn step_names(&self) -> &[String] {
         &self.names
@@ -97,16 +128,20 @@ type Value = usize;
 struct Lowering<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
-    threads: usize,
-    by_rows: usize,
+    how: Lower,
     users: Vec<Vec<NodeId>>,
-    /// Where each node's result is, once its step is there.
+    /// Where each node's result is as floats, once a step has made it.
     value: Vec<Option<Value>>,
+    /// Where it is as bytes. What is kept in 8 bits is read as floats by what computes with floats.
+    bytes: Vec<Option<Value>>,
+    /// Where the input tensor goes.
+    input: Option<Value>,
     lengths: Vec<usize>,
     /// First and last step that touches each value.
     lives: Vec<[usize; 2]>,
     steps: Vec<Step>,
     names: Vec<String>,
+    results: Vec<Option<NodeId>>,
     packed: Vec<f32>,
 }
 
@@ -120,35 +155,8 @@ struct Fused {
     act: Act,
 }
 
-/// A depthwise convolution and the pointwise ones around it, with the channels of their other side.
-struct Filter {
-    window: Window,
-    channels: usize,
-    before: Option<(usize, Partner)>,
-    act: Act,
-    weights: Span,
-    after: Option<(usize, Partner)>,
-    x: Buffer,
-}
-
-impl Filter {
-    /// Of a step that has nothing behind it yet.
-    fn of(step: &Step) -> Option<Filter> {
-        match *step {
-            Step::Depthwise { window, channels, act, x, weights, .. } => {
-                Some(Filter { window, channels, before: None, act, weights, after: None, x })
-            }
-            Step::Separable { window, channels, before, act, weights, after: None, x, .. } => {
-                let before = before.map(|before| (channels[0], before));
-                Some(Filter { window, channels: channels[1], before, act, weights, after: None, x })
-            }
-            _ => None,
-        }
-    }
-}
-
 impl<'a> Lowering<'a> {
-    fn new(graph: &'a Graph, weights: &'a Weights, threads: usize, by_rows: usize) -> Self {
+    fn new(graph: &'a Graph, weights: &'a Weights, how: Lower) -> Self {
         let count = graph.nodes().len();
         let mut users = vec![Vec::new(); count];
         for (id, node) in graph.iter() {
@@ -159,16 +167,23 @@ impl<'a> Lowering<'a> {
         Lowering {
             graph,
             weights,
-            threads,
-            by_rows,
+            how: Lower { threads: how.threads.max(1), ..how },
             users,
             value: vec![None; count],
+            bytes: vec![None; count],
+            input: None,
             lengths: Vec::new(),
             lives: Vec::new(),
             steps: Vec::new(),
             names: Vec::new(),
+            results: Vec::new(),
             packed: Vec::new(),
         }
+    }
+
+    /// Whether a step has made a node's result, in whatever form.
+    fn is_there(&self, id: NodeId) -> bool {
+        self.value[id.index()].is_some() || self.bytes[id.index()].is_some()
     }
 
     /// The only user of a node, if there is just one.
@@ -177,6 +192,11 @@ impl<'a> Lowering<'a> {
             [user] => Some(user),
             _ => None,
         }
+    }
+
+    /// The only user of a node that may be drawn into its step: what is kept in 8 bits is rounded there.
+    fn follower(&self, id: NodeId) -> Option<NodeId> {
+        self.only_user(id).filter(|_| self.graph.node(id).quant.is_none())
     }
 
     fn weight(&self, id: NodeId, suffix: &str) -> Vec<f32> {
@@ -217,9 +237,25 @@ impl<'a> Lowering<'a> {
         self.write_chain(id, id)
     }
 
-    fn push(&mut self, id: NodeId, step: Step) {
+    /// Appends a step of a result in parts that is not the last one.
+    fn push_part(&mut self, id: NodeId, step: Step) {
         self.steps.push(step);
+        self.results.push(None);
         self.names.push(self.graph.node(id).name.clone());
+    }
+
+    /// Appends the step that began with `id`. Floats that are to be kept in 8 bits are made bytes by the next.
+    fn push(&mut self, id: NodeId, last: NodeId, step: Step) {
+        self.names.push(self.graph.node(id).name.clone());
+        self.push_named(last, step);
+    }
+
+    fn push_named(&mut self, last: NodeId, step: Step) {
+        self.steps.push(step);
+        self.results.push(Some(last));
+        if let Some(quant) = self.graph.node(last).quant {
+            self.keep_in_bytes(last, quant);
+        }
     }
 
     fn pack(&mut self, len: usize, fill: impl FnOnce(&mut [f32])) -> Span {
@@ -245,25 +281,28 @@ impl<'a> Lowering<'a> {
     fn fuse(&self, id: NodeId, channels: usize, has_bias: bool, may_add: bool) -> Fused {
         let bias = if has_bias { self.weight(id, "bias") } else { vec![0.0; channels] };
         let mut fused = Fused { last: id, scale: vec![1.0; channels], bias, residual: None, act: Act::None };
-        if let Some(user) = self.only_user(fused.last)
+        if let Some(user) = self.follower(fused.last)
             && let Op::BatchNorm { eps } = self.graph.node(user).op
         {
             self.fold_batch_norm(user, eps, &mut fused.scale, &mut fused.bias);
             fused.last = user;
         }
+        if !self.how.fuse {
+            return fused;
+        }
         if may_add
-            && let Some(user) = self.only_user(fused.last)
+            && let Some(user) = self.follower(fused.last)
             && let Op::Add = self.graph.node(user).op
         {
             let inputs = &self.graph.node(user).inputs;
             let other = if inputs[0] == fused.last { inputs[1] } else { inputs[0] };
             // What is added must be there before this step runs.
-            if self.value[other.index()].is_some() {
+            if self.is_there(other) {
                 fused.residual = Some(other);
                 fused.last = user;
             }
         }
-        if let Some(user) = self.only_user(fused.last)
+        if let Some(user) = self.follower(fused.last)
             && let Op::Act(act) = self.graph.node(user).op
         {
             fused.act = act;
@@ -284,6 +323,7 @@ impl<'a> Lowering<'a> {
     /// `m` rows of `k` channels through a `[n, k]` weight.
     fn emit_pointwise(&mut self, id: NodeId, [m, k, n]: [usize; 3], bias: bool) {
         let fused = self.fuse(id, n, bias, true);
+        fused.residual.iter().for_each(|&other| self.need_floats(other));
         let weight = self.scaled_weight(id, &fused.scale);
         let weights = self.pack(pointwise::packed_len(n, k), |packed| {
             pointwise::pack(n, k, &weight, Some(&fused.bias), packed);
@@ -296,40 +336,7 @@ impl<'a> Lowering<'a> {
         let x = self.read(self.graph.node(id).inputs[0]);
         let residual = fused.residual.map(|other| self.read(other));
         let y = self.write_chain(id, fused.last);
-        self.push(id, Step::Pointwise { m, k, n, act: fused.act, x, weights, residual, y });
-    }
-
-    /// Takes the last step back if it makes the map that `id` reads, nobody else does, the map is large enough to be computed
-    /// by rows, and `part` finds in it what it looks for.
-    fn take_by_rows<T>(&mut self, id: NodeId, part: impl Fn(&Step) -> Option<T>) -> Option<(String, T)> {
-        let input = self.graph.node(id).inputs[0];
-        // What passes another node's values on says nothing of who else reads them.
-        let passes_on = matches!(self.graph.node(input).op, Op::Flatten | Op::Dropout { .. });
-        let map = self.value[input.index()]?;
-        if passes_on || self.only_user(input) != Some(id) || self.lengths[map] < self.by_rows {
-            return None;
-        }
-        let last = self.steps.last_mut()?;
-        let part = if last.result() == map { part(last) } else { None }?;
-        // Neither the map nor what its step worked in needs a place.
-        self.lengths[map] = 0;
-        if let Step::Separable { scratch, .. } = last {
-            self.lengths[scratch.start] = 0;
-        }
-        self.steps.pop();
-        Some((self.names.pop()?, part))
-    }
-
-    fn emit_by_rows(&mut self, name: String, filter: Filter, [id, last]: [NodeId; 2]) {
-        let Filter { window, channels, before, act, weights, after, x } = filter;
-        let len = separable::scratch_len(&window, channels, before.is_some(), after.is_some(), self.threads);
-        let scratch = self.fresh(len);
-        let scratch = self.touch(scratch);
-        let y = self.write_chain(id, last);
-        let channels = [before.map_or(channels, |(k, _)| k), channels, after.map_or(channels, |(n, _)| n)];
-        let [before, after] = [before, after].map(|partner| partner.map(|(_, partner)| partner));
-        self.names.push(name);
-        self.steps.push(Step::Separable { window, channels, before, act, weights, after, x, scratch, y });
+        self.push(id, fused.last, Step::Pointwise { m, k, n, act: fused.act, x, weights, residual, y });
     }
 
     fn emit_conv(&mut self, id: NodeId, spec: &crate::op::Conv, input: Shape) {
@@ -342,6 +349,7 @@ impl<'a> Lowering<'a> {
         }
         let is_depthwise = spec.groups == in_channels && out_channels == in_channels;
         let fused = self.fuse(id, out_channels, spec.bias, !is_depthwise);
+        fused.residual.iter().for_each(|&other| self.need_floats(other));
         let weight = self.scaled_weight(id, &fused.scale);
         let taps = spec.kernel[0] * spec.kernel[1];
         let bias = Some(&fused.bias[..]);
@@ -363,14 +371,14 @@ impl<'a> Lowering<'a> {
             }
             let x = self.read(self.graph.node(id).inputs[0]);
             let y = self.write_chain(id, fused.last);
-            self.push(id, Step::Depthwise { window, channels: in_channels, act, x, weights, y });
+            self.push(id, fused.last, Step::Depthwise { window, channels: in_channels, act, x, weights, y });
             return;
         }
         let k = taps * in_channels / spec.groups;
         let weights = self.pack(conv::packed_len(spec.groups, out_channels, k), |packed| {
             conv::pack(spec.groups, out_channels, k, &weight, bias, packed);
         });
-        let scratch = self.fresh(conv::scratch_len(&window, in_channels, spec.groups, self.threads));
+        let scratch = self.fresh(conv::scratch_len(&window, in_channels, spec.groups, self.how.threads));
         let scratch = self.touch(scratch);
         let x = self.read(self.graph.node(id).inputs[0]);
         let residual = fused.residual.map(|other| self.read(other));
@@ -378,6 +386,7 @@ impl<'a> Lowering<'a> {
         let (groups, act) = (spec.groups, fused.act);
         self.push(
             id,
+            fused.last,
             Step::Conv { window, in_channels, out_channels, groups, act, x, weights, residual, scratch, y },
         );
     }
@@ -385,10 +394,22 @@ impl<'a> Lowering<'a> {
     fn emit(&mut self, id: NodeId) {
         let graph = self.graph;
         let node = graph.node(id);
+        if self.emit_int8(id).is_some() {
+            return;
+        }
+        if let Op::Flatten | Op::Dropout { .. } = node.op {
+            // The same values in the same order.
+            return self.pass_on(id, node.inputs[0]);
+        }
+        node.inputs.iter().for_each(|&input| self.need_floats(input));
         let input = |index: usize| graph.shape(node.inputs[index]);
         match &node.op {
             Op::Input { .. } => {
                 self.write(id);
+                self.input = self.value[id.index()];
+                if let Some(quant) = node.quant {
+                    self.keep_in_bytes(id, quant);
+                }
             }
             Op::Conv(spec) => self.emit_conv(id, spec, input(0)),
             Op::Linear { out_features, bias } => {
@@ -406,23 +427,24 @@ impl<'a> Lowering<'a> {
                 let one_tap = crate::op::Conv::new(channels, 1, 1);
                 let window = one_tap.window(input(0)).expect("a kernel of one tap fits everywhere");
                 let (x, y) = (self.read(node.inputs[0]), self.write_chain(id, last));
-                self.push(id, Step::Depthwise { window, channels, act, x, weights, y });
+                self.push(id, last, Step::Depthwise { window, channels, act, x, weights, y });
             }
             Op::Act(act) => {
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
-                self.push(id, Step::Activate { act: *act, x, y });
+                self.push(id, id, Step::Activate { act: *act, x, y });
             }
             Op::Add => {
                 let (act, last) = self.following_act(id);
                 let (a, b) = (self.read(node.inputs[0]), self.read(node.inputs[1]));
                 let y = self.write_chain(id, last);
-                self.push(id, Step::Add { act, a, b, y });
+                self.push(id, last, Step::Add { act, a, b, y });
             }
             Op::Mul => {
                 let (a, b) = (self.read(node.inputs[0]), self.read(node.inputs[1]));
                 let y = self.write(id);
                 let [n, h, w, channels] = node.shape;
                 self.push(
+                    id,
                     id,
                     if input(0) == input(1) {
                         Step::Multiply { a, b, y }
@@ -435,14 +457,16 @@ impl<'a> Lowering<'a> {
                 let y = self.write(id);
                 let (value, [n, h, w, all]) = (y.start, node.shape);
                 let mut from = 0;
-                for &part in &node.inputs {
+                for (place, &part) in node.inputs.iter().enumerate() {
                     let count = graph.shape(part)[3];
                     let (x, y) = (self.read(part), self.touch(value));
                     let (x_channels, y_channels) = ([count, 0], [all, from]);
-                    self.push(
-                        id,
-                        Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels },
-                    );
+                    let step = Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels };
+                    if place + 1 < node.inputs.len() {
+                        self.push_part(id, step);
+                    } else {
+                        self.push(id, id, step);
+                    }
                     from += count;
                 }
             }
@@ -450,48 +474,50 @@ impl<'a> Lowering<'a> {
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
                 let [n, h, w, count] = node.shape;
                 let (x_channels, y_channels) = ([input(0)[3], *start], [*len, 0]);
-                self.push(id, Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels });
+                self.push(
+                    id,
+                    id,
+                    Step::CopyChannels { pixels: n * h * w, count, x, x_channels, y, y_channels },
+                );
             }
             Op::ChannelShuffle { groups } => {
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
                 let [n, h, w, channels] = node.shape;
-                self.push(id, Step::Shuffle { pixels: n * h * w, channels, groups: *groups, x, y });
+                self.push(id, id, Step::Shuffle { pixels: n * h * w, channels, groups: *groups, x, y });
             }
             Op::Pad { padding } => {
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
-                self.push(id, Step::Pad { shape: input(0), padding: *padding, x, y });
+                self.push(id, id, Step::Pad { shape: input(0), padding: *padding, x, y });
             }
             Op::MaxPool(pool) => {
                 let window = pool.window(input(0)).expect("the graph has checked its shapes");
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
-                self.push(id, Step::MaxPool { window, channels: node.shape[3], x, y });
+                self.push(id, id, Step::MaxPool { window, channels: node.shape[3], x, y });
             }
             Op::AvgPool(pool) => {
                 let window = pool.window.window(input(0)).expect("the graph has checked its shapes");
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
                 let include_pad = pool.count_include_pad;
-                self.push(id, Step::AvgPool { window, channels: node.shape[3], include_pad, x, y });
+                self.push(id, id, Step::AvgPool { window, channels: node.shape[3], include_pad, x, y });
             }
             Op::GlobalAvgPool => {
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
                 let [n, h, w, channels] = input(0);
-                self.push(id, Step::GlobalAvgPool { n, pixels: h * w, channels, x, y });
+                self.push(id, id, Step::GlobalAvgPool { n, pixels: h * w, channels, x, y });
             }
             Op::Softmax => {
                 let (x, y) = (self.read(node.inputs[0]), self.write(id));
                 let [n, h, w, channels] = node.shape;
-                self.push(id, Step::Softmax { rows: n * h * w, channels, x, y });
+                self.push(id, id, Step::Softmax { rows: n * h * w, channels, x, y });
             }
-            // The same values in the same order.
-            Op::Flatten | Op::Dropout { .. } => {
-                self.value[id.index()] = self.value[node.inputs[0].index()];
-            }
+            Op::Flatten | Op::Dropout { .. } => {}
         }
     }
 
     /// The activation that alone follows a node, and the node whose result the pair makes.
     fn following_act(&self, id: NodeId) -> (Act, NodeId) {
-        if let Some(user) = self.only_user(id)
+        if self.how.fuse
+            && let Some(user) = self.follower(id)
             && let Op::Act(act) = self.graph.node(user).op
         {
             (act, user)
@@ -501,9 +527,10 @@ impl<'a> Lowering<'a> {
     }
 
     fn finish(mut self, output: NodeId) -> Result<PlanBuf, Error> {
+        self.need_floats(output);
         let end = self.steps.len();
-        let value = |id: NodeId| self.value[id.index()].expect("every node has been emitted");
-        let (input, output) = (value(NodeId::FIRST), value(output));
+        let (input, output) = (self.input, self.value[output.index()]);
+        let (input, output) = input.zip(output).expect("every node has been emitted");
         self.lives[output][1] = end;
         let (starts, arena_len) = arena::place(&self.lengths, &self.lives);
         if arena_len > MAX_ARENA {
@@ -522,9 +549,10 @@ impl<'a> Lowering<'a> {
             output: buffer(output),
             steps: self.steps,
             names: self.names,
+            results: self.results,
             weights: self.packed[..].into(),
             arena_len,
-            threads: self.threads,
+            threads: self.how.threads,
         })
     }
 }
@@ -559,6 +587,7 @@ impl Step {
                 visit(scratch);
                 visit(y);
             }
+            Step::Int8(step) => step.buffers(visit),
             Step::Add { a, b, y, .. } | Step::Multiply { a, b, y } => {
                 visit(a);
                 visit(b);

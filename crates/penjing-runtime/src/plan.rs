@@ -7,6 +7,8 @@ use penjing_kernels::{
     Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, separable, softmax,
 };
 
+use crate::int8::Int8;
+
 /// A run of values in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
@@ -242,6 +244,42 @@ pub enum Step {
         /// Output.
         y: Buffer,
     },
+    /// What reads bytes or writes them.
+    Int8(Int8),
+}
+
+/// A result as it stands in the arena.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Made<'a> {
+    /// As floats.
+    Floats(&'a [f32]),
+    /// In 8 bits.
+    Bytes(&'a [u8]),
+}
+
+impl Step {
+    /// What the step has made.
+    pub fn made<'a>(&self, arena: &'a [f32]) -> Made<'a> {
+        let y = match self {
+            Step::Int8(step) => return step.made(arena),
+            Step::Pointwise { y, .. }
+            | Step::Depthwise { y, .. }
+            | Step::Separable { y, .. }
+            | Step::Conv { y, .. }
+            | Step::MaxPool { y, .. }
+            | Step::AvgPool { y, .. }
+            | Step::GlobalAvgPool { y, .. }
+            | Step::Activate { y, .. }
+            | Step::Add { y, .. }
+            | Step::Multiply { y, .. }
+            | Step::ScaleChannels { y, .. }
+            | Step::CopyChannels { y, .. }
+            | Step::Shuffle { y, .. }
+            | Step::Pad { y, .. }
+            | Step::Softmax { y, .. } => y,
+        };
+        Made::Floats(&arena[y.start..y.start + y.len])
+    }
 }
 
 /// A network ready to run.
@@ -384,16 +422,17 @@ impl Plan<'_> {
                 let (y, rest) = split(arena, y);
                 softmax::run(rows, channels, rest.get(x), y);
             }
+            Step::Int8(ref step) => step.run(self.weights, isa, workers, arena),
         }
     }
 }
 
 /// What is left of the arena beside the buffer being written: at most three runs.
-struct Rest<'a> {
+pub(crate) struct Rest<'a> {
     parts: [(usize, &'a mut [f32]); 3],
 }
 
-fn split(arena: &mut [f32], y: Buffer) -> (&mut [f32], Rest<'_>) {
+pub(crate) fn split(arena: &mut [f32], y: Buffer) -> (&mut [f32], Rest<'_>) {
     let (before, rest) = arena.split_at_mut(y.start);
     let (y_values, after) = rest.split_at_mut(y.len);
     (y_values, Rest { parts: [(0, before), (y.start + y.len, after), (0, &mut [])] })
@@ -401,7 +440,7 @@ fn split(arena: &mut [f32], y: Buffer) -> (&mut [f32], Rest<'_>) {
 
 impl<'a> Rest<'a> {
     /// A buffer that is read. It cannot overlap what is written: a plan where it did would panic here.
-    fn get(&self, buffer: Buffer) -> &[f32] {
+    pub(crate) fn get(&self, buffer: Buffer) -> &[f32] {
         let holds = |(start, part): &&(usize, &mut [f32])| {
             buffer.start >= *start && buffer.start + buffer.len <= *start + part.len()
         };
@@ -410,7 +449,7 @@ impl<'a> Rest<'a> {
     }
 
     /// Takes a second buffer out for writing.
-    fn split(&mut self, buffer: Buffer) -> (&'a mut [f32], Rest<'a>) {
+    pub(crate) fn split(&mut self, buffer: Buffer) -> (&'a mut [f32], Rest<'a>) {
         let [a, b, _] = core::mem::take(&mut self.parts);
         let (holder, other) = if buffer.start < b.0 { (a, b) } else { (b, a) };
         let (before, rest) = holder.1.split_at_mut(buffer.start - holder.0);

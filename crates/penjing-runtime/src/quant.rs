@@ -21,8 +21,11 @@ impl Quant {
         Quant { scale, zero_point: libm::rintf(-low / scale).clamp(0.0, 255.0) as u8 }
     }
 
-    /// The byte nearest to a value (ties to even), as ONNX's QuantizeLinear has it.
+    /// The byte nearest to a value (ties to even), as ONNX's QuantizeLinear has it; for what is no number that of zero.
     pub fn byte(self, value: f32) -> u8 {
+        if value.is_nan() {
+            return self.zero_point;
+        }
         (libm::rintf(value / self.scale) + f32::from(self.zero_point)).clamp(0.0, 255.0) as u8
     }
 
@@ -61,6 +64,7 @@ mod tests {
         for (value, byte) in [(0.25, 10), (0.75, 12), (-0.25, 10), (-9.0, 0), (1e9, 255), (1.0, 12)] {
             assert_eq!(quant.byte(value), byte, "{value}");
         }
+        assert_eq!(quant.byte(f32::NAN), 10);
         assert_eq!((quant.value(12), quant.value(8)), (1.0, -1.0));
     }
 }

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use penjing_kernels::{Isa, Workers};
 
-use crate::{aligned::Aligned, lower::PlanBuf};
+use crate::{aligned::Aligned, graph::NodeId, lower::PlanBuf, plan::Made};
 
 /// Runs one plan again and again in one arena. Sessions over the same plan share its weights.
 #[derive(Clone, Debug)]
@@ -31,6 +31,21 @@ impl Session {
     pub fn run(&mut self, workers: &dyn Workers) -> &[f32] {
         let plan = self.plan.plan();
         plan.run(self.isa, workers, self.arena.get_mut());
+        &self.arena.get()[plan.output.start..plan.output.start + plan.output.len]
+    }
+
+    /// As [`run`](Self::run); `watch` sees the input and each result that stands whole, as it is kept: see
+    /// [`Lower::plain`](crate::Lower::plain).
+    pub fn run_watched(&mut self, workers: &dyn Workers, watch: &mut dyn FnMut(NodeId, Made)) -> &[f32] {
+        let plan = self.plan.plan();
+        let arena = self.arena.get_mut();
+        watch(NodeId::FIRST, Made::Floats(&arena[plan.input.start..][..plan.input.len]));
+        for (step, result) in plan.steps.iter().zip(self.plan.results()) {
+            plan.step(step, self.isa, workers, arena);
+            if let &Some(node) = result {
+                watch(node, step.made(arena));
+            }
+        }
         &self.arena.get()[plan.output.start..plan.output.start + plan.output.len]
     }
 

@@ -2,222 +2,22 @@
 //! batch and number of threads.
 #![cfg(feature = "file")]
 
+mod plain;
 mod random_graphs;
+mod team;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use penjing_runtime::{
-    Isa, PlanBuf, Serial, Session, Workers,
+    Isa, Lower, PlanBuf, Serial, Session, Workers,
     graph::{Graph, NodeId},
     op::{Act, AvgPool, Conv, Op, Pool, Shape},
     plan::Step,
     tensor::Weights,
 };
+use plain::interpret;
 use random_graphs::{SplitMix, random_graph, random_weights, size};
-
-/// Pieces run on so many threads at once.
-struct Team(usize);
-
-impl Workers for Team {
-    fn threads(&self) -> usize {
-        self.0
-    }
-
-    fn run(&self, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        let work = &|worker| {
-            while let piece = next.fetch_add(1, Ordering::Relaxed)
-                && piece < pieces
-            {
-                task(piece, worker);
-            }
-        };
-        std::thread::scope(|scope| {
-            for worker in 1..self.0 {
-                scope.spawn(move || work(worker));
-            }
-            work(0);
-        });
-    }
-}
-
-/// A map in doubles, read with padding.
-struct Map<'a> {
-    shape: Shape,
-    values: &'a [f64],
-}
-
-impl Map<'_> {
-    /// `None` outside.
-    fn get(&self, n: usize, y: isize, x: isize, c: usize) -> Option<f64> {
-        let [_, h, w, channels] = self.shape;
-        let (y, x) =
-            (usize::try_from(y).ok().filter(|y| *y < h)?, usize::try_from(x).ok().filter(|x| *x < w)?);
-        Some(self.values[((n * h + y) * w + x) * channels + c])
-    }
-}
-
-fn activate(act: Act, x: f64) -> f64 {
-    let hard = (x + 3.0).clamp(0.0, 6.0) / 6.0;
-    match act {
-        Act::None => x,
-        Act::Relu => x.max(0.0),
-        Act::Relu6 => x.clamp(0.0, 6.0),
-        Act::LeakyRelu(slope) => {
-            if x < 0.0 {
-                x * f64::from(slope)
-            } else {
-                x
-            }
-        }
-        Act::HSwish => x * hard,
-        Act::HSigmoid => hard,
-        Act::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Act::Silu => x / (1.0 + (-x).exp()),
-    }
-}
-
-/// Each value of a result, from its place `[n, y, x, c]`.
-fn each(shape: Shape, mut value: impl FnMut(usize, usize, usize, usize) -> f64) -> Vec<f64> {
-    let [n, h, w, c] = shape;
-    let mut out = Vec::with_capacity(size(shape));
-    for n in 0..n {
-        for y in 0..h {
-            for x in 0..w {
-                out.extend((0..c).map(|c| value(n, y, x, c)));
-            }
-        }
-    }
-    out
-}
-
-/// Where tap `k` of the window at `at` reads.
-fn tap(at: usize, stride: usize, before: usize, k: usize, dilation: usize) -> isize {
-    (at * stride + k * dilation) as isize - before as isize
-}
-
-/// Every operation by itself, in plain loops.
-fn interpret(graph: &Graph, weights: &Weights, input: &[f32]) -> Vec<f64> {
-    let mut results: Vec<Vec<f64>> = Vec::new();
-    for node in graph.nodes() {
-        let maps: Vec<Map> = node
-            .inputs
-            .iter()
-            .map(|id| Map { shape: graph.shape(*id), values: &results[id.index()] })
-            .collect();
-        let weight = |suffix: &str| -> Vec<f64> {
-            let tensor = weights.get(&format!("{}.{suffix}", node.name));
-            tensor.map_or(Vec::new(), |t| t.to_f32().into_iter().map(f64::from).collect())
-        };
-        let shape = node.shape;
-        let first = maps.first();
-        let at = |n, y, x, c| first.unwrap().get(n, y as isize, x as isize, c).unwrap();
-        let result = match &node.op {
-            Op::Input { .. } => input.iter().map(|v| f64::from(*v)).collect(),
-            Op::Conv(conv) => {
-                let (w, bias) = (weight("weight"), weight("bias"));
-                let map = &maps[0];
-                let [per_in, per_out] = [map.shape[3] / conv.groups, conv.out_channels / conv.groups];
-                let [kh, kw] = conv.kernel;
-                each(shape, |n, y, x, o| {
-                    let mut sum = bias.get(o).copied().unwrap_or(0.0);
-                    for ky in 0..kh {
-                        for kx in 0..kw {
-                            let iy = tap(y, conv.stride[0], conv.padding[0], ky, conv.dilation[0]);
-                            let ix = tap(x, conv.stride[1], conv.padding[2], kx, conv.dilation[1]);
-                            for i in 0..per_in {
-                                let value = map.get(n, iy, ix, o / per_out * per_in + i).unwrap_or(0.0);
-                                sum += value * w[((o * kh + ky) * kw + kx) * per_in + i];
-                            }
-                        }
-                    }
-                    sum
-                })
-            }
-            Op::BatchNorm { eps } => {
-                let [gamma, beta, mean, var] = ["gamma", "beta", "mean", "var"].map(weight);
-                each(shape, |n, y, x, c| {
-                    gamma[c] * (at(n, y, x, c) - mean[c]) / (var[c] + f64::from(*eps)).sqrt() + beta[c]
-                })
-            }
-            Op::Act(act) => each(shape, |n, y, x, c| activate(*act, at(n, y, x, c))),
-            Op::Add => maps[0].values.iter().zip(maps[1].values).map(|(a, b)| a + b).collect(),
-            Op::Mul => {
-                let whole = maps[0].shape == maps[1].shape;
-                each(shape, |n, y, x, c| {
-                    let (fy, fx) = if whole { (y as isize, x as isize) } else { (0, 0) };
-                    at(n, y, x, c) * maps[1].get(n, fy, fx, c).unwrap()
-                })
-            }
-            Op::Concat => each(shape, |n, y, x, mut c| {
-                let holder = maps.iter().find(|map| {
-                    let inside = c < map.shape[3];
-                    c -= if inside { 0 } else { map.shape[3] };
-                    inside
-                });
-                holder.unwrap().get(n, y as isize, x as isize, c).unwrap()
-            }),
-            Op::Slice { start, .. } => each(shape, |n, y, x, c| at(n, y, x, start + c)),
-            Op::ChannelShuffle { groups } => {
-                let per_group = shape[3] / groups;
-                each(shape, |n, y, x, c| at(n, y, x, c % groups * per_group + c / groups))
-            }
-            Op::Pad { padding } => each(shape, |n, y, x, c| {
-                maps[0].get(n, tap(y, 1, padding[0], 0, 1), tap(x, 1, padding[2], 0, 1), c).unwrap_or(0.0)
-            }),
-            Op::MaxPool(p) => each(shape, |n, y, x, c| {
-                window(&maps[0], p, n, y, x, c).0.into_iter().fold(f64::NEG_INFINITY, f64::max)
-            }),
-            Op::AvgPool(AvgPool { window: p, count_include_pad }) => each(shape, |n, y, x, c| {
-                let (values, positions) = window(&maps[0], p, n, y, x, c);
-                values.iter().sum::<f64>() / if *count_include_pad { positions } else { values.len() } as f64
-            }),
-            Op::GlobalAvgPool => {
-                let [_, h, w, _] = maps[0].shape;
-                each(shape, |n, _, _, c| {
-                    (0..h * w).map(|pixel| at(n, pixel / w, pixel % w, c)).sum::<f64>() / (h * w) as f64
-                })
-            }
-            Op::Flatten | Op::Dropout { .. } => maps[0].values.to_vec(),
-            Op::Linear { .. } => {
-                let (w, bias) = (weight("weight"), weight("bias"));
-                let inputs = maps[0].shape[3];
-                each(shape, |n, _, _, o| {
-                    (0..inputs).fold(bias.get(o).copied().unwrap_or(0.0), |sum, i| {
-                        sum + at(n, 0, 0, i) * w[o * inputs + i]
-                    })
-                })
-            }
-            Op::Softmax => each(shape, |n, y, x, c| {
-                let sum: f64 = (0..shape[3]).map(|other| at(n, y, x, other).exp()).sum();
-                at(n, y, x, c).exp() / sum
-            }),
-        };
-        assert_eq!(result.len(), size(shape));
-        results.push(result);
-    }
-    results.pop().unwrap()
-}
-
-/// The values under a pooling window, and how many positions it has inside the padded map.
-fn window(map: &Map, pool: &Pool, n: usize, y: usize, x: usize, c: usize) -> (Vec<f64>, usize) {
-    let (mut values, mut positions) = (Vec::new(), 0);
-    for ky in 0..pool.kernel[0] {
-        for kx in 0..pool.kernel[1] {
-            let iy = tap(y, pool.stride[0], pool.padding[0], ky, 1);
-            let ix = tap(x, pool.stride[1], pool.padding[2], kx, 1);
-            let inside = |at: isize, extent: usize, after: usize| at < (extent + after) as isize;
-            positions += usize::from(
-                inside(iy, map.shape[1], pool.padding[1]) && inside(ix, map.shape[2], pool.padding[3]),
-            );
-            values.extend(map.get(n, iy, ix, c));
-        }
-    }
-    (values, positions)
-}
+use team::Team;
 
 fn run(plan: &Arc<PlanBuf>, isa: Isa, workers: &dyn Workers, input: &[f32]) -> Vec<f32> {
     let mut session = Session::new(plan.clone(), isa);
@@ -235,15 +35,19 @@ fn random_graphs_give_what_their_operations_give_one_by_one() {
         let weights = random_weights(&mut random, &graph);
         let shape = graph.input_shape().unwrap();
         let images = random.values(3 * size(shape));
-        let expected: Vec<f64> =
-            images.chunks(size(shape)).flat_map(|image| interpret(&graph, &weights, image)).collect();
+        let expected: Vec<f64> = images
+            .chunks(size(shape))
+            .flat_map(|image| interpret(&graph, &weights, image, |_, _| {}))
+            .collect();
         let largest = expected.iter().fold(1.0f64, |largest, v| largest.max(v.abs()));
         let mut bits: [Option<Vec<u32>>; 2] = [None, None];
         for (batch, bits) in [1, 3].into_iter().zip(&mut bits) {
             let graph = graph.with_input([batch, shape[1], shape[2], shape[3]]).unwrap();
             let input = &images[..batch * size(shape)];
             let plan = Arc::new(PlanBuf::lower(&graph, &weights, 5).unwrap());
-            let rows = Arc::new(PlanBuf::lower_by_rows(&graph, &weights, 5, 0).unwrap());
+            let rows = Arc::new(
+                PlanBuf::lower_with(&graph, &weights, Lower { by_rows: 0, ..Lower::fastest(5) }).unwrap(),
+            );
             by_rows += rows.plan().steps.iter().filter(|step| matches!(step, Step::Separable { .. })).count();
             for isa in Isa::available() {
                 let teams = [&Serial as &dyn Workers, &Team(2), &Team(5)];
@@ -355,7 +159,7 @@ fn work_large_enough_to_be_shared_gives_the_same_bits() {
     let serial_plan = Arc::new(PlanBuf::lower(&graph, &weights, 1).unwrap());
     assert!(serial_plan.plan().arena_len <= plan.plan().arena_len);
     let expected = run(&serial_plan, Isa::scalar(), &Serial, &input);
-    let plain = interpret(&graph, &weights, &input);
+    let plain = interpret(&graph, &weights, &input, |_, _| {});
     assert!(expected.iter().zip(&plain).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4));
     for isa in Isa::available() {
         for _ in 0..5 {

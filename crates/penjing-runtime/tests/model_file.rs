@@ -6,6 +6,7 @@ use penjing_runtime::{
     file::{FORMAT, Model},
     graph::Graph,
     op::{Act, Op},
+    quant::Quant,
     tensor::{Data, Tensor},
 };
 use safetensors::{Dtype, SafeTensors};
@@ -104,7 +105,7 @@ fn version_1_gives_the_logits_of_pytorch() {
 #[test]
 fn version_1_holds_what_was_put_in() {
     let model = model();
-    assert_eq!((FORMAT, model.arch.as_str()), (1, "golden"));
+    assert_eq!(model.arch, "golden");
     assert_eq!(model.labels, ["ash", "birch \"white\"", "盆景"]);
     assert_eq!(model.calibration.temperature, 1.25);
     assert_eq!((model.provenance.seed, model.provenance.val_top1), (Some(7), Some(0.8125)));
@@ -235,11 +236,11 @@ fn header_lengths_are_not_believed() {
 
 #[test]
 fn newer_files_ask_for_a_newer_penjing() {
-    for format in ["2", "4294967295"] {
+    for format in ["3", "4294967295"] {
         let message = refused(&edited(r#""format":1"#, &format!(r#""format":{format}"#)));
         says(
             &message,
-            &format!("made by a newer penjing: format {format}, this one reads up to 1; update penjing"),
+            &format!("made by a newer penjing: format {format}, this one reads up to 2; update penjing"),
         );
     }
     // Whatever else a newer version may hold.
@@ -417,6 +418,71 @@ fn models_that_do_not_fit_together_are_not_written() {
     says(&refused(&edited(r#""temperature":1.25"#, r#""temperature":null"#)), "no sound model");
     says(&refused(&edited(r#""labels":["ash","#, r#""labels":["#)), "for 2 labels");
     says(&refused(&edited(r#""height":12"#, r#""height":999999999999"#)), "pixels.height is 999999999999");
+}
+
+/// The golden model with convolutions of integers, and results kept in 8 bits.
+fn in_8_bits() -> Model {
+    let mut model = model();
+    let ids: Vec<_> = model.graph.iter().map(|(id, node)| (id, node.name.clone(), node.op.clone())).collect();
+    for (id, name, op) in ids {
+        if let Op::Conv(_) | Op::Linear { .. } = op {
+            let weight = model.weights.get_mut(&format!("{name}.weight")).unwrap();
+            *weight = weight.to_i8();
+        }
+        if let Op::Input { .. } | Op::Act(_) | Op::Add = op {
+            model.graph.set_quant(id, Some(Quant::over(-2.0, 3.5))).unwrap();
+        }
+    }
+    model
+}
+
+#[test]
+fn integers_are_written_and_read_as_version_2() {
+    let model = in_8_bits();
+    let bytes = model.to_bytes().unwrap();
+    let (header, _) = parts(&bytes);
+    assert!(header.contains(r#"\"format\":2,"#) && FORMAT == 2, "{header}");
+    assert!(Model::from_bytes(&bytes).unwrap() == model);
+    assert!(model.clone().to_half() == model, "integers stay as they are");
+    // Any safetensors reader sees integers, and their scales beside them.
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let [weight, scale] = ["head.weight", "head.weight.scale"].map(|name| tensors.tensor(name).unwrap());
+    assert_eq!((weight.dtype(), scale.dtype()), (Dtype::I8, Dtype::F32));
+    assert_eq!(scale.shape(), [weight.shape()[0]]);
+    // It is another network, near to the one of floats.
+    let logits = |model: &Model| {
+        let plan = PlanBuf::lower(&model.graph, &model.weights, 1).unwrap();
+        let mut session = Session::new(plan.into(), Isa::detect());
+        session.input().copy_from_slice(&noise(1, 12 * 10 * 3));
+        session.run(&Serial).to_vec()
+    };
+    let off =
+        logits(&model).iter().zip(logits(&self::model())).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off > 0.0 && off < 0.2, "{off}");
+}
+
+#[test]
+fn integers_without_sound_scales_are_refused() {
+    let bytes = in_8_bits().to_bytes().unwrap();
+    let with = |from: &str, to: &str| {
+        let (header, data) = parts(&bytes);
+        assert!(header.contains(from), "{from}");
+        refused(&hashed(joined(&header.replacen(from, to, 1), data)))
+    };
+    says(
+        &with(r#""head.weight.scale":"#, r#""head.weight.sca1e":"#),
+        "`head.weight` has integers without scales",
+    );
+    says(&with(r#"{\"scale\":"#, r#"{\"scale\":-"#), "the scale of its result is -0.0");
+    says(&with(r#"\"zero_point\":93"#, r#"\"zero_point\":256"#), "no sound model");
+    for (scale, what) in [(0f32, "0"), (f32::NAN, "NaN"), (-1.0, "-1")] {
+        let mut bytes = bytes.clone();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let view = tensors.tensor("head.weight.scale").unwrap();
+        let place = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        bytes[place..place + 4].copy_from_slice(&scale.to_le_bytes());
+        says(&refused(&hashed(bytes)), &format!("`head.weight` has the scale {what}, expected"));
+    }
 }
 
 #[test]
