@@ -178,28 +178,35 @@ fn squared_error(group: &[&Seen], quant: Quant) -> f64 {
     group.iter().flat_map(|seen| seen.values()).map(error).sum()
 }
 
-/// Σ p·ln(p/q), where q spreads what falls on a byte evenly over the bins that fell on it.
+/// Σ p·ln(p/q) over the bins within the range: p counts what is cut off in the outermost bins, q leaves it out and spreads what
+/// falls on a byte evenly over the bins that fell on it.
 fn divergence(group: &[&Seen], quant: Quant) -> f64 {
+    let (low, high) = (quant.value(0), quant.value(255));
     let mut sum = 0.0;
-    let mut all = 0.0;
     for seen in group {
-        let mut counts = [0u64; 256];
-        let mut bins = [0u64; 256];
-        for (value, count) in seen.values() {
+        let within: Vec<(f32, u64)> = seen.values().filter(|(v, _)| (low..=high).contains(v)).collect();
+        let (mut counts, mut bins) = ([0u64; 256], [0u64; 256]);
+        for &(value, count) in &within {
             counts[usize::from(quant.byte(value))] += count;
             bins[usize::from(quant.byte(value))] += 1;
         }
-        for (value, count) in seen.values() {
+        let all = seen.values().map(|(_, count)| count).sum::<u64>() as f64;
+        let kept = within.iter().map(|(_, count)| count).sum::<u64>() as f64;
+        let cut = |below: bool| {
+            let out = seen.values().filter(|(v, _)| if below { *v < low } else { *v > high });
+            out.map(|(_, count)| count).sum::<u64>()
+        };
+        let (below, above) = (cut(true), cut(false));
+        for (at, &(value, count)) in within.iter().enumerate() {
+            let ends = [(0, below), (within.len() - 1, above)];
+            let out: u64 = ends.iter().filter(|(end, _)| *end == at).map(|(_, out)| out).sum();
             let byte = usize::from(quant.byte(value));
-            let p = count as f64;
-            sum += p * (p / (counts[byte] as f64 / bins[byte] as f64)).ln();
-            // What is cut off is lost, not only blurred.
-            let off = f64::from(value - quant.value(quant.byte(value))).abs() / f64::from(quant.scale);
-            sum += p * (off - 0.5).max(0.0).ln_1p();
-            all += p;
+            let p = (count + out) as f64 / all;
+            let q = counts[byte] as f64 / bins[byte] as f64 / kept;
+            sum += p * (p / q).ln();
         }
     }
-    sum / all
+    sum
 }
 
 #[cfg(test)]
