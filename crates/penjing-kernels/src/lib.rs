@@ -1,6 +1,7 @@
-//! Arithmetic on slices for light convolutional networks: f32, forward and backward, `[N,H,W,C]` layout, no allocation.
+//! Arithmetic on slices for light convolutional networks: f32, forward and backward, and bytes ([`int8`]), forward;
+//! `[N,H,W,C]` layout, no allocation.
 //!
-//! Every output value is one chain of fused multiply-adds that starts at the bias and takes the reduction index in
+//! In f32 every output value is one chain of fused multiply-adds that starts at the bias and takes the reduction index in
 //! ascending order. Tiles, instruction sets and thread counts therefore change the speed and never a bit of the result;
 //! the tests compare with `==`. An optional residual is added next, the activation comes last.
 //!

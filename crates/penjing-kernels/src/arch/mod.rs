@@ -72,12 +72,13 @@ macro_rules! select_int8 {
             crate::isa::Level::NeonDot => unsafe { crate::arch::int8::neondot::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            crate::isa::Level::Avx2 | crate::isa::Level::Avx512 => unsafe {
-                crate::arch::int8::avx2::$name($($arg),*)
-            },
+            crate::isa::Level::Avx2 => unsafe { crate::arch::int8::avx2::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::isa::Level::AvxVnni => unsafe { crate::arch::int8::avxvnni::$name($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::isa::Level::Avx512 => unsafe { crate::arch::int8::avx512::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::isa::Level::Avx512Vnni => unsafe { crate::arch::int8::avx512vnni::$name($($arg),*) },
