@@ -30,6 +30,7 @@ pub mod resample;
 pub mod separable;
 pub mod softmax;
 pub mod update;
+pub mod winograd;
 mod window;
 mod workers;
 

@@ -309,8 +309,9 @@ fn the_arena_is_exactly_as_large_as_it_says() {
         assert_eq!(plan.peak_ram_bytes(), plan.arena_len * 4);
 
         // The last value is used; scratch memory is there for the worst case and alone may stay untouched.
-        let scratch =
-            plan.steps.iter().any(|step| matches!(step, Step::Conv { .. } | Step::Separable { .. }));
+        let scratch = plan.steps.iter().any(|step| {
+            matches!(step, Step::Conv { .. } | Step::Winograd { .. } | Step::Separable { .. })
+        });
         assert!(scratch || !arena[plan.arena_len - 1].is_nan(), "seed {seed}");
     }
 }

@@ -4,12 +4,15 @@
 //! MobileNetV2 and EfficientNet-Lite0 beside what the processor's arithmetic and memory allow.
 //!
 //! `… -- gradients [scalar|avx2|avx512|neon]`: the same layers, and a few others, forward and backward.
+//!
+//! `… -- winograd [scalar|avx2|avx512|neon]`: dense 3×3 convolutions directly and by Winograd.
 
 mod buffer;
 mod gradients;
 mod layer;
 mod machine;
 mod roofline;
+mod winograd;
 
 use std::process::ExitCode;
 
@@ -24,12 +27,13 @@ fn main() -> ExitCode {
     match (args.first().map(String::as_str), isa) {
         (Some("roofline"), Some(isa)) => roofline::print(isa),
         (Some("gradients"), Some(isa)) => gradients::print(isa),
-        (Some("roofline" | "gradients"), None) => {
+        (Some("winograd"), Some(isa)) => winograd::print(isa),
+        (Some("roofline" | "gradients" | "winograd"), None) => {
             eprintln!("this machine has no {}", args[1]);
             return ExitCode::FAILURE;
         }
         _ => {
-            eprintln!("usage: kernel_bench roofline|gradients [scalar|avx2|avx512|neon]");
+            eprintln!("usage: kernel_bench roofline|gradients|winograd [scalar|avx2|avx512|neon]");
             return ExitCode::FAILURE;
         }
     }
