@@ -2,12 +2,12 @@
 //! channel instead of 144 (Lavin & Gray, arXiv 1509.09308).
 //!
 //! Y = Aᵀ·\[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)\]·A, where d is a patch of 6×6 inputs, g a kernel, Y a tile of 4×4 outputs. The matrices
-//! interpolate at 0, ±[`P`], ±[`Q`] and ∞. The result is defined as this sequence, not as the sum that it stands for:
+//! interpolate at 0, ±11/16, ±11/8 and ∞. The result is defined as this sequence, not as the sum that it stands for:
 //!
 //! 1. `G·g·Gᵀ` in `f64`, rounded once, by [`pack`].
-//! 2. `Bᵀ·d·B`: the rows of the patch, zeros where it leaves the input, then its columns ([`spread`]).
+//! 2. `Bᵀ·d·B`: the rows of the patch, zeros where it leaves the input, then its columns.
 //! 3. Of each of the 36 products one chain of fused multiply-adds from 0 on, input channels in ascending order.
-//! 4. `Aᵀ·m·A`: rows, then columns ([`gather`]).
+//! 4. `Aᵀ·m·A`: rows, then columns.
 //! 5. The bias is added, then the residual; the activation comes last.
 //!
 //! Tiles start at the first output of each image, whatever the batch. With inputs and weights of one size the result is
@@ -31,7 +31,7 @@ const PRODUCTS: usize = PATCH * PATCH;
 
 /// The points of interpolation beside 0 and ∞ are ±`P` and ±`Q`.
 pub(crate) const P: f32 = 11.0 / 16.0;
-/// See [`P`].
+/// See `P`.
 pub(crate) const Q: f32 = 2.0 * P;
 
 /// Outputs whose products are computed before they are gathered; whole panels.
@@ -41,7 +41,7 @@ const GRAIN: usize = 2 * PANEL;
 /// Fewest tiles of a strip, where there are so many: each reads all weights.
 const LEAST_TILES: usize = 14;
 /// Most tiles of a strip.
-const MOST_TILES: usize = 56;
+const MOST_TILES: usize = 28;
 /// Values of the transformed input that stay in a second-level cache.
 const RESIDENT: usize = 160 * 1024;
 /// Keeps what belongs to one tile from falling into the same lines of the first-level cache.
@@ -53,7 +53,8 @@ pub fn computes(window: &Window) -> bool {
     [w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w] == [3, 3, 1, 1, 1, 1]
 }
 
-/// Whether this is the faster way to compute a dense convolution, whatever its batch.
+/// Whether this is the faster way to compute a dense convolution: a matter of the map and its channels, whatever the batch,
+/// the processor and the threads. Of smaller maps the weights, four times as many as they were, are read for too few tiles.
 pub fn pays(window: &Window, in_c: usize, out_c: usize) -> bool {
     computes(window) && in_c.min(out_c) >= 8 && window.out_h.min(window.out_w) >= 8
 }
@@ -61,7 +62,9 @@ pub fn pays(window: &Window, in_c: usize, out_c: usize) -> bool {
 /// Length of packed weights.
 pub fn packed_len(in_c: usize, out_c: usize) -> usize {
     let biases = out_c.next_multiple_of(PANEL);
-    biases.checked_add(volume(&[PRODUCTS, pointwise::packed_len(out_c, in_c)])).expect("tensor size overflows usize")
+    biases
+        .checked_add(volume(&[PRODUCTS, pointwise::packed_len(out_c, in_c)]))
+        .expect("tensor size overflows usize")
 }
 
 /// Transforms and packs `weights` `[out_c][3][3][in_c]` and `bias` `[out_c]` (none: zeros) for [`run`].
@@ -113,7 +116,6 @@ fn kernel([g0, g1, g2]: [f64; 3]) -> [f64; PATCH] {
 
 /// Bᵀ·d.
 fn spread([d0, d1, d2, d3, d4, d5]: [f32; PATCH]) -> [f32; PATCH] {
-    const { assert!(PATCH == 6) };
     let (pp, qq) = (P * P, Q * Q);
     let (even_p, odd_p) = (fma(d2, -qq, d4), fma(d1, -qq, d3));
     let (even_q, odd_q) = (fma(d2, -pp, d4), fma(d1, -pp, d3));
@@ -221,7 +223,7 @@ pub fn run(
             let spread_stride = height * in_c + STAGGER;
             let (spread, products) = scratch.split_at_mut(PRODUCTS * spread_stride);
             let input = Input { patches: &patches, c: in_c, x, stride: spread_stride };
-            winograd_input_of(isa, &input, tiles.clone(), spread);
+            transform_input(isa, &input, tiles.clone(), spread);
             let mut column = columns.start;
             while column < columns.end {
                 let group = column / COLUMNS * COLUMNS;
@@ -230,7 +232,8 @@ pub fn run(
                 let row = width.next_multiple_of(PANEL);
                 let stride = height * row + STAGGER;
                 for product in 0..PRODUCTS {
-                    let from = (group / PANEL * PRODUCTS + product * panels + (column - group) / PANEL) * panel_len;
+                    let from =
+                        (group / PANEL * PRODUCTS + product * panels + (column - group) / PANEL) * panel_len;
                     let block = Block {
                         k: in_c,
                         x: &spread[product * spread_stride..],
@@ -256,7 +259,7 @@ pub fn run(
                     act,
                     residual,
                 };
-                winograd_output_of(isa, &output, tiles.clone(), &y);
+                transform_products(isa, &output, tiles.clone(), &y);
                 column += width;
             }
         }
@@ -331,7 +334,7 @@ pub(crate) struct Input<'a> {
     pub stride: usize,
 }
 
-fn winograd_input_of(isa: Isa, job: &Input, tiles: Range<usize>, spread: &mut [f32]) {
+fn transform_input(isa: Isa, job: &Input, tiles: Range<usize>, spread: &mut [f32]) {
     assert!(job.stride >= tiles.len() * job.c && spread.len() >= PRODUCTS * job.stride);
     arch::select!(isa, winograd_input(job, tiles, spread));
 }
@@ -378,9 +381,12 @@ pub(crate) struct Output<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
-fn winograd_output_of(isa: Isa, job: &Output, tiles: Range<usize>, y: &Shared) {
+fn transform_products(isa: Isa, job: &Output, tiles: Range<usize>, y: &Shared) {
     assert!(job.row >= job.columns.len() && job.bias.len() >= job.columns.len());
-    assert!(job.stride >= tiles.len() * job.row && job.products.len() >= (PRODUCTS - 1) * job.stride + tiles.len() * job.row);
+    assert!(
+        job.stride >= tiles.len() * job.row
+            && job.products.len() >= (PRODUCTS - 1) * job.stride + tiles.len() * job.row
+    );
     arch::select!(isa, winograd_output(job, tiles, y));
 }
 
@@ -438,13 +444,18 @@ mod tests {
         };
         let mut y = vec![f32::NAN; w.out_pixels() * out_c];
         for (image, o) in (0..w.n).flat_map(|image| (0..out_c).map(move |o| (image, o))) {
-            for (oy, ox) in (0..w.out_h).step_by(TILE).flat_map(|oy| (0..w.out_w).step_by(TILE).map(move |ox| (oy, ox))) {
+            for (oy, ox) in
+                (0..w.out_h).step_by(TILE).flat_map(|oy| (0..w.out_w).step_by(TILE).map(move |ox| (oy, ox)))
+            {
                 let mut m = [[0.0; PATCH]; PATCH];
                 for channel in 0..in_c {
                     let g = |ky: usize, kx: usize| f64::from(weights[(o * 9 + ky * 3 + kx) * in_c + channel]);
                     let mut down = [[0.0; 3]; PATCH];
                     for kx in 0..3 {
-                        kernel([g(0, kx), g(1, kx), g(2, kx)]).into_iter().enumerate().for_each(|(i, v)| down[i][kx] = v);
+                        kernel([g(0, kx), g(1, kx), g(2, kx)])
+                            .into_iter()
+                            .enumerate()
+                            .for_each(|(i, v)| down[i][kx] = v);
                     }
                     let mut d = [[0.0; PATCH]; PATCH];
                     for i in 0..PATCH {
@@ -504,7 +515,14 @@ mod tests {
 
     #[test]
     fn fast_equals_definition_and_is_near_the_sum() {
-        let uneven = Window { pad_top: 0, pad_left: 2, pad_right: 0, out_h: 8, out_w: 9, ..window(2, 9, 9, 3, 1, 1, 1) };
+        let uneven = Window {
+            pad_top: 0,
+            pad_left: 2,
+            pad_right: 0,
+            out_h: 8,
+            out_w: 9,
+            ..window(2, 9, 9, 3, 1, 1, 1)
+        };
         for (i, (window, in_c, out_c)) in [
             (window(1, 16, 16, 3, 1, 1, 1), 16, 32),
             (window(2, 9, 8, 3, 1, 1, 1), 5, 7),
@@ -542,10 +560,21 @@ mod tests {
                 for isa in Isa::available() {
                     for workers in [&Serial as &dyn Workers, &Team(2), &Team(5)] {
                         // Scratch for more threads will do.
-                        let mut scratch = vec![f32::NAN; scratch_len(&window, in_c, out_c, workers.threads() + 1)];
+                        let mut scratch =
+                            vec![f32::NAN; scratch_len(&window, in_c, out_c, workers.threads() + 1)];
                         let mut y = vec![f32::NAN; len];
                         run(
-                            isa, workers, &window, in_c, out_c, act, &x, &packed, residual, &mut scratch, &mut y,
+                            isa,
+                            workers,
+                            &window,
+                            in_c,
+                            out_c,
+                            act,
+                            &x,
+                            &packed,
+                            residual,
+                            &mut scratch,
+                            &mut y,
                         );
                         assert!(y == expected, "{isa:?} {in_c} {out_c} {window:?}");
                     }
