@@ -88,6 +88,14 @@ const TARGETS: &[Target] = &[
             "pad_top: (window.pad_top + seen[0]).saturating_sub(top),", "pad_top: window.pad_top,"],
         ["blocks by rows: residual of the first rows everywhere", "r[first * width..]", "r[0..]"],
     ]},
+    Target { file: "crates/penjing-kernels/src/winograd.rs", test: "--lib winograd", mutations: &[
+        ["Winograd: bias of the first columns everywhere", "bias: &biases[column..],", "bias: biases,"],
+        ["Winograd: a kernel's last point is its last but one", "even_q - odd_q, g2]", "even_q + odd_q, g2]"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/arch/winograd.rs", test: "--lib winograd", mutations: &[
+        ["Winograd: the border of a map is always right and below", "d[column] = get", "d[j] = get"],
+        ["Winograd: no residual", "if !pixel.residual.is_null() {", "if false {"],
+    ]},
     Target { file: "crates/penjing-runtime/src/lower/rows.rs", test: "--test lowering random_graphs", mutations: &[
         ["blocks by rows: a map that others read too", "self.only_user(input) != Some(id) || ", ""],
         ["blocks by rows: what passes on another's values", "let passes_on = matches!",

@@ -30,6 +30,10 @@ mod product;
 mod simd;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod vectors;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
+mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
