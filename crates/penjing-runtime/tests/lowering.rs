@@ -11,7 +11,7 @@ use std::sync::Arc;
 use penjing_runtime::{
     Isa, Lower, PlanBuf, Serial, Session, Workers,
     graph::{Graph, NodeId},
-    op::{Act, AvgPool, Conv, Op, Pool, Shape},
+    op::{Act, Conv, Op, Pool},
     plan::Step,
     tensor::Weights,
 };
