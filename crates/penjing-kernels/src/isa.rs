@@ -9,12 +9,21 @@ pub(crate) enum Level {
     Scalar,
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// NEON with dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX2, FMA and dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX-512 F, VL, DQ and BW.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 with dot products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 /// Every level this build knows, the slowest first.
@@ -22,10 +31,16 @@ const LEVELS: &[Level] = &[
     Level::Scalar,
     #[cfg(target_arch = "aarch64")]
     Level::Neon,
+    #[cfg(target_arch = "aarch64")]
+    Level::NeonDot,
     #[cfg(target_arch = "x86_64")]
     Level::Avx2,
     #[cfg(target_arch = "x86_64")]
+    Level::AvxVnni,
+    #[cfg(target_arch = "x86_64")]
     Level::Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx512Vnni,
 ];
 
 impl Isa {
@@ -49,16 +64,23 @@ impl Isa {
         Isa::available().find(|isa| isa.name() == name)
     }
 
-    /// `scalar`, `neon`, `avx2` or `avx512`.
+    /// `scalar`, `neon`, `neondot`, `avx2`, `avxvnni`, `avx512` or `avx512vnni`. Those with dot products of bytes differ from
+    /// those without in [`int8`](crate::int8) only.
     pub fn name(self) -> &'static str {
         match self.0 {
             Level::Scalar => "scalar",
             #[cfg(target_arch = "aarch64")]
             Level::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => "neondot",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -68,11 +90,13 @@ impl Isa {
 }
 
 /// Whether the CPU has every one of the features: asked at run time under `std`, else known from the build.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 macro_rules! has {
     ($($feature:tt),+) => {{
-        #[cfg(feature = "std")]
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
         { true $(&& std::is_x86_feature_detected!($feature))+ }
+        #[cfg(all(feature = "std", target_arch = "aarch64"))]
+        { true $(&& std::arch::is_aarch64_feature_detected!($feature))+ }
         #[cfg(not(feature = "std"))]
         { true $(&& cfg!(target_feature = $feature))+ }
     }};
@@ -84,10 +108,16 @@ fn supported(level: Level) -> bool {
         // Part of the architecture; only targets that compute floating point in software leave it alone.
         #[cfg(target_arch = "aarch64")]
         Level::Neon => cfg!(target_feature = "neon"),
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot => supported(Level::Neon) && has!("dotprod"),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => has!("avx2", "fma"),
         #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => supported(Level::Avx2) && has!("avxvnni"),
+        #[cfg(target_arch = "x86_64")]
         Level::Avx512 => has!("avx2", "fma", "avx512f", "avx512vl", "avx512dq", "avx512bw"),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => supported(Level::Avx512) && has!("avx512vnni"),
     }
 }
 
@@ -107,6 +137,6 @@ mod tests {
     #[cfg(target_arch = "aarch64")]
     #[test]
     fn neon_is_always_there() {
-        assert_eq!(Isa::detect().name(), "neon");
+        assert!(Isa::named("neon").is_some() && Isa::detect().name().starts_with("neon"));
     }
 }

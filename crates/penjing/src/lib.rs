@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod classifier;
+pub mod compress;
 pub mod data;
 mod error;
 pub mod eval;

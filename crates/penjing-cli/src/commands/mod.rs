@@ -2,6 +2,7 @@
 
 mod bench;
 mod classify;
+mod compress;
 mod eval;
 mod export;
 mod inspect;
@@ -53,6 +54,7 @@ enum Verb {
     Train(train::Args),
     Eval(eval::Args),
     Classify(classify::Args),
+    Compress(compress::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
     Export(export::Args),
@@ -66,7 +68,7 @@ enum Verb {
 pub enum Outcome {
     /// All of it was done.
     Done,
-    /// Some inputs could not be used; each has been named.
+    /// Some inputs could not be used, or a gate was missed; each has been named.
     SomeFailed,
 }
 
@@ -76,6 +78,7 @@ pub fn run(cli: Cli, console: &Console) -> anyhow::Result<Outcome> {
         Verb::Train(args) => train::run(args, console),
         Verb::Eval(args) => eval::run(args, console),
         Verb::Classify(args) => classify::run(args, console),
+        Verb::Compress(args) => compress::run(args, console),
         Verb::Inspect(args) => inspect::run(args, console),
         Verb::Bench(args) => bench::run(args, console),
         Verb::Export(args) => export::run(args, console),

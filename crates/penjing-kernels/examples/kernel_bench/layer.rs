@@ -58,7 +58,7 @@ impl Kind {
 }
 
 /// What a layer computes.
-enum Work {
+pub enum Work {
     Stem(Window),
     Product { m: usize, k: usize, n: usize, act: Act, residual: bool },
     Depthwise(Window, usize),
@@ -73,7 +73,7 @@ pub struct Layer {
     pub in_len: usize,
     pub out_len: usize,
     residual_len: usize,
-    work: Work,
+    pub work: Work,
     packed: Buffer,
     packed_len: usize,
 }

@@ -102,9 +102,9 @@ const STEPS: usize = 20_000;
 fn registers(isa: Isa) -> f64 {
     let (work, values): (fn(), usize) = match isa.name() {
         // SAFETY: the `Isa` exists, so the CPU has its features.
-        "avx512" => (|| _ = black_box(unsafe { x86::multiply_add_512() }), 16 * 16),
+        "avx512" | "avx512vnni" => (|| _ = black_box(unsafe { x86::multiply_add_512() }), 16 * 16),
         // SAFETY: as above.
-        "avx2" => (|| _ = black_box(unsafe { x86::multiply_add_256() }), 12 * 8),
+        "avx2" | "avxvnni" => (|| _ = black_box(unsafe { x86::multiply_add_256() }), 12 * 8),
         _ => return 0.0,
     };
     2.0 * (STEPS * values) as f64 / best(200, work)
@@ -130,10 +130,10 @@ fn sum(isa: Isa, values: &[f32]) -> f32 {
     match isa.name() {
         // SAFETY: the `Isa` exists, so the CPU has its features.
         #[cfg(target_arch = "x86_64")]
-        "avx512" => unsafe { x86::sum_512(values) },
+        "avx512" | "avx512vnni" => unsafe { x86::sum_512(values) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        "avx2" => unsafe { x86::sum_256(values) },
+        "avx2" | "avxvnni" => unsafe { x86::sum_256(values) },
         // Whose vectors are those of NEON too.
         _ => {
             let mut sums = [[0.0f32; 4]; 8];

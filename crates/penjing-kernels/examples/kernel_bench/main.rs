@@ -4,9 +4,13 @@
 //! MobileNetV2 and EfficientNet-Lite0 beside what the processor's arithmetic and memory allow.
 //!
 //! `… -- gradients [scalar|avx2|avx512|neon]`: the same layers, and a few others, forward and backward.
+//!
+//! `… -- int8 [the name of any instruction set]`: the same layers in f32 and in bytes; without a name on every instruction
+//! set with vectors that the processor has.
 
 mod buffer;
 mod gradients;
+mod int8;
 mod layer;
 mod machine;
 mod roofline;
@@ -24,12 +28,16 @@ fn main() -> ExitCode {
     match (args.first().map(String::as_str), isa) {
         (Some("roofline"), Some(isa)) => roofline::print(isa),
         (Some("gradients"), Some(isa)) => gradients::print(isa),
-        (Some("roofline" | "gradients"), None) => {
+        (Some("int8"), Some(isa)) => match args.get(1) {
+            Some(_) => int8::print(&[isa]),
+            None => int8::print(&Isa::available().skip(1).collect::<Vec<_>>()),
+        },
+        (Some("roofline" | "gradients" | "int8"), None) => {
             eprintln!("this machine has no {}", args[1]);
             return ExitCode::FAILURE;
         }
         _ => {
-            eprintln!("usage: kernel_bench roofline|gradients [scalar|avx2|avx512|neon]");
+            eprintln!("usage: kernel_bench roofline|gradients|int8 [scalar|avx2|avx512|neon|…]");
             return ExitCode::FAILURE;
         }
     }

@@ -4,6 +4,8 @@
 macro_rules! operations {
     ($($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => {$(
         #[inline(always)]
+        // An expression may pass on what it gets.
+        #[allow(unused_unsafe)]
         unsafe fn $name($($arg: $type),*) $(-> $result)? {
             // SAFETY: the promise of the trait: the CPU has the instructions, the pointers are valid.
             unsafe { $body }

@@ -1,18 +1,18 @@
 //! From f32 to bytes and back.
 
-use crate::Isa;
+use crate::{Isa, arch};
 
 /// y = saturate(round(x / scale) + zero_point), halves to even, as QuantizeLinear of ONNX defines it; NaN becomes the zero
 /// point. The scale is positive.
-pub fn quantize(_: Isa, scale: f32, zero_point: u8, x: &[f32], y: &mut [u8]) {
+pub fn quantize(isa: Isa, scale: f32, zero_point: u8, x: &[f32], y: &mut [u8]) {
     assert_eq!(x.len(), y.len());
-    quantized(scale, zero_point, x, y);
+    arch::select_int8!(isa, quantized(scale, zero_point, x, y));
 }
 
 /// y = (x − zero_point) · scale.
-pub fn dequantize(_: Isa, scale: f32, zero_point: u8, x: &[u8], y: &mut [f32]) {
+pub fn dequantize(isa: Isa, scale: f32, zero_point: u8, x: &[u8], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
-    dequantized(scale, zero_point, x, y);
+    arch::select_int8!(isa, dequantized(scale, zero_point, x, y));
 }
 
 /// The reference of [`quantize`].
@@ -24,7 +24,7 @@ pub(crate) fn quantized(scale: f32, zero_point: u8, x: &[f32], y: &mut [u8]) {
     const FAR: f32 = 512.0;
     for (y, &x) in y.iter_mut().zip(x) {
         let steps = x / scale;
-        let steps = if steps.is_nan() { 0.0 } else { steps.max(-FAR).min(FAR) };
+        let steps = if steps.is_nan() { 0.0 } else { steps.clamp(-FAR, FAR) };
         let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
         *y = (rounded + i32::from(zero_point)).clamp(0, 255) as u8;
     }

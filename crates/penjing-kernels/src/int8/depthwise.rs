@@ -2,29 +2,13 @@
 
 use core::ops::Range;
 
-use super::{
-    Channel, HEAD, Limits, MAX_K, PANEL, check_weights, pointwise::MACS, quad, read_head, unquad, write_head,
-};
-use crate::{Isa, Window, Workers, volume, workers::split_rows};
+use super::{Channel, Limits, MAX_K, check_weights, long, pointwise::MACS, quad, unquad, words};
+use crate::{Isa, Window, Workers, arch, volume, workers::split_rows};
 
-/// Channels of a block of packed weights.
-pub(crate) const BLOCK: usize = 64;
-
-/// Length of packed weights in words: per block of 64 channels what belongs to each of them, then `[taps][64]` weights, four
-/// in a word.
+/// Length of packed weights in words: `[c]` multipliers, `[c]` offsets of two words, then `[taps][c]` weights, four in a word.
 pub fn packed_len(c: usize, taps: usize) -> usize {
-    volume(&[c.div_ceil(BLOCK), block_len(taps)])
-}
-
-pub(crate) const fn block_len(taps: usize) -> usize {
-    // `taps` that wrap here have failed in `packed_len`'s caller: no slice is that long.
-    (BLOCK / PANEL * HEAD).wrapping_add(taps.wrapping_mul(BLOCK / 4))
-}
-
-/// Which panel of a block's head has channel `channel` of the block, and at which lane: vectors of any width that interleave
-/// the bytes of several rows twice, within 16 bytes, find their channels side by side.
-pub(crate) const fn place(channel: usize) -> (usize, usize) {
-    (channel % 16 / 4, channel / 16 * 4 + channel % 4)
+    let channels = volume(&[3, c]);
+    channels.checked_add(volume(&[c, taps]).div_ceil(4)).expect("packed weights overflow usize")
 }
 
 /// Packs `weights` `[c][taps]` and `channels` `[c]` for [`run`]. The layout is the same for every instruction set.
@@ -34,27 +18,23 @@ pub fn pack(c: usize, taps: usize, weights: &[i8], channels: &[Channel], packed:
     assert_eq!(channels.len(), c, "channels are [c]");
     assert_eq!(packed.len(), packed_len(c, taps), "packed_len(c, taps)");
     check_weights(weights);
-    packed.fill(0);
-    for (block, packed) in packed.chunks_exact_mut(block_len(taps)).enumerate() {
-        let (heads, words) = packed.split_at_mut(BLOCK / PANEL * HEAD);
-        for (channel, at) in (block * BLOCK..c.min((block + 1) * BLOCK)).enumerate() {
-            let weights = &weights[at * taps..(at + 1) * taps];
-            let (panel, lane) = place(channel);
-            let sum = weights.iter().map(|&w| i32::from(w)).sum();
-            write_head(&mut heads[panel * HEAD..], lane, channels[at], sum);
-            for (words, &w) in words.chunks_exact_mut(BLOCK / 4).zip(weights) {
-                let mut four = unquad(words[channel / 4]);
-                four[channel % 4] = w;
-                words[channel / 4] = quad(four);
-            }
-        }
+    let (multipliers, rest) = packed.split_at_mut(c);
+    let (offsets, quads) = rest.split_at_mut(2 * c);
+    for ((channel, multiplier), offset) in
+        channels.iter().zip(multipliers).zip(offsets.as_chunks_mut::<2>().0)
+    {
+        (*multiplier, *offset) = (channel.multiplier, words(channel.offset));
+    }
+    for (word, to) in quads.iter_mut().enumerate() {
+        let weight = |at: usize| if at < c * taps { weights[at % c * taps + at / c] } else { 0 };
+        *to = quad([0, 1, 2, 3].map(|i| weight(4 * word + i)));
     }
 }
 
 /// y\[n,oy,ox,c\] = the byte of Σ x\[n,iy,ix,c\]·w\[c\]\[ky,kx\], x being `zero_point` outside the input, with `packed` from
 /// [`pack`].
 pub fn run(
-    _: Isa,
+    isa: Isa,
     workers: &dyn Workers,
     window: &Window,
     c: usize,
@@ -73,7 +53,7 @@ pub fn run(
     let job = Job { window, c, zero_point, limits, x, packed };
     // Pairs of rows share their input.
     split_rows(workers, y, window.out_w * c, 2, macs, &|rows, y, _| {
-        convolve_int8(&job, rows, y);
+        arch::select_int8!(isa, convolve(&job, rows, y));
     });
 }
 
@@ -88,32 +68,36 @@ pub(crate) struct Job<'a> {
 }
 
 /// The reference: output rows `rows`, counted through the batch, into `y`.
-pub(crate) fn convolve_int8(job: &Job, rows: Range<usize>, y: &mut [u8]) {
+pub(crate) fn convolve(job: &Job, rows: Range<usize>, y: &mut [u8]) {
+    /// Channels at a time.
+    const BLOCK: usize = 64;
     let &Job { window, c, zero_point, limits, x, packed } = job;
-    let len = block_len(window.taps());
+    let (multipliers, rest) = packed.split_at(c);
+    let (offsets, quads) = rest.split_at(2 * c);
     for (row, y) in rows.zip(y.chunks_exact_mut(window.out_w * c)) {
         let (image, oy) = (row / window.out_h, row % window.out_h);
         for (ox, y) in y.chunks_exact_mut(c).enumerate() {
             let (rows, columns) = (window.rows(oy), window.columns(ox));
-            for (block, (y, packed)) in y.chunks_mut(BLOCK).zip(packed.chunks_exact(len)).enumerate() {
-                let (heads, words) = packed.split_at(BLOCK / PANEL * HEAD);
+            for (block, y) in y.chunks_mut(BLOCK).enumerate() {
+                let first = block * BLOCK;
                 let mut sums = [0i32; BLOCK];
-                for (tap, words) in words.chunks_exact(BLOCK / 4).enumerate() {
+                for tap in 0..window.taps() {
                     let (ky, kx) = (tap / window.kernel_w, tap % window.kernel_w);
-                    let mut values = [zero_point; BLOCK];
-                    if rows.contains(&ky) && columns.contains(&kx) {
-                        let line = (image * window.in_h + window.row(oy, ky)) * window.in_w;
-                        let from = (line + window.column(ox, kx)) * c + block * BLOCK;
-                        values[..y.len()].copy_from_slice(&x[from..from + y.len()]);
-                    }
-                    let weights = words.iter().flat_map(|&word| unquad(word));
-                    for ((sum, &x), w) in sums.iter_mut().zip(&values).zip(weights) {
-                        *sum += i32::from(x) * i32::from(w);
+                    let inside = rows.contains(&ky) && columns.contains(&kx);
+                    let pixel = if inside {
+                        (image * window.in_h + window.row(oy, ky)) * window.in_w + window.column(ox, kx)
+                    } else {
+                        0
+                    };
+                    for (channel, sum) in (first..first + y.len()).zip(&mut sums) {
+                        let at = tap * c + channel;
+                        let x = if inside { x[pixel * c + channel] } else { zero_point };
+                        *sum += i32::from(x) * i32::from(unquad(quads[at / 4])[at % 4]);
                     }
                 }
-                for (channel, (y, &sum)) in y.iter_mut().zip(&sums).enumerate() {
-                    let (panel, lane) = place(channel);
-                    *y = read_head(&heads[panel * HEAD..], lane).apply(sum, limits);
+                for (channel, (y, &sum)) in (first..first + y.len()).zip(y.iter_mut().zip(&sums)) {
+                    let offset = long([offsets[2 * channel], offsets[2 * channel + 1]]);
+                    *y = Channel { multiplier: multipliers[channel], offset }.apply(sum, limits);
                 }
             }
         }

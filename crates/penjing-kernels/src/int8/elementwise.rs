@@ -1,7 +1,7 @@
 //! Operations byte by byte.
 
 use super::{Channel, Limits};
-use crate::{Isa, volume};
+use crate::{Isa, arch, volume};
 
 /// A weighted sum of two tensors: clamp((a·m_a + b·m_b + offset) >> shift).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +46,16 @@ impl Sum {
 }
 
 /// y = the sum of a and b.
-pub fn add(_: Isa, sum: &Sum, a: &[u8], b: &[u8], y: &mut [u8]) {
+pub fn add(isa: Isa, sum: &Sum, a: &[u8], b: &[u8], y: &mut [u8]) {
     assert!(a.len() == y.len() && b.len() == y.len());
     assert!(sum.shift <= 14);
-    sum_int8(sum, a, b, y);
+    arch::select_int8!(isa, summed(sum, a, b, y));
 }
 
 /// y\[n,pixel,c\] = the byte of (x\[n,pixel,c\] − zx) · (scale\[n,c\] − zs), where `zero_points` are zx and zs: the product of
 /// squeeze-and-excitation. Its `channel` is `Channel::new(sx·ss/sy, 0, zy)`.
 pub fn scale_channels(
-    _: Isa,
+    isa: Isa,
     n: usize,
     pixels: usize,
     channels: usize,
@@ -74,7 +74,7 @@ pub fn scale_channels(
     }
     let images = x.chunks_exact(pixels * channels).zip(y.chunks_exact_mut(pixels * channels));
     for ((x, y), scale) in images.zip(scale.chunks_exact(channels)) {
-        scaled_int8(zero_points, channel, limits, x, scale, y);
+        arch::select_int8!(isa, scaled(zero_points, channel, limits, x, scale, y));
     }
 }
 
@@ -88,7 +88,7 @@ pub fn lookup(_: Isa, table: &[u8; 256], x: &[u8], y: &mut [u8]) {
 
 /// The reference of [`add`].
 #[inline(always)]
-pub(crate) fn sum_int8(sum: &Sum, a: &[u8], b: &[u8], y: &mut [u8]) {
+pub(crate) fn summed(sum: &Sum, a: &[u8], b: &[u8], y: &mut [u8]) {
     for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
         *y = sum.apply(a, b);
     }
@@ -96,7 +96,7 @@ pub(crate) fn sum_int8(sum: &Sum, a: &[u8], b: &[u8], y: &mut [u8]) {
 
 /// The reference of [`scale_channels`] for one image.
 #[inline(always)]
-pub(crate) fn scaled_int8(
+pub(crate) fn scaled(
     [zx, zs]: [u8; 2],
     channel: Channel,
     limits: Limits,

@@ -4,7 +4,7 @@ use super::{
     Channel, HEAD, Limits, MAX_K, PANEL, WEIGHT_SUMS, check_weights, quad, read_head, unquad, write_head,
 };
 use crate::{
-    Isa, Workers, volume,
+    Isa, Workers, arch, volume,
     workers::{MAX_PIECES, Shared, View, dispatch, part, pieces, split_rows},
 };
 
@@ -93,7 +93,10 @@ pub fn run_floats(
     });
 }
 
-/// Splits a product: `task(rows of x, panels, rectangle of y)`.
+/// Gets rows of x, panels, and their rectangle of y.
+type Task<'a, T> = dyn Fn(&[u8], &[i32], View<T>) + Sync + 'a;
+
+/// Splits a product between workers.
 fn split<T: Send>(
     workers: &dyn Workers,
     m: usize,
@@ -102,7 +105,7 @@ fn split<T: Send>(
     x: &[u8],
     packed: &[i32],
     y: &mut [T],
-    task: &(dyn Fn(&[u8], &[i32], View<T>) + Sync),
+    task: &Task<T>,
 ) {
     assert_eq!(x.len(), volume(&[m, k]), "x is [m][k]");
     assert_eq!(packed.len(), packed_len(n, k), "packed_len(n, k)");
@@ -166,25 +169,25 @@ impl Block<'_> {
 }
 
 /// Computes one rectangle.
-pub(crate) fn block(_: Isa, block: &Block, y: View<u8>) {
+pub(crate) fn block(isa: Isa, block: &Block, y: View<u8>) {
     if y.rows() == 0 || y.columns() == 0 {
         return;
     }
     block.check(&y);
-    product_int8(block, y);
+    arch::select_int8!(isa, product(block, y));
 }
 
 /// Computes one rectangle of floats.
-fn float_block(_: Isa, block: &Block, y: View<f32>) {
+fn float_block(isa: Isa, block: &Block, y: View<f32>) {
     if y.rows() == 0 || y.columns() == 0 {
         return;
     }
     block.check(&y);
-    product_floats(block, y);
+    arch::select_int8!(isa, product_floats(block, y));
 }
 
 /// The reference of the product.
-pub(crate) fn product_int8(block: &Block, y: View<u8>) {
+pub(crate) fn product(block: &Block, y: View<u8>) {
     product_with(block, y, |head, lane, sum| read_head(head, lane).apply(sum, block.limits));
 }
 

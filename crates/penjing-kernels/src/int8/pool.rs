@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{Channel, Limits};
-use crate::{Isa, Window, Workers, pool::with_padding, volume, workers::split_rows};
+use crate::{Isa, Window, Workers, arch, pool::with_padding, volume, workers::split_rows};
 
 /// Maximum over the window; padding never wins. A window without any position in the input gives 0.
 pub fn max(isa: Isa, workers: &dyn Workers, window: &Window, c: usize, x: &[u8], y: &mut [u8]) {
@@ -28,7 +28,7 @@ pub fn average(
 /// The byte of the sum over all pixels, at most 2²³: x `[n,pixels,c]`, y `[n,c]`. The channel's ratio is sx / sy / pixels,
 /// its constant −pixels · zx.
 pub fn global_average(
-    _: Isa,
+    isa: Isa,
     n: usize,
     pixels: usize,
     c: usize,
@@ -44,7 +44,8 @@ pub fn global_average(
         return;
     }
     for (image, y) in y.chunks_exact_mut(c).enumerate() {
-        mean_int8(channel, limits, &x[image * pixels * c..(image + 1) * pixels * c], y);
+        let x = &x[image * pixels * c..(image + 1) * pixels * c];
+        arch::select_int8!(isa, mean(channel, limits, x, y));
     }
 }
 
@@ -62,7 +63,7 @@ pub(crate) struct Job<'a> {
     pub x: &'a [u8],
 }
 
-fn run(_: Isa, workers: &dyn Workers, window: &Window, c: usize, kind: Kind, x: &[u8], y: &mut [u8]) {
+fn run(isa: Isa, workers: &dyn Workers, window: &Window, c: usize, kind: Kind, x: &[u8], y: &mut [u8]) {
     window.check(c, x, c, y);
     assert!(window.taps() <= 1 << 20, "too large a window");
     if y.is_empty() {
@@ -71,7 +72,7 @@ fn run(_: Isa, workers: &dyn Workers, window: &Window, c: usize, kind: Kind, x: 
     let macs = y.len().saturating_mul(window.taps()) / 4;
     let job = Job { window, c, kind, x };
     split_rows(workers, y, window.out_w * c, 1, macs, &|rows, y, _| {
-        pool_int8(&job, rows, y);
+        arch::select_int8!(isa, pool(&job, rows, y));
     });
 }
 
@@ -80,7 +81,7 @@ const BLOCK: usize = 64;
 
 /// The reference: output rows `rows`, counted through the batch, into `y`.
 #[inline(always)]
-pub(crate) fn pool_int8(job: &Job, rows: Range<usize>, y: &mut [u8]) {
+pub(crate) fn pool(job: &Job, rows: Range<usize>, y: &mut [u8]) {
     let &Job { window, c, kind, x } = job;
     for (row, y) in rows.zip(y.chunks_exact_mut(window.out_w * c)) {
         let (image, oy) = (row / window.out_h, row % window.out_h);
@@ -124,7 +125,7 @@ pub(crate) fn pool_int8(job: &Job, rows: Range<usize>, y: &mut [u8]) {
 
 /// The reference of the mean: x `[pixels][c]`, y `[c]`.
 #[inline(always)]
-pub(crate) fn mean_int8(channel: Channel, limits: Limits, x: &[u8], y: &mut [u8]) {
+pub(crate) fn mean(channel: Channel, limits: Limits, x: &[u8], y: &mut [u8]) {
     let c = y.len();
     for (block, y) in y.chunks_mut(BLOCK).enumerate() {
         let mut sums = [0u32; BLOCK];

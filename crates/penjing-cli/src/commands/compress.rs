@@ -1,0 +1,208 @@
+//! `penjing compress`.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use penjing::{
+    compress::{self, Gate, Options, Ranging, Report, ptq::Rounding},
+    data::{Dataset, displayed},
+    model::{self, Output},
+};
+
+use super::{Outcome, ThreadsArg, say_skipped};
+use crate::console::{Console, bytes};
+
+/// Make a model smaller and faster, and prove it: or say why not, and write nothing
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model file in floats
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Photos: a folder with one sub-folder per class, train/val/test of those (val judges, test is left alone), or a CSV
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// The file to write
+    #[arg(long, short, value_name = "MODEL")]
+    output: PathBuf,
+    /// Most percentage points that the accuracy may fall
+    #[arg(long, value_name = "POINTS", default_value_t = 1.0, value_parser = points_parser)]
+    max_drop: f64,
+    /// Most that a photo may take, as a share of the time before
+    #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
+    max_latency: f64,
+    /// Most that the file may take, as a share of 32-bit floats
+    #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
+    max_size: f64,
+    /// How ranges are made of what is seen [default: all are tried]
+    #[arg(long, value_name = "WAY")]
+    ranges: Option<Ranges>,
+    /// Most photos that are watched
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(10..=4096))]
+    photos: u16,
+    /// One scale for all weights of a layer, as some accelerators need it
+    #[arg(long)]
+    per_tensor: bool,
+    /// Equalize weights between layers first; helps --per-tensor
+    #[arg(long)]
+    equalize: bool,
+    /// Leave biases as they are
+    #[arg(long)]
+    keep_biases: bool,
+    /// A layer that keeps its floats, by its name in `penjing inspect`; may be given several times
+    #[arg(long, value_name = "LAYER")]
+    keep: Vec<String>,
+    /// Measure what each layer costs by itself
+    #[arg(long)]
+    layers: bool,
+    /// Seed of the choice of photos
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Overwrite the output
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    threads: ThreadsArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Ranges {
+    /// From the least to the greatest value
+    MinMax,
+    /// Without the outermost values
+    Percentile,
+    /// With the least squared error
+    Mse,
+    /// With the least divergence
+    Entropy,
+}
+
+impl From<Ranges> for Ranging {
+    fn from(ranges: Ranges) -> Self {
+        match ranges {
+            Ranges::MinMax => Ranging::MinMax,
+            Ranges::Percentile => Ranging::Percentile,
+            Ranges::Mse => Ranging::Mse,
+            Ranges::Entropy => Ranging::Entropy,
+        }
+    }
+}
+
+fn points_parser(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
+        _ => Err("expected 0 to 100 percentage points".into()),
+    }
+}
+
+fn ratio_parser(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.01..=100.0).contains(&ratio) => Ok(ratio),
+        _ => Err("expected a ratio from 0.01 to 100".into()),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Compressed<'a> {
+    #[serde(serialize_with = "displayed")]
+    file: &'a Path,
+    /// Whether the gate was passed and the file written.
+    written: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    let output = Output::new(&args.output, args.force)?;
+    let threads = args.threads.start()?;
+    let model = model::load(&args.model)?;
+    if let Some(unknown) = args.keep.iter().find(|name| !model.graph.nodes().iter().any(|n| n.name == **name))
+    {
+        let what = format!("it has no layer `{unknown}`; `penjing inspect` names its layers");
+        return Err(penjing::Error::model(&args.model, what).into());
+    }
+    let data = Dataset::open(&args.data, None)?;
+    for notice in &data.notices {
+        console.say(&notice.to_string());
+    }
+    let options = Options {
+        ranging: args.ranges.map(Into::into),
+        rounding: Rounding {
+            per_channel: !args.per_tensor,
+            correct_biases: !args.keep_biases,
+            floats: args.keep.iter().cloned().collect::<BTreeSet<_>>(),
+        },
+        equalize: args.equalize,
+        photos: args.photos.into(),
+        gate: Gate {
+            max_drop: args.max_drop / 100.0,
+            max_latency: args.max_latency,
+            max_size: args.max_size,
+        },
+        layers: args.layers,
+        seed: args.seed,
+    };
+    let (small, report) = compress::int8(&model, &data, &options, &threads, console)?;
+    say_skipped(&report.skipped, console);
+    let written = report.verdict.passed();
+    if written {
+        output.save(&small)?;
+    }
+    console
+        .result(&Compressed { file: &args.output, written, report: &report }, || describe(&args, &report))?;
+    if written {
+        return Ok(Outcome::Done);
+    }
+    console.error(&format!("{}: not written: {}", args.output.display(), report.verdict.missed.join("; ")));
+    Ok(Outcome::SomeFailed)
+}
+
+fn describe(args: &Args, report: &Report) -> String {
+    let verdict = &report.verdict;
+    let [before, after] = [&verdict.before, &verdict.after];
+    let mut text = format!(
+        "{:14} {:>10} {:>10}\n{:14} {:>8.2} % {:>8.2} %   on {} {} photos, the same answer on {:.2} %\n\
+         {:14} {:>7.2} ms {:>7.2} ms   × {:.2}, one thread\n{:14} {:>10} {:>10}   × {:.2}\n",
+        "",
+        "floats",
+        "8 bits",
+        "top-1",
+        100.0 * before.top1,
+        100.0 * after.top1,
+        verdict.photos,
+        verdict.part,
+        100.0 * verdict.distance.agreement,
+        "latency",
+        before.latency_ms,
+        after.latency_ms,
+        verdict.latency_ratio,
+        "file",
+        bytes(before.file_bytes as u64),
+        bytes(after.file_bytes as u64),
+        after.file_bytes as f64 / before.file_bytes as f64,
+    );
+    if verdict.part == "training" {
+        text += "the photos that judged are those that the model learnt from, most likely; a val folder would tell more\n";
+    }
+    let _ = writeln!(text, "\nranges by {} over {} photos", report.ranging.name(), report.watched);
+    if report.tried.len() > 1 {
+        for (ranging, distance) in &report.tried {
+            let _ = writeln!(text, "  {:10} divergence {:.5}", ranging.name(), distance.divergence);
+        }
+    }
+    if !report.floats.is_empty() {
+        let _ = writeln!(text, "floats kept in {}", report.floats.join(", "));
+    }
+    if args.layers || !report.verdict.passed() {
+        let _ = writeln!(text, "\n{:28} {:>10} {:>18}", "layer", "SQNR", "divergence alone");
+        for layer in &report.layers {
+            let sqnr = layer.sqnr_db.map_or("–".into(), |db| format!("{db:.1} dB"));
+            let alone = layer.alone.map_or("–".into(), |divergence| format!("{divergence:.6}"));
+            let note = if layer.int8 { "" } else { "  floats" };
+            let _ = writeln!(text, "{:28} {sqnr:>10} {alone:>18}{note}", layer.name);
+        }
+    }
+    text
+}

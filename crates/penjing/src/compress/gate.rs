@@ -1,0 +1,237 @@
+//! The gate: accuracy, time and size before and after, side by side.
+
+use std::time::Instant;
+
+use penjing_runtime::{file::Model, pixels::View};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::judge::{Distance, Logits, top1};
+use crate::{
+    Error, Result,
+    data::{
+        Dataset, Part, Sample, Skipped,
+        decode::{self, Limits},
+    },
+    progress::Progress,
+    runner::Runner,
+    threads::Threads,
+};
+
+/// What a compressed model must keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Gate {
+    /// Most that the accuracy may fall, as a fraction.
+    pub max_drop: f64,
+    /// Most that the latency may be of that before.
+    pub max_latency: f64,
+    /// Most that the file may be of that before, were its weights 32-bit floats.
+    pub max_size: f64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate { max_drop: 0.01, max_latency: 1.0, max_size: 1.0 }
+    }
+}
+
+/// One model's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Accuracy on the photos that judge, 0..1.
+    pub top1: f64,
+    /// Median latency of one photo on one thread, in milliseconds.
+    pub latency_ms: f64,
+    /// Size of the file.
+    pub file_bytes: usize,
+}
+
+/// What the gate says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// The model that it was made of, its weights 32-bit floats.
+    pub before: Measured,
+    /// The compressed model.
+    pub after: Measured,
+    /// How much the accuracy fell; negative if it rose.
+    pub drop: f64,
+    /// Latency after ÷ before: the median of interleaved rounds.
+    pub latency_ratio: f64,
+    /// How far the results are from those before.
+    pub distance: Distance,
+    /// Photos that judged.
+    pub photos: usize,
+    /// The part of the data that they are of.
+    pub part: &'static str,
+    /// What was missed; nothing if the gate is passed.
+    pub missed: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether the model keeps to all that was asked.
+    pub fn passed(&self) -> bool {
+        self.missed.is_empty()
+    }
+}
+
+/// The photos that judge, and what the model before says of them.
+pub(super) struct Judges<'a> {
+    model: &'a Model,
+    samples: Vec<&'a Sample>,
+    labels: Vec<usize>,
+    exact: Logits,
+    part: &'static str,
+    float_bytes: usize,
+    threads: &'a Threads,
+    progress: &'a dyn Progress,
+    pub skipped: Vec<Skipped>,
+}
+
+impl<'a> Judges<'a> {
+    pub fn new(
+        model: &'a Model,
+        data: &'a Dataset,
+        threads: &'a Threads,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let has_val = data.part(Part::Val).next().is_some();
+        let (part, name) = if has_val { (Part::Val, "validation") } else { (Part::Train, "training") };
+        let class = |class: usize| model.labels.iter().position(|label| *label == data.classes[class]);
+        let all: Vec<&Sample> = data.part(part).map(|(_, sample)| sample).collect();
+        if let Some(unknown) = all.iter().find(|sample| class(sample.class).is_none()) {
+            let what = format!(
+                "the model does not know the class “{}”; it knows: {}",
+                data.classes[unknown.class],
+                model.labels.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
+            );
+            return Err(Error::data(&data.root, what));
+        }
+        let float_bytes = in_floats(model)?;
+        let mut judges = Judges {
+            model,
+            samples: Vec::new(),
+            labels: Vec::new(),
+            exact: Vec::new(),
+            part: name,
+            float_bytes,
+            threads,
+            progress,
+            skipped: Vec::new(),
+        };
+        for (sample, logits) in all.iter().zip(judges.run(model, &all)?) {
+            match logits {
+                Ok(logits) => {
+                    judges.samples.push(sample);
+                    judges.labels.extend(class(sample.class));
+                    judges.exact.push(logits);
+                }
+                Err(error) => judges.skipped.push(Skipped::new(&sample.path, &error)),
+            }
+        }
+        if judges.samples.is_empty() {
+            return Err(Error::data(&data.root, "not one photo that could judge can be read"));
+        }
+        Ok(judges)
+    }
+
+    /// The logits of a model for photos.
+    fn run(&self, model: &Model, samples: &[&Sample]) -> Result<Vec<Result<Vec<f32>>>> {
+        let runner = Runner::new(&model.graph, &model.weights, &model.pixels, 1)?;
+        self.progress.begin("judging", samples.len());
+        let run = |sample: &&Sample| {
+            if self.progress.cancelled() {
+                return None;
+            }
+            let photo = decode::read_for(&sample.path, &Limits::default(), &model.pixels);
+            self.progress.advance(1);
+            Some(photo.map(|photo| runner.run(photo.view(), View::PLAIN)))
+        };
+        let logits: Option<Vec<_>> = self.threads.install(|| samples.par_iter().map(run).collect());
+        self.progress.end();
+        logits.ok_or(Error::Interrupted)
+    }
+
+    /// Compares a compressed model with the one before.
+    pub fn judge(&self, candidate: &Model, gate: &Gate) -> Result<Verdict> {
+        let logits: Logits = self.run(candidate, &self.samples)?.into_iter().collect::<Result<_>>()?;
+        let [before, after] = [&self.exact, &logits].map(|logits| top1(logits, &self.labels));
+        let ([before_ms, after_ms], latency_ratio) = latencies([self.model, candidate])?;
+        let size = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
+        let after = Measured {
+            top1: after,
+            latency_ms: after_ms,
+            file_bytes: candidate.to_bytes().map_err(size)?.len(),
+        };
+        let before = Measured { top1: before, latency_ms: before_ms, file_bytes: self.float_bytes };
+        let drop = before.top1 - after.top1;
+        let mut missed = Vec::new();
+        // A hair more than rounding leaves.
+        if drop > gate.max_drop + 1e-9 {
+            missed.push(format!(
+                "accuracy fell by {:.2} points, {:.2} are allowed",
+                100.0 * drop,
+                100.0 * gate.max_drop
+            ));
+        }
+        if latency_ratio > gate.max_latency {
+            missed.push(format!(
+                "it takes {latency_ratio:.2} of the time before, {:.2} is allowed",
+                gate.max_latency
+            ));
+        }
+        let size = after.file_bytes as f64 / before.file_bytes as f64;
+        if size > gate.max_size {
+            missed.push(format!("its file is {size:.2} of that before, {:.2} is allowed", gate.max_size));
+        }
+        Ok(Verdict {
+            before,
+            after,
+            drop,
+            latency_ratio,
+            distance: Distance::between(&self.exact, &logits),
+            photos: self.samples.len(),
+            part: self.part,
+            missed,
+        })
+    }
+}
+
+/// Size of the model's file with weights of 32-bit floats.
+fn in_floats(model: &Model) -> Result<usize> {
+    use penjing_runtime::tensor::Tensor;
+    let weights = model.weights.iter().map(|(name, t)| (name.clone(), Tensor::f32(&t.shape, t.to_f32())));
+    let model = Model { weights: weights.collect(), ..model.clone() };
+    model.to_bytes().map(|bytes| bytes.len()).map_err(|error| Error::Unsupported(error.to_string()))
+}
+
+/// Median milliseconds of both on one thread, and the median of their ratio, in interleaved rounds.
+fn latencies(models: [&Model; 2]) -> Result<([f64; 2], f64)> {
+    const ROUNDS: usize = 15;
+    let runner = |model: &Model| Runner::new(&model.graph, &model.weights, &model.pixels, 1);
+    let runners = [runner(models[0])?, runner(models[1])?];
+    let input = vec![0.5; models[0].pixels.len()];
+    let mut times = [Vec::new(), Vec::new()];
+    let mut ratios = Vec::new();
+    // The first round touches all memory.
+    for round in 0..=ROUNDS {
+        let [before, after] = [0, 1].map(|which: usize| {
+            let best = (0..3).map(|_| {
+                let start = Instant::now();
+                runners[which].run_tensor(&input, &penjing_kernels::Serial);
+                1e3 * start.elapsed().as_secs_f64()
+            });
+            best.fold(f64::INFINITY, f64::min)
+        });
+        if round > 0 {
+            times[0].push(before);
+            times[1].push(after);
+            ratios.push(after / before);
+        }
+    }
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let [before, after] = &mut times;
+    Ok(([median(before), median(after)], median(&mut ratios)))
+}

@@ -1,0 +1,262 @@
+//! Which results are kept in 8 bits, which of them on one grid, and which grid suits what was seen of them.
+
+use std::collections::BTreeMap;
+
+use penjing_runtime::{
+    graph::{Graph, NodeId},
+    op::{Act, Op},
+    quant::Quant,
+};
+use serde::Serialize;
+
+use super::{
+    fold::{layer, source, users},
+    observe::{Observations, Seen},
+};
+
+/// How a range is made of what was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ranging {
+    /// From the least to the greatest value.
+    MinMax,
+    /// Without 5 of 100,000 values at either end.
+    Percentile,
+    /// With the least mean squared error.
+    Mse,
+    /// With the least Kullback–Leibler divergence between what was seen and what is left of it (Migacz, "8-bit inference
+    /// with TensorRT", 2017).
+    Entropy,
+}
+
+impl Ranging {
+    /// All of them.
+    pub const ALL: [Ranging; 4] = [Ranging::MinMax, Ranging::Percentile, Ranging::Mse, Ranging::Entropy];
+
+    /// Its name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ranging::MinMax => "min_max",
+            Ranging::Percentile => "percentile",
+            Ranging::Mse => "mse",
+            Ranging::Entropy => "entropy",
+        }
+    }
+
+    /// The grid for a group of results.
+    fn grid(self, group: &[&Seen]) -> Quant {
+        let low = group.iter().fold(0f32, |low, seen| low.min(seen.low));
+        let high = group.iter().fold(0f32, |high, seen| high.max(seen.high));
+        match self {
+            Ranging::MinMax => Quant::over(low, high),
+            Ranging::Percentile => percentile(group),
+            Ranging::Mse => best(low, high, |quant| squared_error(group, quant)),
+            Ranging::Entropy => best(low, high, |quant| divergence(group, quant)),
+        }
+    }
+}
+
+/// The results that are kept in 8 bits, in groups that share a grid.
+///
+/// That is every result that was seen, but for three kinds: what a clamping activation alone reads, since both are one
+/// step; what follows the closing linear layer, and that layer's, since nothing rounds them; and what only passes on
+/// another's result. Concatenations, maximum pools, slices, shuffles and borders move bytes, and so share the grid of
+/// what they read.
+pub fn groups(graph: &Graph, seen: &Observations) -> Vec<Vec<NodeId>> {
+    let users = users(graph);
+    let last = graph.classifier().map_or(graph.output(), |(head, _)| Some(head));
+    let kept = |id: NodeId| {
+        let node = graph.node(id);
+        let passes_on = matches!(node.op, Op::Flatten | Op::Dropout { .. });
+        let clamped = match users[id.index()][..] {
+            [user] => matches!(graph.node(user).op, Op::Act(act) if act.clamp().is_some()),
+            _ => false,
+        };
+        let drawn_in = clamped && (layer(node) || matches!(node.op, Op::Add));
+        let closing = last.is_some_and(|last| id >= last);
+        seen.contains_key(&id) && !passes_on && !drawn_in && !closing
+    };
+    // The first node of a group stands for it.
+    let mut first: Vec<NodeId> = graph.iter().map(|(id, _)| id).collect();
+    let find = |first: &[NodeId], mut id: NodeId| {
+        while first[id.index()] != id {
+            id = first[id.index()];
+        }
+        id
+    };
+    for (id, node) in graph.iter().filter(|(id, _)| kept(*id)) {
+        let moves = match node.op {
+            Op::Concat | Op::MaxPool(_) | Op::Slice { .. } | Op::ChannelShuffle { .. } | Op::Pad { .. } => {
+                true
+            }
+            Op::AvgPool(_) | Op::Flatten | Op::Dropout { .. } => true,
+            Op::Input { .. }
+            | Op::Conv(_)
+            | Op::BatchNorm { .. }
+            | Op::Act(_)
+            | Op::Add
+            | Op::Mul
+            | Op::GlobalAvgPool
+            | Op::Linear { .. }
+            | Op::Softmax => false,
+        };
+        for &input in node.inputs.iter().filter(|_| moves) {
+            let (a, b) = (find(&first, id), find(&first, source(graph, input)));
+            first[a.max(b).index()] = a.min(b);
+        }
+    }
+    let mut groups: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    for (id, _) in graph.iter().filter(|(id, _)| kept(*id)) {
+        groups.entry(find(&first, id)).or_default().push(id);
+    }
+    groups.into_values().collect()
+}
+
+/// A grid for every result that is kept in 8 bits.
+pub fn grids(graph: &Graph, seen: &Observations, ranging: Ranging) -> BTreeMap<NodeId, Quant> {
+    let mut grids = BTreeMap::new();
+    for group in groups(graph, seen) {
+        let observed: Vec<&Seen> = group.iter().filter_map(|id| seen.get(id)).collect();
+        let exact = group.iter().any(|&id| is_bounded(&graph.node(id).op));
+        let quant = if exact { Ranging::MinMax } else { ranging }.grid(&observed);
+        grids.extend(group.into_iter().map(|id| (id, quant)));
+    }
+    grids
+}
+
+/// Whether values cannot be far out: what the pixels contract makes, and what a sigmoid leaves.
+fn is_bounded(op: &Op) -> bool {
+    matches!(op, Op::Input { .. } | Op::Act(Act::Sigmoid | Act::HSigmoid))
+}
+
+/// The range that leaves so few values out at either end.
+fn percentile(group: &[&Seen]) -> Quant {
+    const OUT: f64 = 5e-5;
+    let mut values: Vec<(f32, u64)> = group.iter().flat_map(|seen| seen.values()).collect();
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let all: u64 = values.iter().map(|(_, count)| count).sum();
+    let low = end(values.iter(), OUT * all as f64);
+    let high = end(values.iter().rev(), OUT * all as f64);
+    Quant::over(low, high)
+}
+
+/// The first value that more than `out` others come before.
+fn end<'a>(mut values: impl Iterator<Item = &'a (f32, u64)>, out: f64) -> f32 {
+    let mut before = 0;
+    let found = values.find(|(_, count)| {
+        before += count;
+        before as f64 > out
+    });
+    found.map_or(0.0, |(value, _)| *value)
+}
+
+/// Of the ranges within low..high the one with the least loss; of equal ones the widest.
+fn best(low: f32, high: f32, loss: impl Fn(Quant) -> f64) -> Quant {
+    let shares =
+        |end: f32| if end == 0.0 { vec![1.0f32] } else { (0..14).map(|i| 0.93f32.powi(i)).collect() };
+    let (mut best, mut least) = (Quant::over(low, high), f64::INFINITY);
+    for a in shares(low) {
+        for b in shares(high) {
+            let quant = Quant::over(low * a, high * b);
+            let loss = loss(quant);
+            if loss < least * (1.0 - 1e-6) {
+                (best, least) = (quant, loss);
+            }
+        }
+    }
+    best
+}
+
+fn squared_error(group: &[&Seen], quant: Quant) -> f64 {
+    let (low, high) = (quant.value(0), quant.value(255));
+    // Within the range values lie anywhere between two steps.
+    let inside = f64::from(quant.scale).powi(2) / 12.0;
+    let error = |(value, count): (f32, u64)| {
+        let off = f64::from(value - value.clamp(low, high));
+        count as f64 * (off * off + inside)
+    };
+    group.iter().flat_map(|seen| seen.values()).map(error).sum()
+}
+
+/// Σ p·ln(p/q), where q spreads what falls on a byte evenly over the bins that fell on it.
+fn divergence(group: &[&Seen], quant: Quant) -> f64 {
+    let mut sum = 0.0;
+    let mut all = 0.0;
+    for seen in group {
+        let mut counts = [0u64; 256];
+        let mut bins = [0u64; 256];
+        for (value, count) in seen.values() {
+            counts[usize::from(quant.byte(value))] += count;
+            bins[usize::from(quant.byte(value))] += 1;
+        }
+        for (value, count) in seen.values() {
+            let byte = usize::from(quant.byte(value));
+            let p = count as f64;
+            sum += p * (p / (counts[byte] as f64 / bins[byte] as f64)).ln();
+            // What is cut off is lost, not only blurred.
+            let off = f64::from(value - quant.value(quant.byte(value))).abs() / f64::from(quant.scale);
+            sum += p * (off - 0.5).max(0.0).ln_1p();
+            all += p;
+        }
+    }
+    sum / all
+}
+
+#[cfg(test)]
+mod tests {
+    use penjing_runtime::op::{AvgPool, Conv, Pool};
+
+    use super::*;
+
+    /// Values of a normal distribution cut at four deviations, and now and then one far out.
+    fn seen(outlier: f32) -> Seen {
+        let (low, high) = (-4.0, outlier);
+        let bins = super::super::observe::BINS;
+        let width = (high - low) / bins as f32;
+        let density = |value: f32| if value < 4.0 { (-value * value / 2.0).exp() } else { 0.0 };
+        let mut counts: Vec<u64> =
+            (0..bins).map(|bin| (1e6 * density(low + (bin as f32 + 0.5) * width)) as u64).collect();
+        counts[bins - 1] += 3;
+        Seen { low, high, bins: counts, means: vec![0.0] }
+    }
+
+    #[test]
+    fn far_values_widen_only_the_plain_range() {
+        let seen = seen(60.0);
+        let high = |ranging: Ranging| ranging.grid(&[&seen]).value(255);
+        assert!((high(Ranging::MinMax) - 60.0).abs() < 0.2);
+        for ranging in [Ranging::Percentile, Ranging::Mse, Ranging::Entropy] {
+            assert!((2.5..30.0).contains(&high(ranging)), "{ranging:?}: {}", high(ranging));
+            assert!(ranging.grid(&[&seen]).value(0) < -2.0);
+        }
+        // Of all grids that were tried none has a smaller error.
+        let mse = squared_error(&[&seen], Ranging::Mse.grid(&[&seen]));
+        for ranging in Ranging::ALL {
+            assert!(mse <= squared_error(&[&seen], ranging.grid(&[&seen])) * 1.0001, "{ranging:?}");
+        }
+    }
+
+    #[test]
+    fn what_moves_bytes_shares_a_grid() {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 8, 8, 4] }, &[]).unwrap();
+        let conv = graph.push("conv", Op::Conv(Conv::new(4, 1, 1)), &[x]).unwrap();
+        let relu = graph.push("relu", Op::Act(Act::Relu), &[conv]).unwrap();
+        let other = graph.push("other", Op::Conv(Conv::new(4, 1, 1)), &[x]).unwrap();
+        let swish = graph.push("swish", Op::Act(Act::HSwish), &[other]).unwrap();
+        let both = graph.push("both", Op::Concat, &[relu, swish]).unwrap();
+        let pool = Pool { kernel: [2, 2], stride: [2, 2], padding: [0; 4], ceil_mode: false };
+        let mean = AvgPool { window: pool, count_include_pad: false };
+        let mean = graph.push("mean", Op::AvgPool(mean), &[both]).unwrap();
+        let pooled = graph.push("pooled", Op::GlobalAvgPool, &[mean]).unwrap();
+        let flat = graph.push("flat", Op::Flatten, &[pooled]).unwrap();
+        let head = graph.push("head", Op::Linear { out_features: 3, bias: true }, &[flat]).unwrap();
+        graph.push("softmax", Op::Softmax, &[head]).unwrap();
+        let seen: Observations = graph.iter().map(|(id, _)| (id, seen(4.0))).collect();
+        // Not the convolution before the ReLU, what passes on, nor what comes last.
+        assert_eq!(
+            groups(&graph, &seen),
+            [vec![x], vec![relu, swish, both, mean], vec![other], vec![pooled], vec![head]]
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! Smaller and faster networks: what `penjing compress` does.
+//!
+//! A network in 8 bits is made step by step: BatchNorm is [folded](fold), results are [watched](observe) on photos, each gets
+//! a [grid](grid), weights become [integers](ptq); the layers that cost most may keep floats. The [gate](Gate) compares
+//! accuracy, time and size with those of the network before, and says whether it was worth it.
+
+pub mod equalize;
+pub mod fold;
+mod gate;
+pub mod grid;
+pub mod judge;
+pub mod observe;
+pub mod ptq;
+pub mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penjing_runtime::{
+    Error as RuntimeError,
+    file::Model,
+    graph::{Graph, NodeId},
+    pixels::View,
+    quant::Quant,
+    tensor::{Data, Weights},
+};
+use rayon::prelude::*;
+use serde::Serialize;
+
+pub use self::{
+    gate::{Gate, Measured, Verdict},
+    grid::Ranging,
+};
+use self::{
+    judge::{Distance, Logits},
+    observe::Observations,
+    ptq::Rounding,
+    table::LayerError,
+};
+use crate::{
+    Error, Result,
+    data::{
+        Dataset, Part, Sample, Skipped,
+        decode::{self, Limits},
+    },
+    progress::Progress,
+    random::SplitMix64,
+    threads::Threads,
+};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How ranges are made; `None` tries all ways and takes what is nearest to the network before, on the photos that
+    /// were watched.
+    pub ranging: Option<Ranging>,
+    /// How weights become integers.
+    pub rounding: Rounding,
+    /// Whether weights are equalized between layers first.
+    pub equalize: bool,
+    /// Most photos that are watched.
+    pub photos: usize,
+    /// What the result must keep to.
+    pub gate: Gate,
+    /// Whether each layer is measured alone even if nothing asks for it.
+    pub layers: bool,
+    /// Draws the photos that are watched.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            ranging: None,
+            rounding: Rounding::recommended(),
+            equalize: false,
+            photos: 256,
+            gate: Gate::default(),
+            layers: false,
+            seed: 0,
+        }
+    }
+}
+
+/// What was done, and what it cost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The gate's verdict.
+    pub verdict: Verdict,
+    /// How ranges were made.
+    pub ranging: Ranging,
+    /// How far each way of making ranges is from the network before, on the photos that were watched.
+    pub tried: Vec<(Ranging, Distance)>,
+    /// Layers that kept floats.
+    pub floats: Vec<String>,
+    /// Every layer.
+    pub layers: Vec<LayerError>,
+    /// Photos that were watched.
+    pub watched: usize,
+    /// Photos that could not be read, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Fewest photos that show what goes through a network.
+const FEWEST: usize = 10;
+
+/// Makes an 8-bit model of one in floats.
+///
+/// The photos that are watched are of the training part; those of the validation part judge, or, where there are none, those
+/// of the training part. Test photos are left alone.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a model that has integers already; [`Error::Data`] for photos that are too few, of one class, or
+/// of classes that the model does not know; [`Error::Interrupted`].
+pub fn int8(
+    model: &Model,
+    data: &Dataset,
+    options: &Options,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<(Model, Report)> {
+    if model.graph.is_quantized() || model.weights.values().any(|tensor| matches!(tensor.data, Data::I8(_))) {
+        return Err(Error::Unsupported(
+            "the model has integers already; compress the one in floats that it was made of".into(),
+        ));
+    }
+    let (watched, mut skipped) = tensors(model, data, options, threads, progress)?;
+    let (mut graph, mut weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
+    if options.equalize {
+        (graph, weights) = equalize::equalize(&graph, &weights).map_err(unsupported)?;
+    }
+    let work = Work { model, graph, weights, inputs: watched, threads, progress };
+    let seen = observe::observe(&work.graph, &work.weights, &work.inputs, threads, progress)?;
+    let exact = work.logits(&work.graph, &work.weights)?;
+
+    // The nearest of all ways of making ranges.
+    let ways = options.ranging.map_or(Ranging::ALL.to_vec(), |ranging| vec![ranging]);
+    let mut tried: Vec<(Ranging, Distance)> = Vec::new();
+    let mut best: Option<(Ranging, f64)> = None;
+    for ranging in ways {
+        let grids = grid::grids(&work.graph, &seen, ranging);
+        let (graph, weights) = work.quantized(&grids, &seen, &options.rounding)?;
+        let distance = Distance::between(&exact, &work.logits(&graph, &weights)?);
+        tried.push((ranging, distance));
+        if best.is_none_or(|(_, least)| distance.divergence < least) {
+            best = Some((ranging, distance.divergence));
+        }
+    }
+    let (ranging, _) = best.ok_or_else(|| Error::Unsupported("no way of making ranges was given".into()))?;
+    let grids = grid::grids(&work.graph, &seen, ranging);
+
+    let mut judges = gate::Judges::new(model, data, threads, progress)?;
+    let mut rounding = options.rounding.clone();
+    let (mut graph, mut integers) = work.quantized(&grids, &seen, &rounding)?;
+    let mut layers = table::noise([&work.graph, &graph], [&work.weights, &integers], work.few(), threads)?;
+    let mut candidate = work.model_of(&graph, &integers);
+    let mut verdict = judges.judge(&candidate, &options.gate)?;
+    let drop_missed = |verdict: &Verdict| verdict.drop > options.gate.max_drop;
+    if options.layers || drop_missed(&verdict) {
+        let few = exact[..work.few().len()].to_vec();
+        table::measure_alone(
+            &mut layers,
+            &work.graph,
+            &work.weights,
+            &model.pixels,
+            &grids,
+            &seen,
+            &options.rounding,
+            (work.few(), &few),
+            threads,
+            progress,
+        )?;
+    }
+    // The layers that cost most keep floats until the accuracy is kept, or too many would.
+    let mut costly: Vec<(f64, String)> =
+        layers.iter().filter_map(|layer| Some((layer.alone?, layer.name.clone()))).collect();
+    costly.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    costly.truncate(layers.len() / MOST_FLOATS);
+    for (_, name) in costly {
+        if !drop_missed(&verdict) {
+            break;
+        }
+        rounding.floats.insert(name);
+        (graph, integers) = work.quantized(&grids, &seen, &rounding)?;
+        candidate = work.model_of(&graph, &integers);
+        verdict = judges.judge(&candidate, &options.gate)?;
+    }
+    for layer in layers.iter_mut().filter(|layer| rounding.floats.contains(&layer.name)) {
+        layer.int8 = false;
+    }
+    skipped.append(&mut judges.skipped);
+    candidate.provenance.recipe.push(describe(&work, options, ranging, &rounding.floats, &verdict));
+    candidate.provenance.val_top1 = None;
+    let report = Report {
+        verdict,
+        ranging,
+        tried,
+        floats: rounding.floats.iter().cloned().collect(),
+        layers,
+        watched: work.inputs.len(),
+        skipped,
+    };
+    Ok((candidate, report))
+}
+
+/// At most one in so many layers keeps floats.
+const MOST_FLOATS: usize = 4;
+
+fn unsupported(error: RuntimeError) -> Error {
+    Error::Unsupported(error.to_string())
+}
+
+/// What the steps share.
+struct Work<'a> {
+    model: &'a Model,
+    /// With folded BatchNorm.
+    graph: Graph,
+    weights: Weights,
+    /// What is watched.
+    inputs: Vec<Vec<f32>>,
+    threads: &'a Threads,
+    progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    /// Enough photos for what is measured layer by layer.
+    fn few(&self) -> &[Vec<f32>] {
+        &self.inputs[..self.inputs.len().min(48)]
+    }
+
+    fn logits(&self, graph: &Graph, weights: &Weights) -> Result<Logits> {
+        if self.progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        judge::logits(graph, weights, &self.model.pixels, &self.inputs, self.threads)
+    }
+
+    fn quantized(
+        &self,
+        grids: &BTreeMap<NodeId, Quant>,
+        seen: &Observations,
+        rounding: &Rounding,
+    ) -> Result<(Graph, Weights)> {
+        ptq::quantize(&self.graph, &self.weights, grids, seen, rounding).map_err(unsupported)
+    }
+
+    fn model_of(&self, graph: &Graph, weights: &Weights) -> Model {
+        Model { graph: graph.clone(), weights: weights.clone(), ..self.model.clone() }
+    }
+}
+
+fn describe(
+    work: &Work,
+    options: &Options,
+    ranging: Ranging,
+    floats: &BTreeSet<String>,
+    verdict: &Verdict,
+) -> String {
+    let mut text = format!("int8: {} photos watched, ranges by {}", work.inputs.len(), ranging.name());
+    if options.equalize {
+        text += ", equalized";
+    }
+    text +=
+        if options.rounding.per_channel { ", a scale for each channel" } else { ", a scale for each layer" };
+    if options.rounding.correct_biases {
+        text += ", biases corrected";
+    }
+    if !floats.is_empty() {
+        let names: Vec<&str> = floats.iter().map(String::as_str).collect();
+        text += &format!(", floats kept in {}", names.join(", "));
+    }
+    let [before, after] = [&verdict.before, &verdict.after].map(|measured| 100.0 * measured.top1);
+    text + &format!(
+        "; top-1 {before:.2} % before, {after:.2} % after on {} {} photos",
+        verdict.photos, verdict.part
+    )
+}
+
+/// The input tensors of the photos that are watched: as many of each class as can be, drawn by the seed.
+fn tensors(
+    model: &Model,
+    data: &Dataset,
+    options: &Options,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<(Vec<Vec<f32>>, Vec<Skipped>)> {
+    let mut classes: BTreeMap<usize, Vec<&Sample>> = BTreeMap::new();
+    for (_, sample) in data.part(Part::Train) {
+        classes.entry(sample.class).or_default().push(sample);
+    }
+    if classes.len() < 2 && model.labels.len() > 1 {
+        let what = match classes.keys().next() {
+            Some(&class) => format!("all photos to watch are of one class, “{}”", data.classes[class]),
+            None => "holds no training photos".into(),
+        };
+        let out = "8 bits are fitted to what goes through the network: give photos of all classes";
+        return Err(Error::data(&data.root, format!("{what}; {out}")));
+    }
+    let mut random = SplitMix64::new(options.seed);
+    classes.values_mut().for_each(|samples| random.shuffle(samples));
+    let longest = classes.values().map(Vec::len).max().unwrap_or(0);
+    let in_turn = (0..longest).flat_map(|turn| classes.values().filter_map(move |samples| samples.get(turn)));
+    let chosen: Vec<&Sample> = in_turn.take(options.photos).copied().collect();
+    progress.begin("reading photos", chosen.len());
+    let read = |sample: &&Sample| {
+        if progress.cancelled() {
+            return None;
+        }
+        let photo = decode::read_for(&sample.path, &Limits::default(), &model.pixels);
+        progress.advance(1);
+        Some(photo.map(|photo| {
+            let mut tensor = vec![0.0; model.pixels.len()];
+            model.pixels.tensor(photo.view(), View::PLAIN, &mut tensor);
+            tensor
+        }))
+    };
+    let photos: Option<Vec<_>> = threads.install(|| chosen.par_iter().map(read).collect());
+    progress.end();
+    let (mut inputs, mut skipped) = (Vec::new(), Vec::new());
+    for (sample, photo) in chosen.into_iter().zip(photos.ok_or(Error::Interrupted)?) {
+        match photo {
+            Ok(tensor) => inputs.push(tensor),
+            Err(error) => skipped.push(Skipped::new(&sample.path, &error)),
+        }
+    }
+    if inputs.len() < FEWEST {
+        let what = format!(
+            "{} photos to watch are too few for 8 bits to be fitted to; give {FEWEST} or more",
+            inputs.len()
+        );
+        return Err(Error::data(&data.root, what));
+    }
+    Ok((inputs, skipped))
+}
