@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times one inference engine on one network, in f32: what `cargo xtask bench peers` runs, a process for each figure.
+"""Times one inference engine on one network: what `cargo xtask bench peers` runs, a process for each figure.
 
-usage: measure.py ENGINE STEM THREADS SECONDS OUTPUT      (ENGINE: onnxruntime, openvino, ncnn or MNN)
+usage: measure.py ENGINE STEM THREADS SECONDS OUTPUT      (ENGINE: onnxruntime, openvino, ncnn, MNN or litert)
 
-Runs STEM.onnx (ncnn: what pnnx makes of STEM.pt, MNN: what its converter makes of STEM.onnx) on STEM.input.f32
-(1x3xSIZExSIZE), writes the result to OUTPUT in the same way, and prints one line {"version": "1.2.3", "ms": 4.56}: the
-median of what SECONDS hold after a tenth of them to warm up.
+Runs STEM.onnx, in f32 or in 8 bits (ncnn: what pnnx makes of STEM.pt, MNN: what its converter makes of STEM.onnx, litert:
+STEM.tflite, on zeros), on STEM.input.f32 (1x3xSIZExSIZE), writes the result to OUTPUT in the same way, and prints one line
+{"version": "1.2.3", "ms": 4.56}: the median of what SECONDS hold after a tenth of them to warm up.
 """
 import importlib.metadata
 import json
@@ -40,7 +40,8 @@ def onnxruntime():
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
     session = ort.InferenceSession(f"{STEM}.onnx", options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"x": x})[0]
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: x})[0]
 
 
 def openvino():
@@ -89,7 +90,27 @@ def MNN():
     return lambda: module.forward(image).read()
 
 
-infer = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "MNN": MNN}[ENGINE]()
+def litert():
+    from ai_edge_litert.interpreter import Interpreter
+
+    if not os.path.exists(f"{STEM}.tflite"):
+        sys.exit("no file was given for it")
+    interpreter = Interpreter(f"{STEM}.tflite", num_threads=THREADS)
+    interpreter.allocate_tensors()
+    given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.set_tensor(given["index"], np.zeros(given["shape"], given["dtype"]))
+
+    def infer():
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return infer
+
+
+# Of another name than the engine.
+PACKAGES = {"litert": "ai-edge-litert"}
+ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "MNN": MNN, "litert": litert}
+infer = ENGINES[ENGINE]()
 budget = float(SECONDS)
 start = time.perf_counter()
 while time.perf_counter() - start < budget / 10:
@@ -100,5 +121,5 @@ while time.perf_counter() - start < budget or len(times) < 5:
     infer()
     times.append(time.perf_counter() - run)
 np.asarray(infer(), "<f4").tofile(OUTPUT)
-print(json.dumps({"version": importlib.metadata.version(ENGINE), "ms": statistics.median(times) * 1e3}))
+print(json.dumps({"version": importlib.metadata.version(PACKAGES.get(ENGINE, ENGINE)), "ms": statistics.median(times) * 1e3}))
 sys.stdout.flush()

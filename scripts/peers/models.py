@@ -4,8 +4,10 @@
 usage: models.py FOLDER NAME…      (needs torch, torchvision, timm, pillow, onnx, onnxruntime and efficientnet-lite-pytorch)
 
 For each network NAME: NAME.pth (for `penjing weights import`), NAME.onnx, and NAME.pt (TorchScript, from which pnnx
-makes ncnn's files). And photo.png: noise, from which penjing makes the input that all of them get.
+makes ncnn's files). And photo.png: noise, from which penjing makes the input that all of them get; and photos, a folder of more of
+it in two classes, from which `penjing compress` makes grids.
 """
+import os
 import sys
 
 import numpy as np
@@ -137,7 +139,11 @@ def fold_uneven_padding(model, x):
 
 folder, names = sys.argv[1], sys.argv[2:]
 torch.manual_seed(0)
-Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)).save(f"{folder}/photo.png")
+noise = np.random.default_rng(0)
+for photo in ["photo.png", *(f"photos/{label}/{number}.png" for label in (0, 1) for number in range(8))]:
+    path = os.path.join(folder, photo)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Image.fromarray(noise.integers(0, 256, (300, 300, 3), np.uint8)).save(path)
 for name in names:
     net, size = network(name)
     name = name.replace(".", "_")

@@ -18,7 +18,7 @@ use crate::process;
 const PACKAGES: &[&str] =
     &["torch", "torchvision", "pillow", "numpy", "onnx", "onnxruntime", "efficientnet-lite-pytorch", "timm"];
 /// What only some figures need: each of these is installed alone, and may fail.
-const ENGINES: &[&[&str]] = &[&["openvino"], &["ncnn", "pnnx"], &["MNN"]];
+const ENGINES: &[&[&str]] = &[&["openvino"], &["ncnn", "pnnx"], &["MNN"], &["ai-edge-litert"]];
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -14,6 +14,7 @@ use penjing_runtime::{
     graph::Graph,
     op::{AvgPool, Conv, Op, Pool},
     pixels::{Fit, Pixels},
+    quant::Quant,
     tensor::{Tensor, Weights},
 };
 use serde_json::Value as Json;
@@ -387,5 +388,26 @@ fn what_is_exported_comes_back_with_the_same_answers() {
             }
             assert_eq!(logits(&back.graph, &back.weights), ours, "{what}");
         }
+    }
+}
+
+#[test]
+fn integers_come_back_as_what_they_mean() {
+    for mut model in models() {
+        for (_, tensor) in model.weights.iter_mut().filter(|(name, _)| name.ends_with(".weight")) {
+            *tensor = tensor.to_i8();
+        }
+        let ours = logits(&model.graph, &model.weights);
+        let bytes = to_onnx(&model, OnnxOptions::default()).unwrap();
+        let weights: usize = model.weights.values().map(|tensor| tensor.len()).sum();
+        assert!(bytes.len() < 2 * weights + 60_000, "{}: {} bytes", model.arch, bytes.len());
+        let back = parse_onnx(Path::new("m.onnx"), &bytes, OnnxDetails::default()).unwrap().model;
+        assert_eq!(logits(&back.graph, &back.weights), ours, "{}", model.arch);
+        // What is computed in 8 bits is another matter.
+        let input = model.graph.iter().next().unwrap().0;
+        model.graph.set_quant(input, Some(Quant::over(-1.0, 1.0))).unwrap();
+        let bytes = to_onnx(&model, OnnxOptions::default()).unwrap();
+        let error = parse_onnx(Path::new("m.onnx"), &bytes, OnnxDetails::default()).unwrap_err();
+        assert!(error.to_string().contains("QuantizeLinear"), "{error}");
     }
 }

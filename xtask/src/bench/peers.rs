@@ -3,6 +3,9 @@
 //! Every figure comes from a process of its own, one alive at a time, so that nobody's idle threads spin while another is
 //! timed. An engine's process is told `STEM THREADS SECONDS OUTPUT`: it runs the network `STEM.*` on `STEM.input.f32`,
 //! writes what comes out to OUTPUT, and prints `{"version", "ms"}`. One that fails takes only its own figures along.
+//!
+//! With `--int8` it is the same networks as `penjing compress` makes them of noise, and what `penjing export` writes of them;
+//! `NETWORK_int8.*` then stand beside `NETWORK.*`, of which penjing's own floats are timed too.
 
 mod table;
 
@@ -15,7 +18,7 @@ use serde_json::Value;
 
 use super::PythonArg;
 use crate::{machine, process};
-use table::{Cell, Row};
+use table::{Cell, Columns, Row};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,6 +37,17 @@ pub struct Args {
     /// The peers, onnxruntime always among them [default: all]
     #[arg(long, value_delimiter = ',')]
     engines: Option<Vec<String>>,
+    /// The networks in 8 bits, and penjing's floats beside
+    #[arg(long)]
+    int8: bool,
+    /// A network that another program brought to 8 bits, for LiteRT: its time counts, its results are not looked at
+    #[arg(long, value_name = "NETWORK=FILE", requires = "int8", value_parser = tflite_parser)]
+    tflite: Vec<(String, PathBuf)>,
+}
+
+fn tflite_parser(text: &str) -> Result<(String, PathBuf), String> {
+    let (network, file) = text.split_once('=').ok_or("expected NETWORK=FILE")?;
+    Ok((network.to_string(), file.into()))
 }
 
 const THREADS: &[usize] = &[1, 2];
@@ -48,10 +62,20 @@ const ENGINES: [Engine; 7] = [
     Engine { name: "tract", kind: Kind::Rust },
     Engine { name: "rten", kind: Kind::Rust },
 ];
+/// The same in 8 bits. The last is ours in floats, and nobody's peer.
+const INT8_ENGINES: [Engine; 5] = [
+    Engine { name: "penjing", kind: Kind::Penjing },
+    Engine { name: "onnxruntime", kind: Kind::Python },
+    Engine { name: "openvino", kind: Kind::Python },
+    Engine { name: "litert", kind: Kind::OtherWeights },
+    Engine { name: "penjing f32", kind: Kind::Floats },
+];
 const REFERENCE: usize = 1;
 
 /// The largest difference of outputs, as a share of the largest output, at which two networks count as the same.
 const TOLERANCE: f32 = 1e-3;
+/// The same for networks in 8 bits: with random weights no class stands out, and each engine rounds in its own way.
+const INT8_TOLERANCE: f32 = 0.5;
 /// A process that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -67,8 +91,12 @@ enum Kind {
     Penjing,
     /// An engine of scripts/peers/measure.py.
     Python,
+    /// The same of a network of other weights.
+    OtherWeights,
     /// A program of benches/peers.
     Rust,
+    /// `penjing bench` of the network in floats, beside others in 8 bits.
+    Floats,
 }
 
 /// Where things stand.
@@ -86,15 +114,20 @@ struct Measured {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(unknown) = args.engines.iter().flatten().find(|name| !ENGINES.iter().any(|e| e.name == *name))
-    {
-        bail!("no engine is called {unknown}; there are {}", ENGINES.map(|engine| engine.name).join(", "));
+    let (all, tolerance) = match args.int8 {
+        true => (&INT8_ENGINES[..], INT8_TOLERANCE),
+        false => (&ENGINES[..], TOLERANCE),
+    };
+    if let Some(unknown) = args.engines.iter().flatten().find(|name| !all.iter().any(|e| e.name == *name)) {
+        let names: Vec<&str> = all.iter().map(|engine| engine.name).collect();
+        bail!("no engine is called {unknown}; there are {}", names.join(", "));
     }
     let wanted = |(at, engine): &(usize, &Engine)| {
         *at <= REFERENCE
+            || matches!(engine.kind, Kind::Floats)
             || args.engines.as_ref().is_none_or(|names| names.iter().any(|name| name == engine.name))
     };
-    let engines: Vec<Engine> = ENGINES.iter().enumerate().filter(wanted).map(|(_, engine)| *engine).collect();
+    let engines: Vec<Engine> = all.iter().enumerate().filter(wanted).map(|(_, engine)| *engine).collect();
     let places = Places {
         python: args.python.path()?,
         penjing: process::release_dir().join("penjing"),
@@ -104,19 +137,26 @@ pub fn run(args: &Args) -> Result<()> {
         models: super::folder().join("models"),
     };
     prepare(&places, &args.networks)?;
-    let names: Vec<&str> = engines.iter().map(|engine| engine.name).collect();
+    if args.int8 {
+        prepare_int8(&places, &args.networks, &args.tflite)?;
+    }
+    let columns = Columns {
+        engines: engines.iter().map(|engine| engine.name).collect(),
+        reference: REFERENCE,
+        floats: engines.iter().position(|engine| matches!(engine.kind, Kind::Floats)),
+    };
     let mut rows = Vec::new();
     let mut versions = vec![String::new(); engines.len()];
     for name in &args.networks {
-        let stem = stem(&places.models, name);
-        let checks = check(&places, &stem, &engines)?;
+        let stem = if args.int8 { int8_stem(&places.models, name) } else { stem(&places.models, name) };
+        let checks = check(&places, &stem, &engines, tolerance)?;
         for (version, check) in versions.iter_mut().zip(&checks) {
             if let Ok((_, found)) = check {
                 version.clone_from(found);
             }
         }
         let checks = checks.into_iter().map(|check| check.map(|(difference, _)| difference));
-        let checks: Vec<Result<f32>> = checks.collect();
+        let checks: Vec<Result<Option<f32>>> = checks.collect();
         for &threads in THREADS {
             let mut row = Row::new(name, threads, &checks);
             for round in 0..args.rounds as usize {
@@ -130,21 +170,27 @@ pub fn run(args: &Args) -> Result<()> {
                     }
                 }
             }
-            eprintln!("{}", row.line(&names));
+            eprintln!("{}", row.line(&columns));
             rows.push(row);
         }
     }
-    let versions = names.iter().zip(&versions).filter(|(_, version)| !version.is_empty());
+    let versions = columns.engines.iter().zip(&versions).filter(|(_, version)| !version.is_empty());
     let versions: Vec<String> = versions.map(|(name, version)| format!("{name} {version}")).collect();
     println!("{}.\n{}.\n", machine::described(), versions.join(", "));
-    println!("f32, batch 1, {} interleaved rounds of {} s.", args.rounds, args.seconds);
-    println!("{}", table::markdown(&names, REFERENCE, &rows));
+    let bits = if args.int8 { "8 bits" } else { "f32" };
+    println!("{bits}, batch 1, {} interleaved rounds of {} s.", args.rounds, args.seconds);
+    println!("{}", table::markdown(&columns, &rows));
     Ok(())
 }
 
 /// Where a network's files are, without their endings.
 fn stem(models: &Path, network: &str) -> PathBuf {
     models.join(network.replace('.', "_"))
+}
+
+/// The same of the network in 8 bits.
+fn int8_stem(models: &Path, network: &str) -> PathBuf {
+    models.join(format!("{}_int8", network.replace('.', "_")))
 }
 
 /// Builds penjing, makes the models, and lets penjing make the input from a photo.
@@ -169,8 +215,42 @@ fn prepare(places: &Places, networks: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Runs every engine on the network once: how far its outputs are from the reference's, and its version.
-fn check(places: &Places, stem: &Path, engines: &[Engine]) -> Result<Vec<Result<(f32, String)>>> {
+/// Makes of each network one in 8 bits and its ONNX file.
+fn prepare_int8(places: &Places, networks: &[String], tflite: &[(String, PathBuf)]) -> Result<()> {
+    for name in networks {
+        let (floats, stem) = (stem(&places.models, name), int8_stem(&places.models, name));
+        let model = stem.with_extension("penjing");
+        let penjing = |verb: &str, from: &Path| {
+            let mut command = Command::new(&places.penjing);
+            command.args(["--quiet", verb]).arg(from).stdout(Stdio::null());
+            command
+        };
+        // It may become as bad and as slow as it likes: that is what is to be seen.
+        let gate = ["--ranges", "min-max", "--max-drop", "100", "--max-latency", "100"];
+        let mut compress = penjing("compress", &floats.with_extension("penjing"));
+        process::run(compress.arg(places.models.join("photos")).arg("-o").arg(&model).args(gate))?;
+        let mut export = penjing("export", &model);
+        process::run(export.args(["--to", "onnx", "-o"]).arg(stem.with_extension("onnx")))?;
+        let example = ["run", "--release", "--quiet", "--package", "penjing", "--example", "logits", "--"];
+        let photo = places.models.join("photo.png");
+        process::run(process::cargo(example).arg(&model).arg(&stem).arg(photo))?;
+        std::fs::copy(floats.with_extension("input.f32"), stem.with_extension("input.f32"))?;
+        if let Some((_, file)) = tflite.iter().find(|(network, _)| network == name) {
+            std::fs::copy(file, stem.with_extension("tflite"))
+                .with_context(|| format!("cannot copy {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs every engine on the network once: how far its outputs are from the reference's, where they can be compared, and its
+/// version.
+fn check(
+    places: &Places,
+    stem: &Path,
+    engines: &[Engine],
+    tolerance: f32,
+) -> Result<Vec<Result<(Option<f32>, String)>>> {
     let mut outputs = Vec::new();
     for engine in engines {
         let measured = engine.measure(places, stem, 1, 0.0);
@@ -182,9 +262,13 @@ fn check(places: &Places, stem: &Path, engines: &[Engine]) -> Result<Vec<Result<
             bail!("{} has to run, the others are checked by it: {error:#}", engines[REFERENCE].name)
         }
     };
-    let compared = outputs.into_iter().map(|result| {
+    let compared = outputs.into_iter().zip(engines).map(|(result, engine)| {
         let (output, version) = result?;
-        Ok((difference(&output, &reference)?, version))
+        let difference = match engine.kind {
+            Kind::OtherWeights => None,
+            _ => Some(difference(&output, &reference, tolerance)?),
+        };
+        Ok((difference, version))
     });
     Ok(compared.collect())
 }
@@ -193,37 +277,46 @@ impl Engine {
     /// Measures in a process of its own.
     fn measure(&self, places: &Places, stem: &Path, threads: usize, seconds: f64) -> Result<Measured> {
         let mut command = match self.kind {
-            Kind::Penjing => {
+            Kind::Penjing | Kind::Floats => {
                 let mut command = Command::new(&places.penjing);
-                command.args(["--json", "bench"]).arg(stem.with_extension("penjing"));
+                command.args(["--json", "bench"]).arg(self.stem(stem).with_extension("penjing"));
                 // It measures 0.01 s at least.
                 command.arg("--threads").arg(threads.to_string());
                 command.arg("--seconds").arg(seconds.max(0.01).to_string());
                 command
             }
-            Kind::Python => {
+            Kind::Python | Kind::OtherWeights => {
                 let mut command = super::script(&places.python, "peers/measure");
                 command.arg(self.name);
                 command
             }
             Kind::Rust => Command::new(places.rust.join(self.name)),
         };
-        if !matches!(self.kind, Kind::Penjing) {
+        let is_ours = matches!(self.kind, Kind::Penjing | Kind::Floats);
+        if !is_ours {
             command.arg(stem).arg(threads.to_string()).arg(seconds.to_string()).arg(self.output_path(stem));
         }
-        let text = last_line(command, &stem.with_extension(self.name))?;
+        let text = last_line(command, &stem.with_extension(self.name.replace(' ', "_")))?;
         let value: Value = serde_json::from_str(&text).with_context(|| format!("it printed {text:?}"))?;
-        let (version, ms) = match self.kind {
-            Kind::Penjing => (&value["isa"], &value["latency_ms"]["p50"]),
-            _ => (&value["version"], &value["ms"]),
+        let (version, ms) = match is_ours {
+            true => (&value["isa"], &value["latency_ms"]["p50"]),
+            false => (&value["version"], &value["ms"]),
         };
         let (version, ms) = version.as_str().zip(ms.as_f64()).context("it printed no figure")?;
         Ok(Measured { version: version.to_string(), ms })
     }
 
+    /// Where the files of its network are.
+    fn stem(&self, stem: &Path) -> PathBuf {
+        match self.kind {
+            Kind::Floats => PathBuf::from(stem.to_string_lossy().trim_end_matches("_int8")),
+            _ => stem.to_owned(),
+        }
+    }
+
     fn output_path(&self, stem: &Path) -> PathBuf {
         match self.kind {
-            Kind::Penjing => stem.join("logits.f32"),
+            Kind::Penjing | Kind::Floats => self.stem(stem).join("logits.f32"),
             _ => stem.with_extension(format!("{}.f32", self.name)),
         }
     }
@@ -265,7 +358,7 @@ fn last_line(mut command: Command, files: &Path) -> Result<String> {
 }
 
 /// The largest difference, as a share of the largest value of the reference.
-fn difference(output: &[f32], reference: &[f32]) -> Result<f32> {
+fn difference(output: &[f32], reference: &[f32], tolerance: f32) -> Result<f32> {
     ensure!(output.len() == reference.len(), "{} outputs instead of {}", output.len(), reference.len());
     let largest = reference.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     // NaN is no agreement.
@@ -274,7 +367,7 @@ fn difference(output: &[f32], reference: &[f32]) -> Result<f32> {
             if difference.is_nan() { f32::INFINITY } else { worst.max(difference) }
         });
     let share = worst / largest;
-    ensure!(share <= TOLERANCE, "its outputs are {share:.1e} away: another network");
+    ensure!(share <= tolerance, "its outputs are {share:.1e} away: another network");
     Ok(share)
 }
 
@@ -300,9 +393,9 @@ mod tests {
     #[test]
     fn outputs_of_another_network_are_no_agreement() {
         let reference = [1.0, -4.0, 0.5];
-        assert_eq!(difference(&[1.0, -4.002, 0.5], &reference).unwrap(), (4.002f32 - 4.0) / 4.0);
+        assert_eq!(difference(&[1.0, -4.002, 0.5], &reference, TOLERANCE).unwrap(), (4.002f32 - 4.0) / 4.0);
         for other in [&[1.0, -4.0, 0.6][..], &[1.0, f32::NAN, 0.5], &[f32::NAN, -4.0, 0.5], &[1.0, -4.0]] {
-            difference(other, &reference).unwrap_err();
+            difference(other, &reference, TOLERANCE).unwrap_err();
         }
     }
 

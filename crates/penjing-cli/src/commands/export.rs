@@ -40,7 +40,7 @@ pub struct Args {
 /// What other programs read.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Format {
-    /// ONNX, in 32-bit floats
+    /// ONNX; a network in 8 bits in the form called QDQ
     Onnx,
 }
 

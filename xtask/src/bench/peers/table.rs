@@ -4,6 +4,16 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
+/// What stands in the table, from left to right.
+pub struct Columns<'a> {
+    /// The first is ours.
+    pub engines: Vec<&'a str>,
+    /// Whom the outputs are compared with.
+    pub reference: usize,
+    /// Ours in floats beside others in 8 bits: no peer.
+    pub floats: Option<usize>,
+}
+
 /// A network on some threads.
 pub struct Row {
     network: String,
@@ -23,12 +33,12 @@ pub enum Cell {
 
 impl Row {
     /// Without figures yet. Engines that failed the check will have none.
-    pub fn new(network: &str, threads: usize, checks: &[Result<f32>]) -> Row {
+    pub fn new(network: &str, threads: usize, checks: &[Result<Option<f32>>]) -> Row {
         let cells = checks.iter().map(|check| match check {
             Ok(_) => Cell::Times(Vec::new()),
             Err(error) => Cell::Failed(format!("{error:#}")),
         });
-        let differences = checks.iter().map(|check| check.as_ref().ok().copied());
+        let differences = checks.iter().map(|check| check.as_ref().ok().copied().flatten());
         Row {
             network: network.to_string(),
             threads,
@@ -37,21 +47,32 @@ impl Row {
         }
     }
 
-    /// As a line of the table of these engines.
-    pub fn line(&self, engines: &[&str]) -> String {
-        let cells: Vec<String> = self.cells.iter().map(Cell::text).collect();
-        format!("| {} | {} | {} | {} |", self.network, self.threads, cells.join(" | "), self.ratio(engines))
+    /// As a line of the table.
+    pub fn line(&self, columns: &Columns) -> String {
+        let mut cells: Vec<String> = self.cells.iter().map(Cell::text).collect();
+        cells.push(self.by_best_peer(columns));
+        cells.extend(
+            columns
+                .floats
+                .map(|at| self.by(&self.cells[at]).map_or("–".into(), |ratio| format!("{ratio:.2}"))),
+        );
+        format!("| {} | {} | {} |", self.network, self.threads, cells.join(" | "))
     }
 
-    /// Our time by that of the peer with the least median: the median of the rounds' ratios, and the peer.
-    fn ratio(&self, engines: &[&str]) -> String {
-        let Some((Cell::Times(ours), peers)) = self.cells.split_first() else { return "–".into() };
-        let peers = peers.iter().zip(&engines[1..]).filter_map(|(cell, name)| Some((cell.times()?, name)));
-        let best = peers.min_by(|a, b| median(a.0).total_cmp(&median(b.0)));
-        best.map_or("–".into(), |(best, name)| {
-            let ratios: Vec<f64> = ours.iter().zip(best).map(|(ours, theirs)| ours / theirs).collect();
-            format!("{:.2} ({name})", median(&ratios))
-        })
+    /// Our time by that of the peer with the least median, and the peer.
+    fn by_best_peer(&self, columns: &Columns) -> String {
+        let peers = self.cells.iter().zip(&columns.engines).enumerate().skip(1);
+        let peers = peers.filter(|(at, _)| Some(*at) != columns.floats);
+        let peers = peers.filter_map(|(_, (cell, name))| Some((cell, median(cell.times()?), name)));
+        let best = peers.min_by(|a, b| a.1.total_cmp(&b.1));
+        let ratio = best.and_then(|(cell, _, name)| Some((self.by(cell)?, name)));
+        ratio.map_or("–".into(), |(ratio, name)| format!("{ratio:.2} ({name})"))
+    }
+
+    /// Our time by another: the median of the rounds' ratios.
+    fn by(&self, other: &Cell) -> Option<f64> {
+        let rounds = self.cells.first()?.times()?.iter().zip(other.times()?);
+        Some(median(&rounds.map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>()))
     }
 }
 
@@ -85,12 +106,16 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// The table of times, that of the outputs' differences, and the reasons of what is missing.
-pub fn markdown(engines: &[&str], reference: usize, rows: &[Row]) -> String {
+pub fn markdown(columns: &Columns, rows: &[Row]) -> String {
+    let (engines, reference) = (&columns.engines, columns.reference);
     let mut text = "Milliseconds: median of the rounds' medians (least–greatest).\n\n".to_string();
-    let _ = writeln!(text, "| network | threads | {} | {} ÷ best peer |", engines.join(" | "), engines[0]);
-    let _ = writeln!(text, "|---|---|{}---|", "---|".repeat(engines.len()));
+    let by_floats =
+        columns.floats.map(|at| format!(" {} ÷ {} |", engines[0], engines[at])).unwrap_or_default();
+    let head =
+        format!("| network | threads | {} | {} ÷ best peer |{by_floats}", engines.join(" | "), engines[0]);
+    let _ = writeln!(text, "{head}\n|{}", "---|".repeat(head.matches(" |").count()));
     for row in rows {
-        let _ = writeln!(text, "{}", row.line(engines));
+        let _ = writeln!(text, "{}", row.line(columns));
     }
     let others = |row: &Row, cell: fn(&Option<f32>) -> String| {
         let cells = row.differences.iter().enumerate().filter(|(at, _)| *at != reference);
@@ -136,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_best_peer_counts_and_a_failure_takes_its_own_figures_only() {
-        let checks = [Ok(1e-6), Ok(0.0), Ok(2e-6), Err(anyhow!("no module of that name"))];
+        let checks = [Ok(Some(1e-6)), Ok(Some(0.0)), Ok(Some(2e-6)), Err(anyhow!("no module of that name"))];
         let mut rows = vec![Row::new("net", 1, &checks), Row::new("net", 2, &checks)];
         let times = [vec![3.0, 2.0, 4.0], vec![5.0, 5.0, 5.0], vec![4.0, 4.0, 4.5]];
         for row in &mut rows {
@@ -145,7 +170,8 @@ mod tests {
             }
         }
         rows[1].cells[2] = Cell::Failed("killed".into());
-        let text = markdown(&["ours", "reference", "quick", "absent"], 1, &rows);
+        let engines = vec!["ours", "reference", "quick", "absent"];
+        let text = markdown(&Columns { engines, reference: 1, floats: None }, &rows);
         let expected = [
             "| network | threads | ours | reference | quick | absent | ours ÷ best peer |",
             "| net | 1 | 3.00 (2.00–4.00) | 5.00 (5.00–5.00) | 4.00 (4.00–4.50) | – | 0.75 (quick) |",
@@ -162,7 +188,27 @@ mod tests {
 
     #[test]
     fn without_our_own_figures_there_is_no_ratio() {
-        let checks = [Err(anyhow!("crashed")), Ok(0.0)];
-        assert!(Row::new("net", 1, &checks).line(&["ours", "reference"]).ends_with("| – |"));
+        let checks = [Err(anyhow!("crashed")), Ok(Some(0.0))];
+        let columns = Columns { engines: vec!["ours", "reference"], reference: 1, floats: None };
+        assert!(Row::new("net", 1, &checks).line(&columns).ends_with("| – |"));
+    }
+
+    #[test]
+    fn our_own_floats_are_no_peer() {
+        let checks = [Ok(Some(0.1)), Ok(Some(0.0)), Ok(None), Ok(Some(0.2))];
+        let mut row = Row::new("net", 1, &checks);
+        for (cell, time) in row.cells.iter_mut().zip([3.0, 5.0, 4.0, 2.0]) {
+            *cell = Cell::Times(vec![time]);
+        }
+        let engines = vec!["ours", "reference", "other weights", "ours in floats"];
+        let text = markdown(&Columns { engines, reference: 1, floats: Some(3) }, &[row]);
+        for line in [
+            "| network | threads | ours | reference | other weights | ours in floats | ours ÷ best peer | ours ÷ ours in floats |",
+            "|---|---|---|---|---|---|---|---|",
+            "| net | 1 | 3.00 (3.00–3.00) | 5.00 (5.00–5.00) | 4.00 (4.00–4.00) | 2.00 (2.00–2.00) | 0.75 (other weights) | 1.50 |",
+            "| net | 1e-1 | – | 2e-1 |",
+        ] {
+            assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}\n{text}");
+        }
     }
 }
