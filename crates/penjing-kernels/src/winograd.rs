@@ -417,6 +417,8 @@ pub(crate) fn winograd_output(job: &Output, tiles: Range<usize>, y: &Shared) {
 }
 
 #[cfg(test)]
+// Formulas by their indices.
+#[allow(clippy::needless_range_loop)]
 mod tests {
     use super::*;
     use crate::{
