@@ -248,12 +248,7 @@ type Checked = (Option<f32>, String);
 
 /// Runs every engine on the network once: how far its outputs are from the reference's, where they can be compared, and its
 /// version.
-fn check(
-    places: &Places,
-    stem: &Path,
-    engines: &[Engine],
-    tolerance: f32,
-) -> Result<Vec<Result<Checked>>> {
+fn check(places: &Places, stem: &Path, engines: &[Engine], tolerance: f32) -> Result<Vec<Result<Checked>>> {
     let mut outputs = Vec::new();
     for engine in engines {
         let measured = engine.measure(places, stem, 1, 0.0);

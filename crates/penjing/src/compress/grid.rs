@@ -178,21 +178,27 @@ fn squared_error(group: &[&Seen], quant: Quant) -> f64 {
 }
 
 /// Σ p·ln(p/q) over the bins within the range: p counts what is cut off in the outermost bins, q leaves it out and spreads what
-/// falls on a byte evenly over the bins that fell on it.
+/// falls on a byte evenly over the bins that fell on it. Zeros, which every grid holds, do not count: there are so many behind a
+/// ReLU that to tell them from their neighbours would be worth any cut.
 fn divergence(group: &[&Seen], quant: Quant) -> f64 {
     let (low, high) = (quant.value(0), quant.value(255));
     let mut sum = 0.0;
     for seen in group {
-        let within: Vec<(f32, u64)> = seen.values().filter(|(v, _)| (low..=high).contains(v)).collect();
+        let width = (seen.high - seen.low) / super::observe::BINS as f32;
+        let values = || seen.values().filter(|(value, _)| value.abs() > width);
+        let within: Vec<(f32, u64)> = values().filter(|(v, _)| (low..=high).contains(v)).collect();
+        if within.is_empty() {
+            continue;
+        }
         let (mut counts, mut bins) = ([0u64; 256], [0u64; 256]);
         for &(value, count) in &within {
             counts[usize::from(quant.byte(value))] += count;
             bins[usize::from(quant.byte(value))] += 1;
         }
-        let all = seen.values().map(|(_, count)| count).sum::<u64>() as f64;
+        let all = values().map(|(_, count)| count).sum::<u64>() as f64;
         let kept = within.iter().map(|(_, count)| count).sum::<u64>() as f64;
         let cut = |below: bool| {
-            let out = seen.values().filter(|(v, _)| if below { *v < low } else { *v > high });
+            let out = values().filter(|(v, _)| if below { *v < low } else { *v > high });
             out.map(|(_, count)| count).sum::<u64>()
         };
         let (below, above) = (cut(true), cut(false));

@@ -92,7 +92,10 @@ impl Writer<'_> {
     ) -> String {
         let (of, attributes) = match scales {
             [_] => (&[][..], Vec::new()),
-            _ => (&shape[..1], if (std::env::var("MUT").is_ok_and(|m| m == "5")) { vec![] } else { vec![int("axis", 0)] }),
+            _ => (
+                &shape[..1],
+                if (std::env::var("MUT").is_ok_and(|m| m == "5")) { vec![] } else { vec![int("axis", 0)] },
+            ),
         };
         let values: usize = shape.iter().product();
         let zeros = vec![0; raw.len() / values * scales.len()];
@@ -109,7 +112,12 @@ impl Writer<'_> {
             let units: Vec<f64> =
                 integers.scales.iter().map(|&scale| f64::from(x.scale) * f64::from(scale)).collect();
             // As lowering rounds it.
-            let rounded = |(at, &bias): (usize, &f32)| (f64::from(bias) / units[if (std::env::var("MUT").is_ok_and(|m| m == "2")) { 0 } else { at % units.len() }]).round();
+            let rounded = |(at, &bias): (usize, &f32)| {
+                (f64::from(bias)
+                    / units
+                        [if (std::env::var("MUT").is_ok_and(|m| m == "2")) { 0 } else { at % units.len() }])
+                .round()
+            };
             let rounded: Vec<f64> = bias.iter().enumerate().map(rounded).collect();
             if rounded.iter().all(|bias| bias.abs() < f64::from(i32::MAX)) {
                 let raw = rounded.iter().flat_map(|&bias| (bias as i32).to_le_bytes()).collect();
@@ -202,9 +210,14 @@ fn channels_first([h, w, c]: [usize; 3], values: Data) -> Data {
         values.chunks_exact(taps * c).flat_map(run).collect()
     }
     match values {
-        Data::I8(Quantized { values, scales }) => {
-            Data::I8(Quantized { values: if (std::env::var("MUT").is_ok_and(|m| m == "1")) { values } else { ordered(h * w, c, &values) }, scales })
-        }
+        Data::I8(Quantized { values, scales }) => Data::I8(Quantized {
+            values: if (std::env::var("MUT").is_ok_and(|m| m == "1")) {
+                values
+            } else {
+                ordered(h * w, c, &values)
+            },
+            scales,
+        }),
         floats => Data::F32(ordered(h * w, c, &floats.to_f32())),
     }
 }
