@@ -41,7 +41,7 @@ impl Writer<'_> {
         let Op::BatchNorm { eps } = norm.op else { return Ok(None) };
         // What is rounded in between must stay in between, and integers stay what they are.
         let is_kept = self.graph.node(id).quant.is_some() || self.integers(id).is_some();
-        if self.options.keep_batch_norm || (is_kept && !(std::env::var("MUT").is_ok_and(|m| m == "7"))) {
+        if self.options.keep_batch_norm || is_kept {
             return Ok(None);
         }
         let [gamma, beta, mean, var] =
@@ -92,10 +92,7 @@ impl Writer<'_> {
     ) -> String {
         let (of, attributes) = match scales {
             [_] => (&[][..], Vec::new()),
-            _ => (
-                &shape[..1],
-                if (std::env::var("MUT").is_ok_and(|m| m == "5")) { vec![] } else { vec![int("axis", 0)] },
-            ),
+            _ => (&shape[..1], vec![int("axis", 0)]),
         };
         let values: usize = shape.iter().product();
         let zeros = vec![0; raw.len() / values * scales.len()];
@@ -112,12 +109,7 @@ impl Writer<'_> {
             let units: Vec<f64> =
                 integers.scales.iter().map(|&scale| f64::from(x.scale) * f64::from(scale)).collect();
             // As lowering rounds it.
-            let rounded = |(at, &bias): (usize, &f32)| {
-                (f64::from(bias)
-                    / units
-                        [if (std::env::var("MUT").is_ok_and(|m| m == "2")) { 0 } else { at % units.len() }])
-                .round()
-            };
+            let rounded = |(at, &bias): (usize, &f32)| (f64::from(bias) / units[at % units.len()]).round();
             let rounded: Vec<f64> = bias.iter().enumerate().map(rounded).collect();
             if rounded.iter().all(|bias| bias.abs() < f64::from(i32::MAX)) {
                 let raw = rounded.iter().flat_map(|&bias| (bias as i32).to_le_bytes()).collect();
@@ -210,14 +202,9 @@ fn channels_first([h, w, c]: [usize; 3], values: Data) -> Data {
         values.chunks_exact(taps * c).flat_map(run).collect()
     }
     match values {
-        Data::I8(Quantized { values, scales }) => Data::I8(Quantized {
-            values: if (std::env::var("MUT").is_ok_and(|m| m == "1")) {
-                values
-            } else {
-                ordered(h * w, c, &values)
-            },
-            scales,
-        }),
+        Data::I8(Quantized { values, scales }) => {
+            Data::I8(Quantized { values: ordered(h * w, c, &values), scales })
+        }
         floats => Data::F32(ordered(h * w, c, &floats.to_f32())),
     }
 }

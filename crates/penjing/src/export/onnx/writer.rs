@@ -156,11 +156,7 @@ impl<'a> Writer<'a> {
             let of = self.results[input.index()].as_ref();
             of.is_some_and(|of| of.name == value.name) && self.graph.quant(input) == self.graph.quant(id)
         });
-        let value = if (std::env::var("MUT").is_ok_and(|m| m == "3")) || is_there {
-            value
-        } else {
-            self.kept(id, value)
-        };
+        let value = if is_there { value } else { self.kept(id, value) };
         self.results[id.index()] = Some(value);
     }
 
@@ -210,8 +206,7 @@ impl<'a> Writer<'a> {
         }
         let name =
             self.push("Flatten", &format!("{}.flat", value.name), &[&value.name], vec![int("axis", 1)]);
-        let v = Value { name, flat: true, channels_first: None };
-        Ok(if (std::env::var("MUT").is_ok_and(|m| m == "8")) { v } else { self.kept(id, v) })
+        Ok(self.kept(id, Value { name, flat: true, channels_first: None }))
     }
 
     fn node(&mut self, id: NodeId, node: &Node) -> Result<(), String> {
@@ -256,11 +251,7 @@ impl<'a> Writer<'a> {
                 let mean = map(self.push("AveragePool", &node.name, &[&x], attributes));
                 // The mean is rounded on the grid of what it is the mean of, and then brought to its own.
                 match (self.graph.quant(node.inputs[0]), node.quant) {
-                    (Some(from), Some(quant))
-                        if from != quant && !(std::env::var("MUT").is_ok_and(|m| m == "6")) =>
-                    {
-                        self.rounded(mean, from)
-                    }
+                    (Some(from), Some(quant)) if from != quant => self.rounded(mean, from),
                     _ => mean,
                 }
             }
@@ -286,7 +277,6 @@ impl<'a> Writer<'a> {
         if let (Some((low, high)), Some(quant), None) =
             (act.clamp(), node.quant, self.graph.quant(node.inputs[0]))
             && [quant.byte(low), quant.byte(high)] != [0, 255]
-            && !(std::env::var("MUT").is_ok_and(|m| m == "4"))
         {
             x = self.rounded(x, quant);
         }
