@@ -2,16 +2,17 @@
 """Training from scratch with PyTorch on the embedded photos of Fashion-MNIST: the yardstick of `penjing train --recipe
 scratch`, with the same networks, first weights, steps and augmentation.
 
-usage: scratch.py [--part val|test] [--size PX] [--epochs N] [--seeds N] [NET...]
+usage: scratch.py [--part val|test] [--size PX] [--epochs N] [--seeds N] [--write DATA] [NET...]
 (run from the repository's root; needs torch, torchvision, timm; NET is mobilenet_v1_x0.25, mobilenet_v2_x0.5,
 mobilenet_v3_small or shufflenet_v2_x0.5)
 
-penjing's side, the 1,000 photos to learn from as DATA/train and some of the test photos as DATA/val (the whole photo is
-seen in the test, hence `squash`; the choice between the last weights and their average is penjing's own):
+penjing's side, the 1,000 photos to learn from as DATA/train, the first 20 test photos of each class as DATA/val, the other
+800 as DATA/test (`--write DATA` makes the folders; the whole photo is seen in the test, hence `squash`; the choice between
+the last weights and their average, which DATA/val is for, is penjing's own):
 
     penjing train DATA --recipe scratch --backbone NET --gray --size 64 --fit squash --epochs 40 --seed N -o m.penjing
 
-Prints top-1 on the 1,000 test photos for every seed, and the median. `--part val` learns from the first 80 photos of each
+Prints top-1 on those 800 test photos for every seed, and the median. `--part val` learns from the first 80 photos of each
 class and tests on the other 20 (one standard error is about 3 points). Medians there:
 
                         32 px, 40 epochs    64 px, 40    32 px, 120    64 px, 120
@@ -93,12 +94,21 @@ def photos(split):
 
 
 def parts(part):
-    images, labels = photos("train")
+    """The photos that teach, and those that do not: of the test photos those of penjing's choice, then the others."""
+    learn, test = photos("train"), photos("test")
+    place = torch.arange(CLASSES * PER_CLASS) % PER_CLASS
+    take = lambda photos, wanted: ([photos[0][i] for i in wanted.nonzero().flatten()], photos[1][wanted])
     if part == "test":
-        return (images, labels), photos("test")
-    place = torch.arange(len(labels)) % PER_CLASS
-    take = lambda wanted: ([images[i] for i in wanted.nonzero().flatten()], labels[wanted])
-    return take(place < 80), take(place >= 80)
+        return learn, take(test, place < 20), take(test, place >= 20)
+    return take(learn, place < 80), take(learn, place >= 80)
+
+
+def write(folder):
+    for part, (images, labels) in zip(["train", "val", "test"], parts("test")):
+        for number, (image, label) in enumerate(zip(images, labels.tolist())):
+            path = folder / part / str(label) / f"{number:04}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
 
 
 def run(name, size, epochs, seed, learn, held_out):
@@ -148,9 +158,13 @@ parser.add_argument("--part", choices=["val", "test"], default="test")
 parser.add_argument("--size", type=int, default=64)
 parser.add_argument("--epochs", type=int, default=40)
 parser.add_argument("--seeds", type=int, default=3)
+parser.add_argument("--write", type=pathlib.Path, metavar="DATA", help="make the folders of penjing's side, and no more")
 parser.add_argument("nets", nargs="*", default=list(NETS))
 args = parser.parse_args()
-learn, held_out = parts(args.part)
+if args.write:
+    write(args.write)
+    raise SystemExit
+learn, *_, held_out = parts(args.part)
 for name in args.nets:
     top1s = []
     for seed in range(args.seeds):
