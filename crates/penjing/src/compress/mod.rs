@@ -190,6 +190,8 @@ pub fn int8(
     skipped.append(&mut judges.skipped);
     candidate.provenance.recipe.push(describe(&work, options, ranging, &rounding.floats, &verdict));
     candidate.provenance.val_top1 = None;
+    // The file tells now how it was made.
+    verdict.after.file_bytes = candidate.to_bytes().map_err(unsupported)?.len();
     let report = Report {
         verdict,
         ranging,
