@@ -1,7 +1,7 @@
 //! Smaller and faster networks: what `penjing compress` does.
 //!
 //! A network in 8 bits is made step by step: BatchNorm is [folded](fold), results are [watched](observe) on photos, each gets
-//! a [grid](grid), weights become [integers](ptq); the layers that cost most may keep floats. The [gate](Gate) compares
+//! a [grid], weights become [integers](ptq); the layers that cost most may keep floats. The [gate](Gate) compares
 //! accuracy, time and size with those of the network before, and says whether it was worth it.
 
 pub mod equalize;
