@@ -126,7 +126,8 @@ fn functions(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
     })
 }
 
-/// What lies between a label and a jump back to it, where nothing between them is such a loop itself.
+/// What lies between a label and a jump back to it, where nothing between them is such a loop itself. What returns on the
+/// way is no loop: the label is the function's end, which stands before what jumps there.
 fn innermost_loops<'a, 'b>(language: &Language, lines: &'b [&'a str]) -> Vec<&'b [&'a str]> {
     let mut labels = std::collections::HashMap::new();
     let mut loops: Vec<std::ops::Range<usize>> = Vec::new();
@@ -135,6 +136,7 @@ fn innermost_loops<'a, 'b>(language: &Language, lines: &'b [&'a str]) -> Vec<&'b
             labels.insert(label, at);
         } else if let Some(&start) = (language.jump)(line).and_then(|label| labels.get(label))
             && !loops.iter().any(|inner| inner.start > start)
+            && !lines[start..at].iter().any(|line| line.starts_with("ret"))
         {
             loops.push(start..at);
         }
@@ -178,6 +180,20 @@ mod tests {
                 spill: "\tstr\tq2, [sp, #32]\n",
             },
         ]
+    }
+
+    #[test]
+    fn the_end_of_a_function_is_no_loop() {
+        let lines = [
+            ".LBB0_9:",
+            "popq\t%rbp",
+            "retq",
+            ".LBB0_1:",
+            "vfmadd231ps\t%ymm0, %ymm1, %ymm2",
+            "jmp\t.LBB0_9",
+        ];
+        assert!(innermost_loops(&X86_64, &lines).is_empty());
+        assert_eq!(innermost_loops(&X86_64, &[&lines[3..5], &["jne\t.LBB0_1"]].concat()).len(), 1);
     }
 
     #[test]
