@@ -22,8 +22,53 @@ from PIL import Image
 LITE_SIZES = [224, 240, 260, 280, 300]
 
 
+class ConvNorm(torch.nn.Sequential):
+    """A 3×3 convolution with TensorFlow's SAME padding, a bias, and BatchNorm."""
+
+    def __init__(self, i, o, stride=1):
+        super().__init__()
+        # At stride 2 one row and one column are missing, behind the last.
+        self.pad = torch.nn.ZeroPad2d((0, 1, 0, 1)) if stride == 2 else torch.nn.Identity()
+        self.conv = torch.nn.Conv2d(i, o, 3, stride, padding=2 - stride)
+        self.bn = torch.nn.BatchNorm2d(o, eps=1e-3)
+
+
+class Block(torch.nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        stride = 1 if i == o else 2
+        self.conv1, self.conv2 = ConvNorm(i, o, stride), ConvNorm(o, o)
+        self.downsample = torch.nn.Identity() if i == o else torch.nn.Conv2d(i, o, 1, stride)
+
+    def forward(self, x):
+        return torch.relu(self.conv2(torch.relu(self.conv1(x))) + self.downsample(x))
+
+
+class ResNet8(torch.nn.Module):
+    """MLPerf Tiny's `resnet_v1_eembc` for CIFAR-10."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = ConvNorm(3, 16)
+        self.blocks = torch.nn.Sequential(Block(16, 16), Block(16, 32), Block(32, 64))
+        self.classifier = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.classifier(self.blocks(torch.relu(self.stem(x))).mean([2, 3]))
+
+    def own_keys(self):
+        """The parameters under penjing's names: no other tool publishes them."""
+        parts = {"bn.weight": "bn.gamma", "bn.bias": "bn.beta", "bn.running_": "bn.", "conv.": ""}
+        state = {key: value for key, value in self.state_dict().items() if not key.endswith("num_batches_tracked")}
+        for old, new in parts.items():
+            state = {key.replace(old, new): value for key, value in state.items()}
+        return state
+
+
 def network(name):
     """The network of the zoo's name, and its size in pixels."""
+    if name == "resnet8":
+        return ResNet8(), 32
     if name.startswith("efficientnet_lite"):
         return EfficientNet.from_name(name.replace("_", "-", 1).replace("_", "-")), LITE_SIZES[int(name[-1])]
     if callable(getattr(torchvision.models, name, None)):
@@ -104,7 +149,7 @@ for name in names:
     name = name.replace(".", "_")
     net = settle(net, size)
     x = torch.rand(1, 3, size, size)
-    torch.save(net.state_dict(), f"{folder}/{name}.pth")
+    torch.save(net.own_keys() if hasattr(net, "own_keys") else net.state_dict(), f"{folder}/{name}.pth")
     fold_even_padding(net)
     path = f"{folder}/{name}.onnx"
     torch.onnx.export(net, x, path, input_names=["x"], output_names=["y"], dynamo=False, opset_version=17)

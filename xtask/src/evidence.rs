@@ -1,6 +1,7 @@
 //! `cargo xtask evidence`: measured figures as small files, one a run, so that a long matrix can be stopped and resumed.
 
 mod accuracy;
+mod int8;
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +20,14 @@ pub struct Args {
 enum What {
     /// Test accuracy on the shared data sets, penjing beside PyTorch
     Accuracy(accuracy::Args),
+    /// Test accuracy before and after 8 bits
+    Int8(int8::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Accuracy(args) => accuracy::run(args),
+        What::Int8(args) => int8::run(args),
     }
 }
 

@@ -88,10 +88,42 @@ const TARGETS: &[Target] = &[
             "pad_top: (window.pad_top + seen[0]).saturating_sub(top),", "pad_top: window.pad_top,"],
         ["blocks by rows: residual of the first rows everywhere", "r[first * width..]", "r[0..]"],
     ]},
-    Target { file: "crates/penjing-runtime/src/lower.rs", test: "--test lowering random_graphs", mutations: &[
+    Target { file: "crates/penjing-kernels/src/winograd.rs", test: "--lib winograd", mutations: &[
+        ["Winograd: bias of the first columns everywhere", "bias: &biases[column..],", "bias: biases,"],
+        ["Winograd: a kernel's last point is its last but one", "even_q - odd_q, g2]", "even_q + odd_q, g2]"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/arch/winograd.rs", test: "--lib winograd", mutations: &[
+        ["Winograd: the border of a map is always right and below", "d[column] = get", "d[j] = get"],
+        ["Winograd: no residual", "if !pixel.residual.is_null() {", "if false {"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/lower/rows.rs", test: "--test lowering random_graphs", mutations: &[
         ["blocks by rows: a map that others read too", "self.only_user(input) != Some(id) || ", ""],
         ["blocks by rows: what passes on another's values", "let passes_on = matches!",
             "let passes_on = false && matches!"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/int8/mod.rs", test: "--lib int8", mutations: &[
+        ["int8: sums are cut off, not rounded", "+ ONE / 2 + i64::from(zero_point) * ONE", "+ i64::from(zero_point) * ONE"],
+        ["int8: zero point of the result forgotten", " + i64::from(zero_point) * ONE;", ";"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/lower/int8.rs", test: "--test quantized", mutations: &[
+        ["int8: zero point of the input with the other sign", "saturating_sub(i64::from(x.zero_point) * sum)",
+            "saturating_add(i64::from(x.zero_point) * sum)"],
+        ["int8: the first channel's scale for all", "[if integers.scales.len() == 1 { 0 } else { output }]", "[0]"],
+        ["int8: padding of 0 for the byte of zero", "let zero_point = self.graph.quant(input)?.zero_point;",
+            "let zero_point = self.graph.quant(input)?.zero_point * 0;"],
+        ["int8: ReLU6 cuts off nothing", "Limits { low: quant.byte(low), high: quant.byte(high) }",
+            "Limits { low: quant.byte(low), high: quant.byte(high).max(255) }"],
+    ]},
+    Target { file: "crates/penjing/src/compress/fold.rs", test: "--lib compress", mutations: &[
+        ["folded BatchNorm: the mean not scaled", "(f64::from(bias[c]) - f64::from(mean[c])) * factor(c)",
+            "f64::from(bias[c]) * factor(c) - f64::from(mean[c])"],
+    ]},
+    Target { file: "crates/penjing/src/compress/ptq.rs", test: "--lib compress", mutations: &[
+        ["int8: biases corrected the wrong way", "*bias += moved", "*bias -= moved"],
+        ["int8: scales without room for biases", "peak(row).max(bias.abs() / (x.scale * LARGEST_BIAS)).max(least)", "peak(row)"],
+    ]},
+    Target { file: "crates/penjing/src/compress/equalize.rs", test: "--lib compress", mutations: &[
+        ["equalizing: the bias left as it was", "map(|(v, f)| v / f)", "map(|(v, _)| *v)"],
     ]},
     Target { file: "crates/penjing/src/hub/mod.rs", test: "--test hub", mutations: &[
         ["pull: the recorded hash is not enforced", "Some(recorded), _) if recorded != sha256",

@@ -8,13 +8,19 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// The functions whose loops are looked at.
-const TILES: &[&str] = &["one_product_tile", "gradient_tile", "depthwise_line", "depthwise_weight_gradient"];
+const TILES: &[&str] = &[
+    "one_product_tile",
+    "gradient_tile",
+    "depthwise_line",
+    "depthwise_weight_gradient",
+    "int8_product_tile",
+];
 /// Loops with fewer multiply-adds are left alone.
 const FEW: usize = 4;
 
 /// How an assembly language writes what is looked for.
 struct Language {
-    multiply_add: &'static str,
+    multiply_add: &'static [&'static str],
     /// The label a line may jump to.
     jump: fn(&str) -> Option<&str>,
     /// Whether a vector goes to the stack or comes from it.
@@ -22,7 +28,7 @@ struct Language {
 }
 
 const X86_64: Language = Language {
-    multiply_add: "vfmadd",
+    multiply_add: &["vfmadd", "vpdpbusd", "{vex}\tvpdpbusd", "vpmaddwd"],
     jump: |line| line.starts_with('j').then(|| line.split_whitespace().nth(1)).flatten(),
     touches_stack: |line| {
         line.contains("(%rsp") && ["%xmm", "%ymm", "%zmm"].iter().any(|register| line.contains(register))
@@ -30,7 +36,7 @@ const X86_64: Language = Language {
 };
 
 const AARCH64: Language = Language {
-    multiply_add: "fmla",
+    multiply_add: &["fmla", "sdot", "sadalp"],
     jump: |line| {
         ["b", "cb", "tb"]
             .iter()
@@ -89,7 +95,12 @@ fn look(language: &Language, text: &str) -> Result<usize> {
         let before = loops;
         for (name, lines) in functions(text).filter(|(name, _)| name.contains(tile)) {
             for inner in innermost_loops(language, &lines) {
-                let fmas = inner.iter().filter(|line| line.starts_with(language.multiply_add)).count();
+                let fmas = inner
+                    .iter()
+                    .filter(|line| {
+                        language.multiply_add.iter().any(|multiply_add| line.starts_with(multiply_add))
+                    })
+                    .count();
                 let spills = inner.iter().filter(|line| (language.touches_stack)(line)).count();
                 loops += usize::from(fmas >= FEW);
                 if fmas >= FEW && spills > 0 {

@@ -1,8 +1,10 @@
-//! Arithmetic on slices for light convolutional networks: f32, forward and backward, `[N,H,W,C]` layout, no allocation.
+//! Arithmetic on slices for light convolutional networks: f32, forward and backward, and bytes ([`int8`]), forward;
+//! `[N,H,W,C]` layout, no allocation.
 //!
-//! Every output value is one chain of fused multiply-adds that starts at the bias and takes the reduction index in
+//! In f32 every output value is one chain of fused multiply-adds that starts at the bias and takes the reduction index in
 //! ascending order. Tiles, instruction sets and thread counts therefore change the speed and never a bit of the result;
-//! the tests compare with `==`. An optional residual is added next, the activation comes last.
+//! the tests compare with `==`. An optional residual is added next, the activation comes last. [`winograd`] computes dense
+//! convolutions by another sequence of operations, as fixed.
 //!
 //! The gradients of an operation stand beside it, under the same rule: that of an input is written, that of weights is
 //! added to what is there. [`batch_norm`] has the sums over a batch and how its values are read and sent back, [`update`]
@@ -32,6 +34,7 @@ pub mod separable;
 pub mod softmax;
 pub mod update;
 mod window;
+pub mod winograd;
 mod workers;
 
 pub use act::Act;

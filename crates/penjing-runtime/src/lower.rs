@@ -5,7 +5,7 @@ mod rows;
 
 use alloc::{format, string::String, vec, vec::Vec};
 
-use penjing_kernels::{Act, conv, depthwise, pointwise};
+use penjing_kernels::{Act, conv, depthwise, pointwise, winograd};
 
 use self::rows::Filter;
 
@@ -374,21 +374,45 @@ impl<'a> Lowering<'a> {
             self.push(id, fused.last, Step::Depthwise { window, channels: in_channels, act, x, weights, y });
             return;
         }
+        if dense && winograd::pays(&window, in_channels, out_channels) {
+            let weights = self.pack(winograd::packed_len(in_channels, out_channels), |packed| {
+                winograd::pack(in_channels, out_channels, &weight, bias, packed);
+            });
+            let len = winograd::scratch_len(&window, in_channels, out_channels, self.how.threads);
+            let (x, residual, scratch, y) = self.dense_buffers(id, &fused, len);
+            let act = fused.act;
+            return self.push(
+                id,
+                fused.last,
+                Step::Winograd { window, in_channels, out_channels, act, x, weights, residual, scratch, y },
+            );
+        }
         let k = taps * in_channels / spec.groups;
         let weights = self.pack(conv::packed_len(spec.groups, out_channels, k), |packed| {
             conv::pack(spec.groups, out_channels, k, &weight, bias, packed);
         });
-        let scratch = self.fresh(conv::scratch_len(&window, in_channels, spec.groups, self.how.threads));
-        let scratch = self.touch(scratch);
-        let x = self.read(self.graph.node(id).inputs[0]);
-        let residual = fused.residual.map(|other| self.read(other));
-        let y = self.write_chain(id, fused.last);
         let (groups, act) = (spec.groups, fused.act);
+        let len = conv::scratch_len(&window, in_channels, groups, self.how.threads);
+        let (x, residual, scratch, y) = self.dense_buffers(id, &fused, len);
         self.push(
             id,
             fused.last,
             Step::Conv { window, in_channels, out_channels, groups, act, x, weights, residual, scratch, y },
         );
+    }
+
+    /// The input, the residual, fresh scratch and the result of a convolution.
+    fn dense_buffers(
+        &mut self,
+        id: NodeId,
+        fused: &Fused,
+        scratch: usize,
+    ) -> (Buffer, Option<Buffer>, Buffer, Buffer) {
+        let scratch = self.fresh(scratch);
+        let scratch = self.touch(scratch);
+        let x = self.read(self.graph.node(id).inputs[0]);
+        let residual = fused.residual.map(|other| self.read(other));
+        (x, residual, scratch, self.write_chain(id, fused.last))
     }
 
     fn emit(&mut self, id: NodeId) {
@@ -574,7 +598,7 @@ impl Step {
                 residual.iter_mut().for_each(&mut visit);
                 visit(y);
             }
-            Step::Conv { x, residual, scratch, y, .. } => {
+            Step::Conv { x, residual, scratch, y, .. } | Step::Winograd { x, residual, scratch, y, .. } => {
                 visit(x);
                 residual.iter_mut().for_each(&mut visit);
                 visit(scratch);

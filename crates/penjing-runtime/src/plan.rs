@@ -5,6 +5,7 @@
 
 use penjing_kernels::{
     Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, separable, softmax,
+    winograd,
 };
 
 use crate::int8::Int8;
@@ -85,6 +86,27 @@ pub enum Step {
         after: Option<Partner>,
         /// Input map.
         x: Buffer,
+        /// Working memory.
+        scratch: Buffer,
+        /// Output map.
+        y: Buffer,
+    },
+    /// A dense 3×3 convolution of stride 1, by Winograd.
+    Winograd {
+        /// How the kernel slides.
+        window: Window,
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+        /// Applied last.
+        act: Act,
+        /// Input map.
+        x: Buffer,
+        /// Packed weights.
+        weights: Span,
+        /// Added before the activation.
+        residual: Option<Buffer>,
         /// Working memory.
         scratch: Buffer,
         /// Output map.
@@ -266,6 +288,7 @@ impl Step {
             | Step::Depthwise { y, .. }
             | Step::Separable { y, .. }
             | Step::Conv { y, .. }
+            | Step::Winograd { y, .. }
             | Step::MaxPool { y, .. }
             | Step::AvgPool { y, .. }
             | Step::GlobalAvgPool { y, .. }
@@ -375,6 +398,24 @@ impl Plan<'_> {
                     isa, workers, window, channels.0, channels.1, groups, act, x, packed, residual, scratch,
                     y,
                 );
+            }
+            Step::Winograd {
+                ref window,
+                in_channels,
+                out_channels,
+                act,
+                x,
+                ref weights,
+                residual,
+                scratch,
+                y,
+            } => {
+                let (y, mut rest) = split(arena, y);
+                let (scratch, rest) = rest.split(scratch);
+                let residual = residual.map(|buffer| rest.get(buffer));
+                let (x, packed) = (rest.get(x), packed(weights));
+                let [from, to] = [in_channels, out_channels];
+                winograd::run(isa, workers, window, from, to, act, x, packed, residual, scratch, y);
             }
             Step::MaxPool { ref window, channels, x, y } => {
                 let (y, rest) = split(arena, y);

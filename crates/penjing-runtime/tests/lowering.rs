@@ -11,7 +11,7 @@ use std::sync::Arc;
 use penjing_runtime::{
     Isa, Lower, PlanBuf, Serial, Session, Workers,
     graph::{Graph, NodeId},
-    op::{Act, AvgPool, Conv, Op, Pool, Shape},
+    op::{Act, Conv, Op, Pool},
     plan::Step,
     tensor::Weights,
 };
@@ -27,7 +27,7 @@ fn run(plan: &Arc<PlanBuf>, isa: Isa, workers: &dyn Workers, input: &[f32]) -> V
 
 #[test]
 fn random_graphs_give_what_their_operations_give_one_by_one() {
-    let (mut fused, mut steps, mut nodes, mut by_rows) = (0, 0, 0, 0);
+    let (mut fused, mut steps, mut nodes, mut by_rows, mut winograd) = (0, 0, 0, 0, 0);
     let mut ops = std::collections::BTreeMap::new();
     for seed in 0..1500 {
         let mut random = SplitMix(seed);
@@ -49,6 +49,7 @@ fn random_graphs_give_what_their_operations_give_one_by_one() {
                 PlanBuf::lower_with(&graph, &weights, Lower { by_rows: 0, ..Lower::fastest(5) }).unwrap(),
             );
             by_rows += rows.plan().steps.iter().filter(|step| matches!(step, Step::Separable { .. })).count();
+            winograd += plan.plan().steps.iter().filter(|step| matches!(step, Step::Winograd { .. })).count();
             for isa in Isa::available() {
                 let teams = [&Serial as &dyn Workers, &Team(2), &Team(5)];
                 for (plan, workers) in
@@ -83,8 +84,9 @@ fn random_graphs_give_what_their_operations_give_one_by_one() {
         graph.nodes().iter().for_each(|node| *ops.entry(node.op.name()).or_insert(0) += 1);
     }
     println!("{fused} of 3000 plans have fewer steps than layers, {steps} for {nodes}; layers: {ops:?}");
-    println!("{by_rows} steps by rows");
+    println!("{by_rows} steps by rows, {winograd} by Winograd");
     assert!(by_rows > 100, "{by_rows} steps by rows");
+    assert!(winograd > 15, "{winograd} steps by Winograd");
     assert_eq!(ops.len(), 17, "every operation was there");
     assert!(ops.values().all(|&count| count > 50), "{ops:?}");
 }
@@ -113,8 +115,10 @@ fn the_arena_is_exactly_as_large_as_it_says() {
         assert_eq!(plan.peak_ram_bytes(), plan.arena_len * 4);
 
         // The last value is used; scratch memory is there for the worst case and alone may stay untouched.
-        let scratch =
-            plan.steps.iter().any(|step| matches!(step, Step::Conv { .. } | Step::Separable { .. }));
+        let scratch = plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Conv { .. } | Step::Winograd { .. } | Step::Separable { .. }));
         assert!(scratch || !arena[plan.arena_len - 1].is_nan(), "seed {seed}");
     }
 }
@@ -147,6 +151,10 @@ fn work_large_enough_to_be_shared_gives_the_same_bits() {
     let x = graph.push("depthwise", depthwise, &[stem]).unwrap();
     let x = graph.push("pointwise", Op::Conv(Conv::new(24, 1, 1)), &[x]).unwrap();
     let x = graph.push("add", Op::Add, &[stem, x]).unwrap();
+    let dense = Op::Conv(Conv { padding: [1; 4], ..Conv::new(24, 3, 1) });
+    let dense = graph.push("dense", dense, &[x]).unwrap();
+    let x = graph.push("dense.add", Op::Add, &[x, dense]).unwrap();
+    let x = graph.push("dense.act", Op::Act(Act::Relu), &[x]).unwrap();
     let x = graph.push("grouped", Op::Conv(Conv { groups: 2, ..Conv::new(64, 3, 2) }), &[x]).unwrap();
     let window = Pool { kernel: [3; 2], stride: [1; 2], padding: [1; 4], ceil_mode: false };
     let x = graph.push("max", Op::MaxPool(window), &[x]).unwrap();
@@ -158,6 +166,8 @@ fn work_large_enough_to_be_shared_gives_the_same_bits() {
     let plan = Arc::new(PlanBuf::lower(&graph, &weights, 5).unwrap());
     let serial_plan = Arc::new(PlanBuf::lower(&graph, &weights, 1).unwrap());
     assert!(serial_plan.plan().arena_len <= plan.plan().arena_len);
+    let fused = |step: &Step| matches!(step, Step::Winograd { residual: Some(_), act: Act::Relu, .. });
+    assert!(plan.plan().steps.iter().any(fused), "the dense convolution takes what follows it in");
     let expected = run(&serial_plan, Isa::scalar(), &Serial, &input);
     let plain = interpret(&graph, &weights, &input, |_, _| {});
     assert!(expected.iter().zip(&plain).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4));

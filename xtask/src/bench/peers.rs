@@ -243,14 +243,12 @@ fn prepare_int8(places: &Places, networks: &[String], tflite: &[(String, PathBuf
     Ok(())
 }
 
+/// How far an engine's outputs are from the reference's, where they can be compared, and its version.
+type Checked = (Option<f32>, String);
+
 /// Runs every engine on the network once: how far its outputs are from the reference's, where they can be compared, and its
 /// version.
-fn check(
-    places: &Places,
-    stem: &Path,
-    engines: &[Engine],
-    tolerance: f32,
-) -> Result<Vec<Result<(Option<f32>, String)>>> {
+fn check(places: &Places, stem: &Path, engines: &[Engine], tolerance: f32) -> Result<Vec<Result<Checked>>> {
     let mut outputs = Vec::new();
     for engine in engines {
         let measured = engine.measure(places, stem, 1, 0.0);

@@ -7,6 +7,8 @@
 //!
 //! `… -- int8 [the name of any instruction set]`: the same layers in f32 and in bytes; without a name on every instruction
 //! set with vectors that the processor has.
+//!
+//! `… -- winograd [scalar|avx2|avx512|neon]`: dense 3×3 convolutions directly and by Winograd.
 
 mod buffer;
 mod gradients;
@@ -14,6 +16,7 @@ mod int8;
 mod layer;
 mod machine;
 mod roofline;
+mod winograd;
 
 use std::process::ExitCode;
 
@@ -32,12 +35,13 @@ fn main() -> ExitCode {
             Some(_) => int8::print(&[isa]),
             None => int8::print(&Isa::available().skip(1).collect::<Vec<_>>()),
         },
-        (Some("roofline" | "gradients" | "int8"), None) => {
+        (Some("winograd"), Some(isa)) => winograd::print(isa),
+        (Some("roofline" | "gradients" | "int8" | "winograd"), None) => {
             eprintln!("this machine has no {}", args[1]);
             return ExitCode::FAILURE;
         }
         _ => {
-            eprintln!("usage: kernel_bench roofline|gradients|int8 [scalar|avx2|avx512|neon|…]");
+            eprintln!("usage: kernel_bench roofline|gradients|int8|winograd [scalar|avx2|avx512|neon|…]");
             return ExitCode::FAILURE;
         }
     }

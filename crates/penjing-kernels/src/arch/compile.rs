@@ -38,13 +38,15 @@ macro_rules! compile {
                     depthwise_weights::{self, Strip},
                     product::{self, Tile},
                     vectors,
+                    winograd,
                 },
                 batch_norm::Lazy,
                 depthwise::Job as Depthwise,
                 pointwise::{Block, Gradient},
                 pool::Job as Pool,
                 resample::Taps,
-                workers::View,
+                winograd::{Input as Patches, Output as Products},
+                workers::{Shared, View},
             };
 
             $crate::arch::compile::compile! { @wrap $simd $features
@@ -60,6 +62,8 @@ macro_rules! compile {
                 across_rgb(line: &[u8], taps: Taps, out: &mut [u8]) = bytes::across_rgb;
                 across_gray(line: &[u8], taps: Taps, out: &mut [u8]) = bytes::across_gray;
                 blend(ring: &[u8], slot: usize, weights: &[i32], out: &mut [u8]) = bytes::blend;
+                winograd_input(job: &Patches, tiles: Range<usize>, out: &mut [f32]) = winograd::input;
+                winograd_output(job: &Products, tiles: Range<usize>, y: &Shared) = winograd::output;
                 pool(job: &Pool, rows: Range<usize>, y: &mut [f32]) = vectors::pool;
                 mean(x: &[f32], y: &mut [f32]) = vectors::mean;
                 activated(act: Act, x: &[f32], y: &mut [f32]) = vectors::activated;

@@ -30,6 +30,10 @@ mod product;
 mod simd;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod vectors;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
+mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -72,12 +76,13 @@ macro_rules! select_int8 {
             crate::isa::Level::NeonDot => unsafe { crate::arch::int8::neondot::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            crate::isa::Level::Avx2 | crate::isa::Level::Avx512 => unsafe {
-                crate::arch::int8::avx2::$name($($arg),*)
-            },
+            crate::isa::Level::Avx2 => unsafe { crate::arch::int8::avx2::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::isa::Level::AvxVnni => unsafe { crate::arch::int8::avxvnni::$name($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::isa::Level::Avx512 => unsafe { crate::arch::int8::avx512::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::isa::Level::Avx512Vnni => unsafe { crate::arch::int8::avx512vnni::$name($($arg),*) },

@@ -43,7 +43,7 @@ pub fn pack(
 /// Length of the scratch [`run`] needs with a team of `threads`, in bytes.
 pub fn scratch_len(window: &Window, in_channels: usize, groups: usize, threads: usize) -> usize {
     let k = patch_len(window, in_channels, groups);
-    volume(&[threads, tile_rows(k), k])
+    volume(&[threads, tile_rows(k), patch_stride(k)])
 }
 
 /// y = the bytes of Σ x·w over the window, grouped, x being `zero_point` outside the input: x `[n,in_h,in_w,in_channels]`,
@@ -73,24 +73,23 @@ pub fn run(
     if y.is_empty() {
         return;
     }
-    let (tile, n) = (tile_rows(k), out_channels / groups);
+    let (tile, stride, n) = (tile_rows(k), patch_stride(k), out_channels / groups);
     let group_len = pointwise::packed_len(n, k);
     let macs = y.len().saturating_mul(k) / MACS;
     let scratch = Shared::new(scratch);
     split_rows(workers, y, out_channels, tile, macs, &|rows, y, worker| {
         // SAFETY: each worker id has its own part, and `split_rows` lets one thread at a time use an id.
-        let scratch = unsafe { scratch.slice(worker * tile * k, tile * k) };
+        let scratch = unsafe { scratch.slice(worker * tile * stride, tile * stride) };
         let y = Shared::new(y);
         for first in rows.clone().step_by(tile) {
             let count = tile.min(rows.end - first);
             for group in 0..groups {
                 gather(window, in_channels, groups, group, zero_point, x, first..first + count, scratch);
                 let block = Block {
-                    k,
-                    x: &scratch[..count * k],
-                    x_stride: k,
-                    runs: 1,
-                    run_stride: 0,
+                    // The weights behind the last are zeros.
+                    k: stride,
+                    x: &scratch[..count * stride],
+                    x_stride: stride,
                     packed: &packed[group * group_len..(group + 1) * group_len],
                     limits,
                 };
@@ -109,13 +108,18 @@ fn patch_len(window: &Window, in_channels: usize, groups: usize) -> usize {
     volume(&[window.taps(), in_channels / groups])
 }
 
+/// From patch to patch: whole words, so that the product reads no part of one.
+fn patch_stride(k: usize) -> usize {
+    k.next_multiple_of(4)
+}
+
 /// Pixels gathered at once: as many as keep the patches in the first-level cache, in whole register tiles.
 fn tile_rows(k: usize) -> usize {
     if k <= 32 * PANEL { 56 } else { 28 }
 }
 
 /// Copies the inputs of output `pixels` (counted through the batch) into `patches`,
-/// `[pixels][kernel_h][kernel_w][in_channels / groups]`, with the zero point for padding.
+/// `[pixels][kernel_h][kernel_w][in_channels / groups]`, pixels [`patch_stride`] apart, with the zero point for padding.
 fn gather(
     window: &Window,
     in_channels: usize,
@@ -127,33 +131,65 @@ fn gather(
     patches: &mut [u8],
 ) {
     let c = in_channels / groups;
-    let k = window.taps() * c;
-    if k == 0 {
+    let run = window.kernel_w * c;
+    if window.taps() * c == 0 {
         return;
     }
-    for (pixel, patch) in pixels.zip(patches.chunks_exact_mut(k)) {
-        let (row, ox) = (pixel / window.out_w, pixel % window.out_w);
+    let stride = patch_stride(window.taps() * c);
+    let inner = inner_columns(window);
+    let mut first = pixels.start;
+    while first < pixels.end {
+        // Pixels of one output row.
+        let (row, from) = (first / window.out_w, first % window.out_w);
         let (image, oy) = (row / window.out_h, row % window.out_h);
-        let (rows, columns) = (window.rows(oy), window.columns(ox));
-        for (ky, patch) in patch.chunks_exact_mut(window.kernel_w * c).enumerate() {
-            if !rows.contains(&ky) || columns.is_empty() {
-                patch.fill(zero_point);
+        let end = pixels.end.min((row + 1) * window.out_w);
+        let rows = window.rows(oy);
+        let patches = &mut patches[(first - pixels.start) * stride..(end - pixels.start) * stride];
+        for ky in 0..window.kernel_h {
+            let patches = patches.chunks_exact_mut(stride).map(|patch| &mut patch[ky * run..(ky + 1) * run]);
+            if !rows.contains(&ky) {
+                patches.for_each(|patch| patch.fill(zero_point));
                 continue;
             }
             let line = (image * window.in_h + window.row(oy, ky)) * window.in_w;
-            patch[..columns.start * c].fill(zero_point);
-            patch[columns.end * c..].fill(zero_point);
-            if groups == 1 && window.dilation_w == 1 {
-                let from = (line + window.column(ox, columns.start)) * c;
-                let patch = &mut patch[columns.start * c..columns.end * c];
-                patch.copy_from_slice(&x[from..from + patch.len()]);
-            } else {
-                for kx in columns.clone() {
+            for (ox, patch) in (from..).zip(patches) {
+                if inner.contains(&ox) && groups == 1 && window.dilation_w == 1 {
+                    copy(x, (line + window.column(ox, 0)) * c, patch);
+                    continue;
+                }
+                patch.fill(zero_point);
+                for kx in window.columns(ox) {
                     let from = (line + window.column(ox, kx)) * in_channels + group * c;
-                    patch[kx * c..(kx + 1) * c].copy_from_slice(&x[from..from + c]);
+                    copy(x, from, &mut patch[kx * c..(kx + 1) * c]);
                 }
             }
         }
+        first = end;
+    }
+}
+
+/// Output columns whose window lies inside the input.
+fn inner_columns(w: &Window) -> Range<usize> {
+    let first = w.pad_left.div_ceil(w.stride_w).min(w.out_w);
+    let reach = (w.kernel_w - 1) * w.dilation_w + 1;
+    let end = (w.in_w + w.pad_left).checked_sub(reach).map_or(0, |last| last / w.stride_w + 1);
+    first..end.clamp(first, w.out_w)
+}
+
+/// Copies x from `from` on. Few bytes are copied as two parts that may overlap: a call would take longer.
+#[inline(always)]
+fn copy(x: &[u8], from: usize, to: &mut [u8]) {
+    let (x, len) = (&x[from..from + to.len()], to.len());
+    match len {
+        8..=16 => {
+            to[..8].copy_from_slice(&x[..8]);
+            to[len - 8..].copy_from_slice(&x[len - 8..]);
+        }
+        17..=32 => {
+            to[..16].copy_from_slice(&x[..16]);
+            to[len - 16..].copy_from_slice(&x[len - 16..]);
+        }
+        _ => to.copy_from_slice(x),
     }
 }
 

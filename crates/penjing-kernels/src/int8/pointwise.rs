@@ -71,7 +71,7 @@ pub fn run(
     y: &mut [u8],
 ) {
     split(workers, m, k, n, x, packed, y, &|x, packed, y| {
-        block(isa, &Block { k, x, x_stride: k, runs: 1, run_stride: 0, packed, limits }, y);
+        block(isa, &Block { k, x, x_stride: k, packed, limits }, y);
     });
 }
 
@@ -88,7 +88,7 @@ pub fn run_floats(
     y: &mut [f32],
 ) {
     split(workers, m, k, n, x, packed, y, &|x, packed, y| {
-        let block = Block { k, x, x_stride: k, runs: 1, run_stride: 0, packed, limits: Limits::NONE };
+        let block = Block { k, x, x_stride: k, packed, limits: Limits::NONE };
         float_block(isa, &block, y);
     });
 }
@@ -146,14 +146,9 @@ pub(crate) const fn panel_len(k: usize) -> usize {
 /// What one piece of a product needs beside its rectangle of y, `rows` x `columns`.
 pub(crate) struct Block<'a> {
     pub k: usize,
-    /// A row of x is `runs` runs of k / `runs` neighbouring bytes, a multiple of 4 if there are several.
     pub x: &'a [u8],
     /// From row to row.
     pub x_stride: usize,
-    /// At least 1.
-    pub runs: usize,
-    /// From run to run of a row.
-    pub run_stride: usize,
     /// The panels of the rectangle's columns.
     pub packed: &'a [i32],
     pub limits: Limits,
@@ -161,9 +156,7 @@ pub(crate) struct Block<'a> {
 
 impl Block<'_> {
     fn check<T>(&self, y: &View<T>) {
-        let run = self.k / self.runs;
-        assert!(run * self.runs == self.k && (self.runs == 1 || run.is_multiple_of(4)));
-        assert!(self.x.len() >= (y.rows() - 1) * self.x_stride + (self.runs - 1) * self.run_stride + run);
+        assert!(self.x.len() >= (y.rows() - 1) * self.x_stride + self.k);
         assert!(self.packed.len() == y.columns().div_ceil(PANEL) * panel_len(self.k));
     }
 }
@@ -199,20 +192,16 @@ pub(crate) fn product_floats(block: &Block, y: View<f32>) {
 }
 
 fn product_with<T>(block: &Block, mut y: View<T>, result: impl Fn(&[i32], usize, i32) -> T) {
-    let run = block.k / block.runs;
     for row in 0..y.rows() {
-        let x = &block.x[row * block.x_stride..];
+        let x = &block.x[row * block.x_stride..][..block.k];
         let y = y.row(row);
         for (packed, y) in block.packed.chunks_exact(panel_len(block.k)).zip(y.chunks_mut(PANEL)) {
             let (head, quads) = packed.split_at(HEAD);
             let mut sums = [0i32; PANEL];
-            for (i, quads) in quads.chunks((run.div_ceil(4) * PANEL).max(1)).enumerate() {
-                let x = &x[i * block.run_stride..][..run];
-                for (four, quads) in x.chunks(4).zip(quads.chunks_exact(PANEL)) {
-                    for (sum, &weights) in sums.iter_mut().zip(quads) {
-                        for (&x, w) in four.iter().zip(unquad(weights)) {
-                            *sum += i32::from(x) * i32::from(w);
-                        }
+            for (four, quads) in x.chunks(4).zip(quads.chunks_exact(PANEL)) {
+                for (sum, &weights) in sums.iter_mut().zip(quads) {
+                    for (&x, w) in four.iter().zip(unquad(weights)) {
+                        *sum += i32::from(x) * i32::from(w);
                     }
                 }
             }

@@ -127,16 +127,20 @@ pub(crate) fn pool(job: &Job, rows: Range<usize>, y: &mut [u8]) {
 #[inline(always)]
 pub(crate) fn mean(channel: Channel, limits: Limits, x: &[u8], y: &mut [u8]) {
     let c = y.len();
-    for (block, y) in y.chunks_mut(BLOCK).enumerate() {
+    let (blocks, rest) = y.as_chunks_mut::<BLOCK>();
+    let first = blocks.len() * BLOCK;
+    for (block, y) in blocks.iter_mut().enumerate() {
         let mut sums = [0u32; BLOCK];
         for x in x.chunks_exact(c) {
-            for (sum, &x) in sums.iter_mut().zip(&x[block * BLOCK..][..y.len()]) {
+            for (sum, &x) in sums.iter_mut().zip(&x[block * BLOCK..(block + 1) * BLOCK]) {
                 *sum += u32::from(x);
             }
         }
-        for (y, sum) in y.iter_mut().zip(sums) {
-            *y = channel.apply(sum as i32, limits);
-        }
+        *y = sums.map(|sum| channel.apply(sum as i32, limits));
+    }
+    for (i, y) in rest.iter_mut().enumerate() {
+        let sum: u32 = x.chunks_exact(c).map(|x| u32::from(x[first + i])).sum();
+        *y = channel.apply(sum as i32, limits);
     }
 }
 

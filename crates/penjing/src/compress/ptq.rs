@@ -113,3 +113,120 @@ fn moved(graph: &Graph, id: NodeId, exact: &[f32], rounded: &[f32], means: &[f32
     };
     (0..outputs).map(output).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use penjing_runtime::{
+        Isa, PlanBuf, Serial, Session,
+        op::{Act, Conv},
+        tensor::Data,
+    };
+
+    use super::*;
+    use crate::{
+        compress::{grid, observe::observe},
+        progress::Quiet,
+        threads::Threads,
+        zoo,
+    };
+
+    fn network() -> (Graph, Weights) {
+        let mut graph = Graph::default();
+        let conv = |out, kernel: usize, groups| {
+            Op::Conv(Conv { groups, bias: true, padding: [kernel / 2; 4], ..Conv::new(out, kernel, 1) })
+        };
+        let x = graph.push("x", Op::Input { shape: [1, 8, 8, 3] }, &[]).unwrap();
+        let a = graph.push("a", conv(16, 1, 1), &[x]).unwrap();
+        let b = graph.push("b", Op::Act(Act::Relu6), &[a]).unwrap();
+        let c = graph.push("c", conv(16, 3, 16), &[b]).unwrap();
+        let d = graph.push("d", Op::Act(Act::Relu6), &[c]).unwrap();
+        let e = graph.push("e", conv(16, 1, 1), &[d]).unwrap();
+        let pool = graph.push("pool", Op::GlobalAvgPool, &[e]).unwrap();
+        graph.push("head", Op::Linear { out_features: 4, bias: true }, &[pool]).unwrap();
+        let weights = zoo::random_weights(&graph, 5);
+        (graph, weights)
+    }
+
+    fn inputs() -> Vec<Vec<f32>> {
+        let mut random = crate::random::SplitMix64::new(1);
+        (0..24).map(|_| (0..8 * 8 * 3).map(|_| random.uniform() as f32 * 2.0).collect()).collect()
+    }
+
+    fn run(graph: &Graph, weights: &Weights, inputs: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let mut session = Session::new(PlanBuf::lower(graph, weights, 1).unwrap().into(), Isa::detect());
+        let run = |input: &Vec<f32>| {
+            session.input().copy_from_slice(input);
+            session.run(&Serial).to_vec()
+        };
+        inputs.iter().map(run).collect()
+    }
+
+    /// The network in 8 bits, and how far its results are from those in floats: mean over photos of what is off, and of its
+    /// magnitude.
+    fn off(graph: &Graph, weights: &Weights, rounding: &Rounding) -> (Weights, [f32; 2]) {
+        let inputs = inputs();
+        let threads = Threads::new(Some(1)).unwrap();
+        let seen = observe(graph, weights, &inputs, &threads, &Quiet).unwrap();
+        let grids = grid::grids(graph, &seen, grid::Ranging::MinMax);
+        let (int8, integers) = quantize(graph, weights, &grids, &seen, rounding).unwrap();
+        let (exact, rounded) = (run(graph, weights, &inputs), run(&int8, &integers, &inputs));
+        let outputs = exact[0].len();
+        let differences = |output: usize| exact.iter().zip(&rounded).map(move |(e, r)| r[output] - e[output]);
+        let mean = |output| differences(output).sum::<f32>() / exact.len() as f32;
+        let worst_mean = (0..outputs).map(|output| mean(output).abs()).fold(0.0, f32::max);
+        let worst = (0..outputs).flat_map(differences).map(f32::abs).fold(0.0, f32::max);
+        (integers, [worst_mean, worst])
+    }
+
+    #[test]
+    fn a_scale_for_each_channel_and_corrected_biases_come_nearer() {
+        let (graph, mut weights) = network();
+        // Channels of a depthwise convolution differ much, as those of trained networks do.
+        let tensor = weights.get_mut("c.weight").unwrap();
+        let values =
+            tensor.to_f32().iter().enumerate().map(|(at, w)| w * 1.6f32.powi((at / 9) as i32 - 8)).collect();
+        *tensor = Tensor::f32(&tensor.shape.clone(), values);
+        let rounding =
+            |per_channel, correct_biases| Rounding { per_channel, correct_biases, floats: BTreeSet::new() };
+        let (integers, each) = off(&graph, &weights, &rounding(true, false));
+        let (_, one) = off(&graph, &weights, &rounding(false, false));
+        let (_, corrected) = off(&graph, &weights, &rounding(false, true));
+        println!("{each:?} {one:?} {corrected:?}");
+        assert!(each[1] < 0.5 * one[1], "{each:?} {one:?}");
+        assert!(corrected[0] < 0.7 * one[0], "{corrected:?} {one:?}");
+        assert!(integers.values().filter(|tensor| matches!(tensor.data, Data::I8(_))).count() == 4);
+    }
+
+    #[test]
+    fn layers_may_keep_their_floats() {
+        let (graph, weights) = network();
+        let rounding =
+            Rounding { floats: ["a".to_string(), "e".to_string()].into(), ..Rounding::recommended() };
+        let (mixed, [_, worst]) = off(&graph, &weights, &rounding);
+        for (name, int8) in [("a", false), ("c", true), ("e", false), ("head", true)] {
+            assert_eq!(matches!(mixed[&format!("{name}.weight")].data, Data::I8(_)), int8, "{name}");
+        }
+        let (_, [_, all]) = off(&graph, &weights, &Rounding::recommended());
+        assert!(worst > 0.0 && worst < 3.0 * all);
+    }
+
+    #[test]
+    fn a_channel_without_weights_keeps_its_bias() {
+        let (graph, mut weights) = network();
+        for (name, each) in [("a.weight", 3), ("c.weight", 9)] {
+            let tensor = weights.get_mut(name).unwrap();
+            let mut values = tensor.to_f32();
+            values[..each].fill(0.0);
+            values[each..2 * each].iter_mut().for_each(|w| *w *= 1e-20);
+            *tensor = Tensor::f32(&tensor.shape.clone(), values);
+        }
+        let bias: Vec<f32> = (0..16).map(|c| if c < 2 { 3.0 } else { 0.1 }).collect();
+        weights.insert("c.bias".into(), Tensor::f32(&[16], bias));
+        let (integers, [_, worst]) = off(&graph, &weights, &Rounding::recommended());
+        let exact = run(&graph, &weights, &inputs());
+        let largest = exact.iter().flatten().fold(0f32, |peak, v| peak.max(v.abs()));
+        assert!(worst < 0.05 * largest, "{worst} of {largest}");
+        // And all layers still compute on bytes.
+        assert!(integers.values().filter(|tensor| matches!(tensor.data, Data::I8(_))).count() == 4);
+    }
+}

@@ -6,7 +6,7 @@ use core::{mem::MaybeUninit, ops::Range};
 use super::Bytes;
 use crate::{
     Window,
-    arch::depthwise::{inner_columns, square},
+    arch::depthwise::square,
     int8::{
         HEAD, Limits, OFFSETS, PANEL, WEIGHT_SUMS,
         depthwise::{self, Job},
@@ -82,11 +82,12 @@ const WEIGHTS: usize = 5 * 2 * 4 * 2;
 pub(crate) unsafe fn block<S: Bytes, const K: usize, const STRIDE: usize>(b: &Block) {
     let (job, w) = (b.job, b.job.window);
     let mut heads = MaybeUninit::<Heads>::uninit();
+    let padding = [job.zero_point; 64];
     // SAFETY: `prepare` writes all that is read of the heads; rows and columns outside the input are never read.
     unsafe {
         let heads = heads.as_mut_ptr().cast::<i32>();
         prepare_heads::<S>(job, b.channel, heads);
-        if K == 0 {
+        if const { K == 0 } {
             return any::<S>(b, heads);
         }
         let mut weights = MaybeUninit::<[S::W; WEIGHTS]>::uninit();
@@ -101,13 +102,13 @@ pub(crate) unsafe fn block<S: Bytes, const K: usize, const STRIDE: usize>(b: &Bl
                 c: job.c,
                 image: job.x.as_ptr().add(image * w.in_h * w.in_w * job.c + b.channel),
                 top: (oy * w.stride_h).wrapping_sub(w.pad_top),
-                zero_point: job.zero_point,
+                padding: padding.as_ptr(),
                 limits: job.limits,
                 heads,
                 weights,
                 y: b.y.add((row - b.rows.start) * w.out_w * job.c + b.channel),
             };
-            if pair {
+            if const { STRIDE == 1 } && pair {
                 self::line::<S, K, STRIDE, 2>(&line);
             } else {
                 self::line::<S, K, STRIDE, 1>(&line);
@@ -195,7 +196,8 @@ struct Line<'a, W> {
     image: *const u8,
     /// The input row of ky = 0; what lies above the input has wrapped.
     top: usize,
-    zero_point: u8,
+    /// A pixel of zero points.
+    padding: *const u8,
     limits: Limits,
     heads: *const i32,
     weights: *const W,
@@ -205,61 +207,49 @@ struct Line<'a, W> {
 #[inline(always)]
 unsafe fn line<S: Bytes, const K: usize, const STRIDE: usize, const ROWS: usize>(l: &Line<S::W>) {
     let w = l.window;
-    let padding = [l.zero_point; 64];
-    // Rows in quads, and from pixel to pixel: that which lies outside the input stays at the padding.
-    let mut rows = [(padding.as_ptr(), 0); 8];
+    // In quads; rows outside the input are the padding, wherever the column.
+    let mut rows = [Row { from: l.padding, mask: 0 }; 8];
     for r in 0..K + ROWS - 1 {
         let row = l.top.wrapping_add(r);
         if row < w.in_h {
             // SAFETY: the row is inside the image.
-            rows[r] = (unsafe { l.image.add(row * w.in_w * l.c) }, l.c);
+            rows[r] = Row { from: unsafe { l.image.add(row * w.in_w * l.c) }, mask: usize::MAX };
         }
     }
-    let Range { start: first, end } = inner_columns(w, K, STRIDE);
-    // SAFETY: `tile` skips columns that do not exist where some may not.
+    // SAFETY: the tiles cover the columns once.
     unsafe {
-        for ox in 0..first {
-            tile::<S, K, STRIDE, ROWS, 1, true>(l, &rows, ox);
-        }
-        let mut ox = first;
-        if S::COLUMNS == 3 {
-            while ox + 3 <= end {
-                tile::<S, K, STRIDE, ROWS, 3, false>(l, &rows, ox);
+        let mut ox = 0;
+        while ox < w.out_w {
+            if const { S::COLUMNS == 3 } && ox + 3 <= w.out_w {
+                tile::<S, K, STRIDE, ROWS, 3>(l, &rows, ox);
                 ox += 3;
-            }
-        }
-        if S::COLUMNS >= 2 {
-            while ox + 2 <= end {
-                tile::<S, K, STRIDE, ROWS, 2, false>(l, &rows, ox);
+            } else if const { S::COLUMNS >= 2 } && ox + 2 <= w.out_w {
+                tile::<S, K, STRIDE, ROWS, 2>(l, &rows, ox);
                 ox += 2;
+            } else {
+                tile::<S, K, STRIDE, ROWS, 1>(l, &rows, ox);
+                ox += 1;
             }
-        }
-        while ox < end {
-            tile::<S, K, STRIDE, ROWS, 1, false>(l, &rows, ox);
-            ox += 1;
-        }
-        for ox in end..w.out_w {
-            tile::<S, K, STRIDE, ROWS, 1, true>(l, &rows, ox);
         }
     }
 }
 
-/// `ROWS` x `COLS` outputs; all their columns exist unless `BORDER`.
+/// A row of the input from the block's first channel on; the mask keeps to the start of a row that is padding.
+#[derive(Clone, Copy)]
+struct Row {
+    from: *const u8,
+    mask: usize,
+}
+
+/// `ROWS` x `COLS` outputs.
 #[inline(always)]
-unsafe fn tile<
-    S: Bytes,
-    const K: usize,
-    const STRIDE: usize,
-    const ROWS: usize,
-    const COLS: usize,
-    const BORDER: bool,
->(
+unsafe fn tile<S: Bytes, const K: usize, const STRIDE: usize, const ROWS: usize, const COLS: usize>(
     l: &Line<S::W>,
-    rows: &[(*const u8, usize); 8],
+    rows: &[Row; 8],
     ox: usize,
 ) {
-    let w = l.window;
-    // SAFETY: rows are those of the input or of the padding, and columns exist or are skipped.
+    const { assert!((COLS - 1) * STRIDE + K <= 9) };
+    // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[[S::start(l.heads.add(WEIGHT_SUMS)); 4]; COLS]; ROWS];
         for v in 0..4 {
@@ -270,36 +260,90 @@ unsafe fn tile<
                 }
             }
         }
-        let left = (ox * STRIDE).wrapping_sub(w.pad_left);
+        let left = (ox * STRIDE).wrapping_sub(l.window.pad_left);
         for quad in 0..quads(K, ROWS) {
-            for step in 0..(COLS - 1) * STRIDE + K {
-                let column = left.wrapping_add(step);
-                let mut four = [S::load([l.zero_point; 64].as_ptr()); 4];
-                // One comparison: what lies left of the input has wrapped.
-                if !BORDER || column < w.in_w {
-                    for r in 0..4 {
-                        let (row, stride) = rows[4 * quad + r];
-                        four[r] = S::load(row.add(column * stride));
-                    }
-                }
-                let four = S::interleave(four);
-                for v in 0..4 {
-                    let value = S::inputs(four[v]);
-                    for j in 0..COLS {
-                        let kx = step.wrapping_sub(j * STRIDE);
-                        if kx < K {
-                            for i in 0..ROWS {
-                                let weights = *l.weights.add(weight_at(K, kx, quad, i) + v);
-                                sums[i][j][v] = S::dot(sums[i][j][v], value, weights);
-                            }
-                        }
-                    }
-                }
-            }
+            let rows = &rows[4 * quad..4 * quad + 4];
+            let weights = l.weights.add(weight_at(K, 0, quad, 0));
+            // Not a loop: an index into `sums` that only the run knows would keep all of them in memory.
+            column::<S, K, STRIDE, ROWS, COLS, 0>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 1>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 2>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 3>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 4>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 5>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 6>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 7>(l, rows, left, weights, &mut sums);
+            column::<S, K, STRIDE, ROWS, COLS, 8>(l, rows, left, weights, &mut sums);
         }
         for i in 0..ROWS {
             for j in 0..COLS {
-                finish::<S>(l.heads, sums[i][j], l.limits, l.y.add((i * w.out_w + ox + j) * l.c));
+                let y = l.y.add((i * l.window.out_w + ox + j) * l.c);
+                finish::<S>(l.heads, sums[i][j], l.limits, y);
+            }
+        }
+    }
+}
+
+/// Adds what input column `STEP` of a tile has for each of the tile's outputs.
+#[inline(always)]
+unsafe fn column<
+    S: Bytes,
+    const K: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const COLS: usize,
+    const STEP: usize,
+>(
+    l: &Line<S::W>,
+    rows: &[Row],
+    left: usize,
+    weights: *const S::W,
+    sums: &mut [[[S::Sums; 4]; COLS]; ROWS],
+) {
+    if const { STEP >= (COLS - 1) * STRIDE + K } {
+        return;
+    }
+    let column = left.wrapping_add(STEP);
+    // One comparison: what lies left of the input has wrapped.
+    let inside = column < l.window.in_w;
+    let offset = if inside { column * l.c } else { 0 };
+    let row = |r: usize| {
+        let row = rows[r];
+        if inside { row.from.wrapping_add(offset & row.mask) } else { l.padding }
+    };
+    // SAFETY: rows and columns outside the input read the padding.
+    unsafe {
+        let four = S::interleave([S::load(row(0)), S::load(row(1)), S::load(row(2)), S::load(row(3))]);
+        vector::<S, K, STRIDE, ROWS, COLS, STEP, 0>(S::inputs(four[0]), weights, sums);
+        vector::<S, K, STRIDE, ROWS, COLS, STEP, 1>(S::inputs(four[1]), weights, sums);
+        vector::<S, K, STRIDE, ROWS, COLS, STEP, 2>(S::inputs(four[2]), weights, sums);
+        vector::<S, K, STRIDE, ROWS, COLS, STEP, 3>(S::inputs(four[3]), weights, sums);
+    }
+}
+
+#[inline(always)]
+unsafe fn vector<
+    S: Bytes,
+    const K: usize,
+    const STRIDE: usize,
+    const ROWS: usize,
+    const COLS: usize,
+    const STEP: usize,
+    const V: usize,
+>(
+    x: S::X,
+    weights: *const S::W,
+    sums: &mut [[[S::Sums; 4]; COLS]; ROWS],
+) {
+    for j in 0..COLS {
+        let kx = STEP.wrapping_sub(j * STRIDE);
+        if kx < K {
+            for i in 0..ROWS {
+                // SAFETY: the weights are those of all columns.
+                unsafe {
+                    let weights = *weights.add(weight_at(K, kx, 0, i) + V);
+                    sums[i][j][V] = S::dot(sums[i][j][V], x, weights);
+                }
             }
         }
     }

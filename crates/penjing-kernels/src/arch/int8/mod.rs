@@ -11,7 +11,7 @@ mod x86_64;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{neon, neondot};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{avx2, avx512vnni, avxvnni};
+pub(crate) use x86_64::{avx2, avx512, avx512vnni, avxvnni};
 
 use crate::int8::Limits;
 
@@ -21,7 +21,7 @@ use crate::int8::Limits;
 /// All functions: the CPU has the instruction set, and the caller is compiled for it (or else nothing is inlined). Pointers
 /// are valid for the lanes that are read or written; they need no alignment.
 pub(crate) trait Bytes: Copy {
-    /// 32-bit numbers.
+    /// LANES 32-bit numbers.
     type V: Copy;
     /// 4 · LANES bytes.
     type B: Copy;
@@ -59,8 +59,6 @@ pub(crate) trait Bytes: Copy {
     unsafe fn total(sums: Self::Sums) -> Self::V;
     /// (v · multiplier + offset) >> 32, with the channels of part of a head, see [`crate::int8::HEAD`].
     unsafe fn requantize(v: Self::V, head: *const i32) -> Self::V;
-    /// (v + offsets) · scales as floats.
-    unsafe fn store_floats(to: *mut f32, v: Self::V, offsets: *const i32, scales: *const i32);
     /// Numbers as bytes within the limits, in the order that [`Self::interleave`] took them from.
     unsafe fn narrow(vectors: [Self::V; 4], limits: Limits) -> Self::B;
     /// Puts the result of [`Self::narrow`] in the order of the vectors.
@@ -68,7 +66,7 @@ pub(crate) trait Bytes: Copy {
     /// Four neighbouring bytes of each lane are one of each vector.
     unsafe fn interleave(rows: [Self::B; 4]) -> [Self::B; 4];
 
-    /// [`product::tiles`] of so many rows and vectors, compiled for the instruction set.
+    /// [`product::tile`]s of so many rows and vectors, compiled for the instruction set.
     unsafe fn product_tiles(rows: usize, vectors: usize, tile: &product::Tile);
     /// [`depthwise::block`] likewise.
     unsafe fn depthwise_block<const K: usize, const STRIDE: usize>(block: &depthwise::Block);

@@ -16,10 +16,7 @@ pub(crate) struct Tile {
     pub count: usize,
     pub x: *const u8,
     pub x_stride: usize,
-    /// Length of a run.
     pub k: usize,
-    pub runs: usize,
-    pub run_stride: usize,
     /// Head and weights of the first panel.
     pub w: *const i32,
     /// From panel to panel.
@@ -93,9 +90,7 @@ unsafe fn walk<S: Bytes>(
                         count,
                         x: block.x.as_ptr().add(row * block.x_stride),
                         x_stride: block.x_stride,
-                        k: block.k / block.runs,
-                        runs: block.runs,
-                        run_stride: block.run_stride,
+                        k: block.k,
                         w: block.packed.as_ptr().add(vector / per_panel * panel_len(block.k)),
                         w_stride: panel_len(block.k),
                         limits: block.limits,
@@ -129,57 +124,64 @@ fn group<S: Bytes>(left: usize) -> usize {
 pub(crate) unsafe fn tile<S: Bytes, const ROWS: usize, const VECTORS: usize>(t: &Tile, index: usize) {
     // SAFETY: x has ROWS rows of k in each tile, w as many panels as VECTORS fill.
     unsafe {
-        let per_panel = PANEL / S::LANES;
         let top = t.x.add(index * ROWS * t.x_stride);
         let mut w = [t.w; VECTORS];
         let mut sums = [[S::start(t.w.add(WEIGHT_SUMS)); VECTORS]; ROWS];
         for j in 0..VECTORS {
-            w[j] = t.w.add(j / per_panel * t.w_stride + j % per_panel * S::LANES);
+            w[j] = head::<S>(t, j);
             let start = S::start(w[j].add(WEIGHT_SUMS));
             for i in 0..ROWS {
                 sums[i][j] = start;
             }
             w[j] = w[j].add(HEAD);
         }
-        for run in 0..t.runs {
-            let mut x = [top; ROWS];
+        let mut x = [top; ROWS];
+        for i in 0..ROWS {
+            x[i] = top.add(i * t.x_stride);
+        }
+        let whole = t.k / 4;
+        for four in 0..whole {
+            step::<S, ROWS, VECTORS>(&mut sums, &x, &w, four);
+        }
+        if t.k > 4 * whole {
+            let mut last = [0u32; ROWS];
             for i in 0..ROWS {
-                x[i] = top.add(run * t.run_stride + i * t.x_stride);
-            }
-            let whole = t.k / 4;
-            for four in 0..whole {
-                let mut weights = [S::weights(S::load(w[0].cast())); VECTORS];
-                for j in 0..VECTORS {
-                    weights[j] = S::weights(S::load(w[j].add(four * PANEL).cast()));
-                }
-                for i in 0..ROWS {
-                    let value = S::splat(x[i].add(4 * four).cast::<u32>().read_unaligned());
-                    for j in 0..VECTORS {
-                        sums[i][j] = S::dot(sums[i][j], value, weights[j]);
-                    }
-                }
-            }
-            if t.k > 4 * whole {
-                let mut weights = [S::weights(S::load(w[0].cast())); VECTORS];
-                for j in 0..VECTORS {
-                    weights[j] = S::weights(S::load(w[j].add(whole * PANEL).cast()));
-                }
-                for i in 0..ROWS {
-                    let value = S::splat(rest(x[i].add(4 * whole), t.k - 4 * whole));
-                    for j in 0..VECTORS {
-                        sums[i][j] = S::dot(sums[i][j], value, weights[j]);
-                    }
-                }
+                last[i] = rest(x[i].add(4 * whole), t.k - 4 * whole);
+                x[i] = last.as_ptr().add(i).cast();
             }
             for j in 0..VECTORS {
-                w[j] = w[j].add(t.k.div_ceil(4) * PANEL);
+                w[j] = w[j].add(whole * PANEL);
             }
+            step::<S, ROWS, VECTORS>(&mut sums, &x, &w, 0);
         }
         let at = index * ROWS * t.y_stride;
         if t.floats.is_null() {
-            finish::<S, ROWS, VECTORS>(t, at, sums);
+            finish::<S, ROWS, VECTORS, false>(t, at, sums);
         } else {
-            finish_floats::<S, ROWS, VECTORS>(t, at, sums);
+            finish::<S, ROWS, VECTORS, true>(t, at, sums);
+        }
+    }
+}
+
+/// Adds four products to each sum.
+#[inline(always)]
+unsafe fn step<S: Bytes, const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[S::Sums; VECTORS]; ROWS],
+    x: &[*const u8; ROWS],
+    w: &[*const i32; VECTORS],
+    four: usize,
+) {
+    // SAFETY: `four` is inside the rows of x and w.
+    unsafe {
+        let mut weights = [S::weights(S::load(w[0].cast())); VECTORS];
+        for j in 0..VECTORS {
+            weights[j] = S::weights(S::load(w[j].add(four * PANEL).cast()));
+        }
+        for i in 0..ROWS {
+            let value = S::splat(x[i].add(4 * four).cast::<u32>().read_unaligned());
+            for j in 0..VECTORS {
+                sums[i][j] = S::dot(sums[i][j], value, weights[j]);
+            }
         }
     }
 }
@@ -194,70 +196,131 @@ unsafe fn rest(x: *const u8, count: usize) -> u32 {
     }
 }
 
-/// Stores bytes, four vectors at a time. An index into `sums` that only the run knows would keep all of them in memory
-/// through the whole product.
+/// Stores bytes or floats.
 #[inline(always)]
-unsafe fn finish<S: Bytes, const ROWS: usize, const VECTORS: usize>(
+unsafe fn finish<S: Bytes, const ROWS: usize, const VECTORS: usize, const FLOATS: bool>(
     t: &Tile,
     at: usize,
     sums: [[S::Sums; VECTORS]; ROWS],
 ) {
-    // SAFETY: y has ROWS rows of `columns` from `at` on.
+    const { assert!(ROWS * VECTORS <= 28) };
+    // SAFETY: the result has ROWS rows of `columns` from `at` on.
     unsafe {
-        let per_panel = PANEL / S::LANES;
-        let y = t.y.add(at);
-        // Columns of the last vector.
-        let last = t.columns - (VECTORS - 1) * S::LANES;
-        let mut done = 0;
-        while done < ROWS * VECTORS {
-            let mut four = [S::total(sums[0][0]); 4];
-            for i in 0..4 {
-                let which = if done + i < ROWS * VECTORS { done + i } else { ROWS * VECTORS - 1 };
-                let j = which % VECTORS;
-                let head = t.w.add(j / per_panel * t.w_stride + j % per_panel * S::LANES);
-                four[i] = S::requantize(S::total(sums[which / VECTORS][j]), head);
-            }
-            let mut bytes = MaybeUninit::<S::B>::uninit();
-            let bytes = bytes.as_mut_ptr().cast::<u8>();
-            S::store(bytes, S::in_order(S::narrow(four, t.limits)));
-            for i in 0..4 {
-                let which = done + i;
-                if which < ROWS * VECTORS {
-                    let (row, j) = (which / VECTORS, which % VECTORS);
-                    let to = y.add(row * t.y_stride + j * S::LANES);
-                    let from = bytes.add(i * S::LANES);
-                    if j + 1 < VECTORS || last == S::LANES {
-                        ptr::copy_nonoverlapping(from, to, S::LANES);
-                    } else {
-                        ptr::copy_nonoverlapping(from, to, last);
-                    }
+        // Not a loop: an index into `sums` that only the run knows would keep all of them in memory through the whole
+        // product.
+        finish_four::<S, ROWS, VECTORS, FLOATS, 0>(t, at, &sums);
+        finish_four::<S, ROWS, VECTORS, FLOATS, 4>(t, at, &sums);
+        finish_four::<S, ROWS, VECTORS, FLOATS, 8>(t, at, &sums);
+        finish_four::<S, ROWS, VECTORS, FLOATS, 12>(t, at, &sums);
+        finish_four::<S, ROWS, VECTORS, FLOATS, 16>(t, at, &sums);
+        finish_four::<S, ROWS, VECTORS, FLOATS, 20>(t, at, &sums);
+        finish_four::<S, ROWS, VECTORS, FLOATS, 24>(t, at, &sums);
+    }
+}
+
+/// Four vectors, or as many as there are, from the `FIRST` one on.
+#[inline(always)]
+unsafe fn finish_four<
+    S: Bytes,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const FLOATS: bool,
+    const FIRST: usize,
+>(
+    t: &Tile,
+    at: usize,
+    sums: &[[S::Sums; VECTORS]; ROWS],
+) {
+    if const { FIRST >= ROWS * VECTORS } {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let four = [
+            total::<S, ROWS, VECTORS>(sums, FIRST),
+            total::<S, ROWS, VECTORS>(sums, FIRST + 1),
+            total::<S, ROWS, VECTORS>(sums, FIRST + 2),
+            total::<S, ROWS, VECTORS>(sums, FIRST + 3),
+        ];
+        if FLOATS {
+            let memory = MaybeUninit::new(four);
+            for i in 0..4.min(ROWS * VECTORS - FIRST) {
+                let (row, j) = ((FIRST + i) / VECTORS, (FIRST + i) % VECTORS);
+                let numbers = memory.as_ptr().cast::<i32>().add(i * S::LANES);
+                let head = head::<S>(t, j);
+                let to = t.floats.add(at + row * t.y_stride + j * S::LANES);
+                for column in 0..S::LANES.min(t.columns - j * S::LANES) {
+                    let sum = (*numbers.add(column)).wrapping_add(*head.add(column));
+                    *to.add(column) = sum as f32 * f32::from_bits(*head.add(PANEL + column) as u32);
                 }
             }
-            done += 4;
+            return;
+        }
+        let four = [
+            S::requantize(four[0], head::<S>(t, FIRST % VECTORS)),
+            S::requantize(four[1], head::<S>(t, (FIRST + 1) % VECTORS)),
+            S::requantize(four[2], head::<S>(t, (FIRST + 2) % VECTORS)),
+            S::requantize(four[3], head::<S>(t, (FIRST + 3) % VECTORS)),
+        ];
+        let mut bytes = MaybeUninit::<S::B>::uninit();
+        let bytes = bytes.as_mut_ptr().cast::<u8>();
+        S::store(bytes, S::in_order(S::narrow(four, t.limits)));
+        let last = t.columns - (VECTORS - 1) * S::LANES;
+        for i in 0..4 {
+            let which = FIRST + i;
+            if which < ROWS * VECTORS {
+                let (row, j) = (which / VECTORS, which % VECTORS);
+                let to = t.y.add(at + row * t.y_stride + j * S::LANES);
+                let from = bytes.add(i * S::LANES);
+                if j + 1 < VECTORS || last == S::LANES {
+                    ptr::copy_nonoverlapping(from, to, S::LANES);
+                } else {
+                    copy_part(from, to, last);
+                }
+            }
         }
     }
 }
 
-/// Stores floats.
+/// Vector `which` of a tile, or the first one where there is none.
 #[inline(always)]
-unsafe fn finish_floats<S: Bytes, const ROWS: usize, const VECTORS: usize>(
-    t: &Tile,
-    at: usize,
-    sums: [[S::Sums; VECTORS]; ROWS],
-) {
-    // SAFETY: `floats` has ROWS rows of `columns` from `at` on.
+unsafe fn total<S: Bytes, const ROWS: usize, const VECTORS: usize>(
+    sums: &[[S::Sums; VECTORS]; ROWS],
+    which: usize,
+) -> S::V {
+    let which = if which < ROWS * VECTORS { which } else { 0 };
+    // SAFETY: the caller's promise.
+    unsafe { S::total(sums[which / VECTORS][which % VECTORS]) }
+}
+
+/// The part of a head that belongs to vector `j`.
+#[inline(always)]
+unsafe fn head<S: Bytes>(t: &Tile, j: usize) -> *const i32 {
+    let per_panel = PANEL / S::LANES;
+    // SAFETY: the caller's promise.
+    unsafe { t.w.add(j / per_panel * t.w_stride + j % per_panel * S::LANES) }
+}
+
+/// Copies less than 16 bytes: a call would take longer.
+#[inline(always)]
+unsafe fn copy_part(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let per_panel = PANEL / S::LANES;
-        let last = t.columns - (VECTORS - 1) * S::LANES;
-        for i in 0..ROWS {
-            for j in 0..VECTORS {
-                let head = t.w.add(j / per_panel * t.w_stride + j % per_panel * S::LANES);
-                let mut row = [0.0; PANEL];
-                S::store_floats(row.as_mut_ptr(), S::total(sums[i][j]), head, head.add(PANEL));
-                let to = t.floats.add(at + i * t.y_stride + j * S::LANES);
-                let count = if j + 1 < VECTORS { S::LANES } else { last };
-                ptr::copy_nonoverlapping(row.as_ptr(), to, count);
-            }
+        let mut done = 0;
+        if len & 8 != 0 {
+            ptr::copy_nonoverlapping(from, to, 8);
+            done = 8;
+        }
+        if len & 4 != 0 {
+            ptr::copy_nonoverlapping(from.add(done), to.add(done), 4);
+            done += 4;
+        }
+        if len & 2 != 0 {
+            ptr::copy_nonoverlapping(from.add(done), to.add(done), 2);
+            done += 2;
+        }
+        if len & 1 != 0 {
+            *to.add(done) = *from.add(done);
         }
     }
 }

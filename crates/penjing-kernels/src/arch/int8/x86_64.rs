@@ -1,4 +1,4 @@
-//! AVX2, AVX-VNNI and AVX512-VNNI.
+//! AVX2 and AVX-512, with dot products of bytes and without.
 
 use core::arch::x86_64::*;
 
@@ -13,77 +13,51 @@ use crate::{
 
 compile!(avx2, Avx2, "avx2,fma");
 compile!(avxvnni, AvxVnni, "avx2,fma,avxvnni");
+compile!(avx512, Avx512, "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw");
 compile!(avx512vnni, Avx512Vnni, "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw,avx512vnni");
 
 /// Where the offsets of odd channels lie in a head.
 const ODD_OFFSETS: usize = OFFSETS + PANEL;
 
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512Vnni;
-
-impl Bytes for Avx512Vnni {
-    type V = __m512i;
-    type B = __m512i;
-    type Sums = __m512i;
-    type X = __m512i;
-    type W = __m512i;
-    type Half = Avx512Vnni256;
-
-    const LANES: usize = 16;
-    const FLIPS: bool = false;
-    const TILE_ROWS: &'static [usize] = &[14, 14, 8];
-    const COLUMNS: usize = 3;
-
-    operations! {
-        start(_sums: *const i32) -> __m512i { _mm512_setzero_si512() }
-        splat(four: u32) -> __m512i { _mm512_set1_epi32(four as i32) }
-        load(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
-        store(to: *mut u8, bytes: __m512i) { _mm512_storeu_si512(to.cast(), bytes) }
-        inputs(bytes: __m512i) -> __m512i { bytes }
-        weights(bytes: __m512i) -> __m512i { bytes }
-        dot(sums: __m512i, x: __m512i, w: __m512i) -> __m512i { _mm512_dpbusd_epi32(sums, x, w) }
-        total(sums: __m512i) -> __m512i { sums }
-        // The high halves of 64-bit sums of even and of odd lanes. The multipliers of odd lanes are the low halves from the
-        // second one on.
-        requantize(v: __m512i, head: *const i32) -> __m512i {{
-            let even = _mm512_mul_epi32(v, _mm512_loadu_si512(head.cast()));
-            let even = _mm512_add_epi64(even, _mm512_loadu_si512(head.add(OFFSETS).cast()));
-            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(v), _mm512_loadu_si512(head.add(1).cast()));
-            let odd = _mm512_add_epi64(odd, _mm512_loadu_si512(head.add(ODD_OFFSETS).cast()));
-            _mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even)
-        }}
-        store_floats(to: *mut f32, v: __m512i, offsets: *const i32, scales: *const i32) {{
-            let sums = _mm512_add_epi32(v, _mm512_loadu_si512(offsets.cast()));
-            _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scales.cast())));
-        }}
-        narrow(v: [__m512i; 4], limits: Limits) -> __m512i {{
-            let words = [_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3])];
-            let bytes = _mm512_packus_epi16(words[0], words[1]);
-            let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(limits.low as i8));
-            _mm512_min_epu8(bytes, _mm512_set1_epi8(limits.high as i8))
-        }}
-        in_order(bytes: __m512i) -> __m512i {{
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            _mm512_permutexvar_epi32(order, bytes)
-        }}
-        interleave(rows: [__m512i; 4]) -> [__m512i; 4] {{
-            let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
-            let high = [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
-            [
-                _mm512_unpacklo_epi16(low[0], low[1]),
-                _mm512_unpackhi_epi16(low[0], low[1]),
-                _mm512_unpacklo_epi16(high[0], high[1]),
-                _mm512_unpackhi_epi16(high[0], high[1]),
-            ]
-        }}
-    }
-
-    tiles! {
-        Avx512Vnni, "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw,avx512vnni",
-        1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
-        2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
-        3: 1 2 3 4 5 6 7 8;
-    }
+/// Vectors of 512 bits.
+macro_rules! operations_512 {
+    () => {
+        operations! {
+            start(_sums: *const i32) -> __m512i { _mm512_setzero_si512() }
+            load(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
+            store(to: *mut u8, bytes: __m512i) { _mm512_storeu_si512(to.cast(), bytes) }
+            total(sums: __m512i) -> __m512i { sums }
+            // The high halves of 64-bit sums of even and of odd lanes. The multipliers of odd lanes are the low halves from the
+            // second one on.
+            requantize(v: __m512i, head: *const i32) -> __m512i {{
+                let even = _mm512_mul_epi32(v, _mm512_loadu_si512(head.cast()));
+                let even = _mm512_add_epi64(even, _mm512_loadu_si512(head.add(OFFSETS).cast()));
+                let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(v), _mm512_loadu_si512(head.add(1).cast()));
+                let odd = _mm512_add_epi64(odd, _mm512_loadu_si512(head.add(ODD_OFFSETS).cast()));
+                _mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even)
+            }}
+            narrow(v: [__m512i; 4], limits: Limits) -> __m512i {{
+                let words = [_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3])];
+                let bytes = _mm512_packus_epi16(words[0], words[1]);
+                let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(limits.low as i8));
+                _mm512_min_epu8(bytes, _mm512_set1_epi8(limits.high as i8))
+            }}
+            in_order(bytes: __m512i) -> __m512i {{
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                _mm512_permutexvar_epi32(order, bytes)
+            }}
+            interleave(rows: [__m512i; 4]) -> [__m512i; 4] {{
+                let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
+                let high = [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
+                [
+                    _mm512_unpacklo_epi16(low[0], low[1]),
+                    _mm512_unpackhi_epi16(low[0], low[1]),
+                    _mm512_unpacklo_epi16(high[0], high[1]),
+                    _mm512_unpackhi_epi16(high[0], high[1]),
+                ]
+            }}
+        }
+    };
 }
 
 /// Vectors of 256 bits.
@@ -101,10 +75,6 @@ macro_rules! operations_256 {
                 let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(v), _mm256_loadu_si256(head.add(1).cast()));
                 let odd = _mm256_add_epi64(odd, _mm256_loadu_si256(head.add(ODD_OFFSETS).cast()));
                 _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd)
-            }}
-            store_floats(to: *mut f32, v: __m256i, offsets: *const i32, scales: *const i32) {{
-                let sums = _mm256_add_epi32(v, _mm256_loadu_si256(offsets.cast()));
-                _mm256_storeu_ps(to, _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(scales.cast())));
             }}
             narrow(v: [__m256i; 4], limits: Limits) -> __m256i {{
                 let words = [_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3])];
@@ -144,10 +114,6 @@ macro_rules! operations_128 {
                 let odd = _mm_mul_epi32(_mm_srli_epi64::<32>(v), _mm_loadu_si128(head.add(1).cast()));
                 let odd = _mm_add_epi64(odd, _mm_loadu_si128(head.add(ODD_OFFSETS).cast()));
                 _mm_blend_epi32::<0b1010>(_mm_srli_epi64::<32>(even), odd)
-            }}
-            store_floats(to: *mut f32, v: __m128i, offsets: *const i32, scales: *const i32) {{
-                let sums = _mm_add_epi32(v, _mm_loadu_si128(offsets.cast()));
-                _mm_storeu_ps(to, _mm_mul_ps(_mm_cvtepi32_ps(sums), _mm_loadu_ps(scales.cast())));
             }}
             narrow(v: [__m128i; 4], limits: Limits) -> __m128i {{
                 let words = [_mm_packs_epi32(v[0], v[1]), _mm_packs_epi32(v[2], v[3])];
@@ -207,6 +173,13 @@ macro_rules! vnni {
 }
 
 vnni! {
+    Avx512Vnni: Avx512Vnni256, __m512i, 16, _mm512_set1_epi32, _mm512_dpbusd_epi32, operations_512,
+    "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw,avx512vnni", &[14, 14, 8], 3,
+    1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+    2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+    3: 1 2 3 4 5 6 7 8;
+}
+vnni! {
     Avx512Vnni256: Avx512Vnni128, __m256i, 8, _mm256_set1_epi32, _mm256_dpbusd_epi32, operations_256,
     "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw,avx512vnni", &[14], 3, 1: 1;
 }
@@ -230,7 +203,8 @@ vnni! {
 macro_rules! halves {
     (
         $name:ident: $half:ident, $vector:ident, $lanes:literal, $operations:ident, $rows:expr, $columns:literal,
-        $set1:ident, $set1_words:ident, $and:ident, $srli:ident, $slli:ident, $srai:ident, $madd:ident, $add:ident, $($tiles:tt)*
+        $set1:ident, $set1_words:ident, $and:ident, $srli:ident, $slli:ident, $srai:ident, $madd:ident, $add:ident,
+        $features:literal, $($tiles:tt)*
     ) => {
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
@@ -259,21 +233,28 @@ macro_rules! halves {
                 }
             }
 
-            tiles! { $name, "avx2,fma", $($tiles)* }
+            tiles! { $name, $features, $($tiles)* }
         }
     };
 }
 
 halves! {
+    Avx512: Avx2, __m512i, 16, operations_512, &[14, 10], 2,
+    _mm512_set1_epi32, _mm512_set1_epi16, _mm512_and_si512, _mm512_srli_epi16, _mm512_slli_epi16, _mm512_srai_epi16,
+    _mm512_madd_epi16, _mm512_add_epi32, "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw",
+    1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+    2: 1 2 3 4 5 6 7 8 9 10;
+}
+halves! {
     Avx2: Avx2With128, __m256i, 8, operations_256, &[6, 4], 1,
     _mm256_set1_epi32, _mm256_set1_epi16, _mm256_and_si256, _mm256_srli_epi16, _mm256_slli_epi16, _mm256_srai_epi16,
-    _mm256_madd_epi16, _mm256_add_epi32,
+    _mm256_madd_epi16, _mm256_add_epi32, "avx2,fma",
     1: 1 2 3 4 5 6;
     2: 1 2 3 4;
 }
 halves! {
     Avx2With128: Avx2With128, __m128i, 4, operations_128, &[6], 1,
     _mm_set1_epi32, _mm_set1_epi16, _mm_and_si128, _mm_srli_epi16, _mm_slli_epi16, _mm_srai_epi16,
-    _mm_madd_epi16, _mm_add_epi32,
+    _mm_madd_epi16, _mm_add_epi32, "avx2,fma",
     1: 1;
 }

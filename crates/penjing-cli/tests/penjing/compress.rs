@@ -1,0 +1,111 @@
+//! Smaller and faster, or a refusal with the figures.
+
+use crate::support::{CLASSES, Place};
+
+/// A place with photos and a model of them.
+fn place() -> Place {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 6);
+    place.train("photos", "m.penjing", &[]).json();
+    place
+}
+
+#[test]
+fn a_model_in_8_bits_is_smaller_and_answers_the_same() {
+    let place = place();
+    let before = place.read("m.penjing");
+    let words =
+        ["compress", "m.penjing", "photos", "-o", "s.penjing", "--max-latency", "100", "--layers", "--json"];
+    let report = place.run(&words).json();
+    assert_eq!((&report["written"], &report["watched"]), (&true.into(), &24.into()));
+    let verdict = &report["verdict"];
+    assert_eq!(
+        (&verdict["part"], &verdict["photos"], &verdict["missed"]),
+        (&"training".into(), &24.into(), &serde_json::json!([]))
+    );
+    assert_eq!((&verdict["before"]["top1"], &verdict["after"]["top1"]), (&1.0.into(), &1.0.into()));
+    assert_eq!(verdict["distance"]["agreement"], 1.0);
+    let bytes = |when: &str| verdict[when]["file_bytes"].as_f64().unwrap();
+    assert_eq!(bytes("after"), std::fs::metadata(place.at("s.penjing")).unwrap().len() as f64);
+    assert!(bytes("after") < 0.4 * bytes("before"), "{verdict}");
+    assert_eq!(report["tried"].as_array().unwrap().len(), 4);
+    // Every layer is in 8 bits, and none of them drowns in noise.
+    let layers = report["layers"].as_array().unwrap();
+    assert!(layers.len() > 10);
+    for layer in layers {
+        assert!(layer["int8"] == true && layer["sqnr_db"].as_f64().is_none_or(|db| db > 10.0), "{layer}");
+        assert!(layer["alone"].as_f64().unwrap() >= 0.0, "{layer}");
+    }
+    // The same work gives the same file; the model before is as it was.
+    let again = [
+        "compress",
+        "m.penjing",
+        "photos",
+        "-o",
+        "t.penjing",
+        "--max-latency",
+        "100",
+        "--threads",
+        "3",
+        "--json",
+    ];
+    place.run(&again).json();
+    let [one, two] = ["s.penjing", "t.penjing"].map(|name| place.read(name));
+    assert!(one == two, "threads change nothing");
+    assert!(place.read("m.penjing") == before);
+    // What reads models reads this one.
+    place.photos("new", &CLASSES, 8);
+    let report = place.run(&["eval", "s.penjing", "new", "--json"]).json();
+    assert_eq!(report["top1"], 1.0);
+    let report = place.run(&["inspect", "s.penjing", "--json"]).json();
+    let recipe = report["provenance"]["recipe"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert!(recipe.starts_with("int8: 24 photos watched, ranges by "), "{recipe}");
+}
+
+#[test]
+fn a_missed_gate_says_by_how_much_and_writes_nothing() {
+    let place = place();
+    let ran = place.run(&[
+        "compress",
+        "m.penjing",
+        "photos",
+        "-o",
+        "s.penjing",
+        "--max-size",
+        "0.01",
+        "--max-latency",
+        "100",
+    ]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.out.contains("top-1") && ran.out.contains("SQNR"), "{}", ran.out);
+    assert!(ran.err.contains("s.penjing: not written: its file is 0."), "{}", ran.err);
+    assert_eq!(place.names("."), ["cache", "m.penjing", "photos"]);
+}
+
+#[test]
+fn what_cannot_be_compressed_is_refused() {
+    let place = place();
+    place.photos("one", &["a"], 12);
+    place.photos("few", &CLASSES, 1);
+    place.photos("others", &["x", "y"], 8);
+    let refused = |words: &[&str], says: &str| {
+        place.run(&[&["compress"], words, &["-o", "s.penjing"]].concat()).refused(1, &[says]);
+        assert!(!place.at("s.penjing").exists());
+    };
+    refused(&["m.penjing", "one"], "all photos to watch are of one class, “a”");
+    refused(&["m.penjing", "few"], "4 photos to watch are too few");
+    refused(&["m.penjing", "others"], "the model does not know the class “x”; it knows: ");
+    refused(
+        &["m.penjing", "photos", "--keep", "nothing"],
+        "it has no layer `nothing`; `penjing inspect` names",
+    );
+    refused(&["missing.penjing", "photos"], "missing.penjing: cannot read");
+    place
+        .run(&["compress", "m.penjing", "photos", "-o", "i.penjing", "--max-latency", "100", "--json"])
+        .json();
+    refused(&["i.penjing", "photos"], "the model has integers already");
+    for words in [["--max-drop", "-1"], ["--max-latency", "0"], ["--ranges", "guess"], ["--photos", "9"]] {
+        let ran = place.run(&[&["compress", "m.penjing", "photos", "-o", "s.penjing"], &words[..]].concat());
+        assert_eq!(ran.code, Some(2), "{words:?}");
+    }
+}
