@@ -1,6 +1,7 @@
 //! `cargo xtask evidence`: measured figures as small files, one a run, so that a long matrix can be stopped and resumed.
 
 mod accuracy;
+mod distil;
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +20,14 @@ pub struct Args {
 enum What {
     /// Test accuracy on the shared data sets, penjing beside PyTorch
     Accuracy(accuracy::Args),
+    /// What a teacher gains: small networks from random weights, alone and under it
+    Distil(distil::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Accuracy(args) => accuracy::run(args),
+        What::Distil(args) => distil::run(args),
     }
 }
 

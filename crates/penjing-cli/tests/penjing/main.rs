@@ -3,6 +3,7 @@
 
 mod bad_data;
 mod bad_models;
+mod distill;
 #[cfg(feature = "pull")]
 #[path = "../../../penjing/tests/hub/server.rs"]
 #[allow(dead_code, reason = "the library's tests let it behave worse")]
