@@ -84,6 +84,8 @@ go_on 'half a state of training' photos -o part.penjing $whole
 rm part.penjing.part; go_on 'an unfinished model without its state' photos -o part.penjing $whole
 go_on 'a model that goes on into itself' photos -o m.penjing --from m.penjing --force
 photos lost; mv lost/red lost/blue; go_on 'photos that lack a class of the model' lost -o out.penjing --from m.penjing
+go_on 'a teacher of other labels' lost -o out.penjing --teacher m.penjing --recipe scratch
+train 'a teacher, and no network to teach' photos --teacher m.penjing
 train 'a time that is too short' photos --recipe scratch --size 384 --time 1s
 train 'memory that is too small' photos --recipe finetune --size 64 --memory 1MB
 

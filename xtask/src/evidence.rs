@@ -1,6 +1,7 @@
 //! `cargo xtask evidence`: measured figures as small files, one a run, so that a long matrix can be stopped and resumed.
 
 mod accuracy;
+mod distil;
 mod int8;
 
 use std::path::{Path, PathBuf};
@@ -22,12 +23,15 @@ enum What {
     Accuracy(accuracy::Args),
     /// Test accuracy before and after 8 bits
     Int8(int8::Args),
+    /// What a teacher gains: small networks from random weights, alone and under it
+    Distil(distil::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Accuracy(args) => accuracy::run(args),
         What::Int8(args) => int8::run(args),
+        What::Distil(args) => distil::run(args),
     }
 }
 

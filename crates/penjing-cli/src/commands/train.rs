@@ -17,6 +17,7 @@ use penjing::{
         self, Candidate, Options,
         adapt::{FitKind, Input},
         cache,
+        distill::{By, Distillation},
         head::Tried,
         plan::RecipeKind,
     },
@@ -48,6 +49,15 @@ pub struct Args {
     /// What is learnt
     #[arg(long, value_name = "RECIPE", default_value = "auto")]
     recipe: Recipe,
+    /// A classifier that teaches the network, such as a larger one trained on the same photos; it must know all classes of DATA. With --recipe scratch, finetune or full
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<PathBuf>,
+    /// How the network listens to the teacher [default: auto]
+    #[arg(long, value_name = "HOW", requires = "teacher")]
+    distill: Option<Distill>,
+    /// Folder of photos without labels, which the teacher alone explains
+    #[arg(long, value_name = "DIR", requires = "teacher")]
+    unlabelled: Option<PathBuf>,
     /// How often training of the whole network sees every photo [default: by the number of photos and how well the head tells them apart]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     epochs: Option<u32>,
@@ -123,6 +133,29 @@ enum Recipe {
     Scratch,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Distill {
+    /// As kd, beside training of as many steps without the teacher; kept only where held-out photos gain by it
+    Auto,
+    /// Softened probabilities of the teacher
+    Kd,
+    /// The same, decoupled: those of the photo's class apart from those among the others
+    Dkd,
+    /// As kd, and the teacher's features in the first fifth of the steps
+    Hints,
+}
+
+impl From<Distill> for By {
+    fn from(distill: Distill) -> Self {
+        match distill {
+            Distill::Auto => By::Auto,
+            Distill::Kd => By::Kd,
+            Distill::Dkd => By::Dkd,
+            Distill::Hints => By::Hints,
+        }
+    }
+}
+
 impl From<Recipe> for RecipeKind {
     fn from(recipe: Recipe) -> Self {
         match recipe {
@@ -156,6 +189,12 @@ impl Args {
             ("--log", self.log.is_some()),
         ];
         let given = whole.into_iter().find_map(|(flag, given)| given.then_some(flag));
+        if self.teacher.is_some() && matches!(self.recipe, Recipe::Auto | Recipe::Head) {
+            return Some(
+                "--teacher teaches a whole network, so say which way it is trained: --recipe scratch, finetune or full"
+                    .into(),
+            );
+        }
         match (self.recipe, given) {
             (Recipe::Head, Some(flag)) => {
                 return Some(format!(
@@ -195,11 +234,11 @@ fn spare(part: &Path, force: bool) -> penjing::Result<()> {
     ))
 }
 
-/// Fails where the output is also what training starts from: interrupted, it could not start from there again.
-fn require_apart(output: &Path, start: Option<&Path>) -> penjing::Result<()> {
-    let same = start.and_then(|start| Some(start.canonicalize().ok()? == output.canonicalize().ok()?));
+/// Fails where the output is also what training starts from, or its teacher: interrupted, it could not go on from there.
+fn require_apart(output: &Path, needed: Option<&Path>, what: &str) -> penjing::Result<()> {
+    let same = needed.and_then(|needed| Some(needed.canonicalize().ok()? == output.canonicalize().ok()?));
     if same == Some(true) {
-        return Err(Error::data(output, "is what the training starts from; name another file to write"));
+        return Err(Error::data(output, format!("is {what}; name another file to write")));
     }
     Ok(())
 }
@@ -243,7 +282,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     if args.recipe == Recipe::Head {
         spare(&part, args.force)?;
     } else {
-        require_apart(&args.output, origin)?;
+        require_apart(&args.output, origin, "what the training starts from")?;
+        require_apart(&args.output, args.teacher.as_deref(), "the teacher")?;
     }
     let output = Output::new(&args.output, args.force || is_unfinished(&args.output, &part))?;
     let threads = args.threads.start()?;
@@ -252,6 +292,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         console.say(&notice.to_string());
     }
     let backbone = if args.recipe == Recipe::Scratch { untrained(origin)? } else { backbone(origin)? };
+    let teacher = args.teacher.as_deref().map(model::load).transpose()?;
     let options = Options {
         input: Input {
             size: args.size,
@@ -270,6 +311,11 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         part: Some(part.clone()),
         force: args.force,
         extend: args.from.is_some(),
+        distill: teacher.map(|teacher| Distillation {
+            teacher,
+            by: args.distill.map_or(By::Auto, By::from),
+            unlabelled: args.unlabelled.clone(),
+        }),
     };
     let mut log = args.log.as_deref().map(Log::open).transpose()?;
     let trained = transfer::train(&data, &backbone, &options, &threads, console, log.as_mut());

@@ -4,6 +4,7 @@
 mod bad_data;
 mod bad_models;
 mod compress;
+mod distill;
 #[cfg(feature = "pull")]
 #[path = "../../../penjing/tests/hub/server.rs"]
 #[allow(dead_code, reason = "the library's tests let it behave worse")]

@@ -11,20 +11,23 @@ use std::{
 use penjing_runtime::pixels::{Pixels, View};
 use rayon::prelude::*;
 
-use super::augment::{Augment, random};
+use super::{
+    augment::{Augment, random},
+    teacher::Teacher,
+};
 use crate::{
     Result,
     data::decode::{self, Limits},
     random::SplitMix64,
 };
 
-/// A labelled photo.
+/// A photo to learn from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Photo {
     /// The file.
     pub path: PathBuf,
-    /// Place of its class.
-    pub class: u32,
+    /// Place of its class; `None` for a photo without a label, of which only a teacher can tell anything.
+    pub class: Option<u32>,
     /// What its looks are drawn from; a photo of the same key looks the same wherever it stands in the list.
     pub key: u64,
 }
@@ -62,7 +65,7 @@ impl Feed {
     /// A feed of `photos` in `classes` classes as inputs of `pixels`.
     ///
     /// `balance` 0 shows every photo equally often, 1 every class, and b between them a class of n photos in proportion
-    /// to n^(1 − b). Decoded photos are kept until they take `memory` bytes; the others are read anew each time.
+    /// to n^(1 − b); photos without a label count as one class more. Decoded photos are kept until they take `memory` bytes; the others are read anew each time.
     ///
     /// # Panics
     /// If `balance` is not 0 and a photo's class is not below `classes`.
@@ -77,9 +80,9 @@ impl Feed {
     ) -> Feed {
         let mut decks = Vec::new();
         if balance != 0.0 {
-            decks.resize(classes, Vec::new());
+            decks.resize(classes + 1, Vec::new());
             for (place, photo) in (0..).zip(&photos) {
-                decks[photo.class as usize].push(place);
+                decks[photo.class.map_or(classes, |class| class as usize)].push(place);
             }
             let mut random = SplitMix64::new(SplitMix64::new(seed ^ ORDER).next_u64());
             decks.iter_mut().for_each(|deck| random.shuffle(deck));
@@ -132,26 +135,55 @@ impl Feed {
     }
 
     /// Writes the inputs `[draws, height, width, channels]` of `draws`, each as its look in `epoch`; `pixels` are the
-    /// feed's, or those of another size.
+    /// feed's, or those of another size. A teacher sees the same looks under a contract of
+    /// its own; its answers are `[draws, width]`.
     ///
     /// # Errors
     /// That of the first photo, in the order of `draws`, that cannot be read; it names the file.
     ///
     /// # Panics
-    /// If `inputs` does not hold as many inputs as there are draws.
-    pub fn fill(&self, pixels: &Pixels, epoch: u64, draws: &[Draw], inputs: &mut [f32]) -> Result<()> {
+    /// If `inputs` does not hold as many inputs as there are draws, or the answers not as many answers.
+    pub fn fill(
+        &self,
+        pixels: &Pixels,
+        epoch: u64,
+        draws: &[Draw],
+        inputs: &mut [f32],
+        teacher: Option<(&Teacher, &mut [f32])>,
+    ) -> Result<()> {
         assert_eq!(inputs.len(), draws.len() * pixels.len(), "one input for each draw");
+        let look = |pixels: &Pixels, draw: &Draw, scratch: &mut Vec<u8>, out: &mut [f32]| {
+            let photo = self.photo(draw.photo as usize)?;
+            let key = self.photos[draw.photo as usize].key;
+            let first = random(self.seed, epoch, key).next_u64();
+            // What is drawn does not depend on the contract, so that every contract shows the same look.
+            let mut random = SplitMix64::new(first ^ u64::from(draw.time));
+            self.augment.look(pixels, photo.view(), &mut random, scratch, out);
+            Ok(())
+        };
         let looks = inputs.par_chunks_mut(pixels.len()).zip(draws);
-        let results: Vec<Result<()>> = looks
-            .map_init(Vec::new, |scratch, (out, draw)| {
-                let photo = self.photo(draw.photo as usize)?;
-                let key = self.photos[draw.photo as usize].key;
-                let first = random(self.seed, epoch, key).next_u64();
-                let mut random = SplitMix64::new(first ^ u64::from(draw.time));
-                self.augment.look(pixels, photo.view(), &mut random, scratch, out);
-                Ok(())
-            })
-            .collect();
+        let results: Vec<Result<()>> = match teacher {
+            None => {
+                looks.map_init(Vec::new, |scratch, (out, draw)| look(pixels, draw, scratch, out)).collect()
+            }
+            Some((teacher, answers)) => {
+                assert_eq!(answers.len(), draws.len() * teacher.width(), "one answer for each draw");
+                let seen = || (Vec::new(), vec![0.0; teacher.pixels().len()]);
+                looks
+                    .zip(answers.par_chunks_mut(teacher.width()))
+                    .map_init(seen, |(scratch, seen), ((out, draw), answer)| {
+                        look(pixels, draw, scratch, out)?;
+                        if teacher.pixels() == pixels {
+                            teacher.answer(out, answer);
+                            return Ok(());
+                        }
+                        look(teacher.pixels(), draw, scratch, seen)?;
+                        teacher.answer(seen, answer);
+                        Ok(())
+                    })
+                    .collect()
+            }
+        };
         results.into_iter().collect()
     }
 
@@ -216,7 +248,7 @@ mod tests {
         let classes = counts.iter().enumerate().flat_map(|(c, &n)| std::iter::repeat_n(c as u32, n));
         let photos = classes.enumerate().map(|(i, class)| Photo {
             path: folder.join(PHOTOS[i % PHOTOS.len()]),
-            class,
+            class: Some(class),
             key: i as u64,
         });
         let augment = Augment::recommended(10.0);
@@ -229,14 +261,14 @@ mod tests {
         let full = Pixels { decode: DecodeRule::Full, ..reduced.clone() };
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos/progressive_420.jpg");
         let [at_quarter, whole] = [&reduced, &full].map(|pixels| {
-            let photo = Photo { path: path.clone(), class: 0, key: 0 };
+            let photo = Photo { path: path.clone(), class: Some(0), key: 0 };
             let feed = Feed::new(vec![photo], 1, pixels.clone(), Augment::NONE, 0.0, 0, 1 << 20);
             let mut plain = vec![0.0; pixels.len()];
             feed.plain(0, &mut plain).unwrap();
             // Whatever size it is seen at while training, its photo stays that of the contract.
             let larger = Pixels { height: 37, width: 47, ..pixels.clone() };
             let mut grown = vec![0.0; larger.len()];
-            feed.fill(&larger, 0, &feed.order(0), &mut grown).unwrap();
+            feed.fill(&larger, 0, &feed.order(0), &mut grown, None).unwrap();
             let mut expected = vec![0.0; larger.len()];
             let photo = decode::read_for(&path, &Limits::default(), pixels).unwrap();
             larger.tensor(photo.view(), View::PLAIN, &mut expected);
@@ -280,7 +312,7 @@ mod tests {
                 let mut seen = HashSet::new();
                 let mut times = vec![0; 160];
                 for draw in &order {
-                    got[feed.photos[draw.photo as usize].class as usize] += 1;
+                    got[feed.photos[draw.photo as usize].class.unwrap() as usize] += 1;
                     drawn[draw.photo as usize] += 1;
                     times[draw.photo as usize] += 1;
                     assert!(seen.insert((draw.photo, draw.time)), "the same look twice");
@@ -313,9 +345,9 @@ mod tests {
             let order = feed.order(epoch);
             let mut inputs = vec![0.0; order.len() * feed.pixels.len()];
             Threads::new(Some(threads)).unwrap().install(|| {
-                feed.fill(feed.pixels(), epoch, &order, &mut inputs).unwrap();
+                feed.fill(feed.pixels(), epoch, &order, &mut inputs, None).unwrap();
                 // Again, from memory where there is some.
-                feed.fill(feed.pixels(), epoch, &order, &mut inputs).unwrap();
+                feed.fill(feed.pixels(), epoch, &order, &mut inputs, None).unwrap();
             });
             let kept = feed.kept.iter().filter(|slot| slot.get().is_some()).count();
             (order, inputs, kept)
@@ -343,7 +375,7 @@ mod tests {
         let feed = feed(&[2], 0.0, 7, usize::MAX);
         let look = |epoch, photo, time| {
             let mut input = vec![0.0; feed.pixels.len()];
-            feed.fill(feed.pixels(), epoch, &[Draw { photo, time }], &mut input).unwrap();
+            feed.fill(feed.pixels(), epoch, &[Draw { photo, time }], &mut input, None).unwrap();
             input
         };
         assert_eq!(look(0, 0, 0), look(0, 0, 0));
@@ -358,7 +390,7 @@ mod tests {
         feed.photos[4].path = "nor/this.jpg".into();
         let draws: Vec<Draw> = (0..6).map(|photo| Draw { photo, time: 0 }).collect();
         let mut inputs = vec![0.0; 6 * feed.pixels.len()];
-        let error = feed.fill(feed.pixels(), 0, &draws, &mut inputs).unwrap_err().to_string();
+        let error = feed.fill(feed.pixels(), 0, &draws, &mut inputs, None).unwrap_err().to_string();
         assert!(error.contains("no/such/photo.jpg"), "{error}");
         let error = feed.plain(4, &mut inputs[..feed.pixels.len()]).unwrap_err().to_string();
         assert!(error.contains("nor/this.jpg"), "{error}");

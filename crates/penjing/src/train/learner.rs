@@ -1,5 +1,7 @@
 //! One step after another: gradients of a batch, then the optimizer.
 
+use std::ops::Range;
+
 use penjing_runtime::graph::Graph;
 use rayon::prelude::*;
 
@@ -38,12 +40,14 @@ pub struct Learner {
     /// The optimizer with what it remembers.
     pub optimizer: Optimizer,
     method: Method,
-    classes: usize,
+    /// Values of the network's result for an image.
+    outputs: usize,
     slope: Vec<f32>,
 }
 
 impl Learner {
-    /// `graph` has the number of images that go through it at once in its input shape and ends with the logits.
+    /// `graph` has the number of images that go through it at once in its input shape and ends with what the loss is of,
+    /// mostly the logits.
     ///
     /// # Errors
     /// [`crate::Error::Unsupported`] when a layer cannot be trained.
@@ -57,9 +61,9 @@ impl Learner {
             }
         }
         let optimizer = Optimizer::new(method.rule, method.decay, method.clip, rates, &parameters);
-        let classes = graph.output().map_or(0, |output| graph.shape(output)[3]);
-        let slope = vec![0.0; tape.batch() * classes];
-        Ok(Learner { tape, parameters, gradients, optimizer, method: *method, classes, slope })
+        let outputs = graph.output().map_or(0, |output| graph.shape(output)[3]);
+        let slope = vec![0.0; tape.batch() * outputs];
+        Ok(Learner { tape, parameters, gradients, optimizer, method: *method, outputs, slope })
     }
 
     /// The same network for inputs of another size; it goes on where it was.
@@ -67,34 +71,53 @@ impl Learner {
     /// # Errors
     /// As [`Learner::new`].
     pub fn resized(self, graph: &Graph) -> Result<Self> {
-        let Learner { tape, parameters, gradients, optimizer, method, classes, slope } = self;
+        let Learner { tape, parameters, gradients, optimizer, method, outputs, slope } = self;
         // Two of them at once might not fit into memory.
         drop(tape);
         let tape = Tape::new(graph, &method.policy)?;
-        Ok(Learner { tape, parameters, gradients, optimizer, method, classes, slope })
+        Ok(Learner { tape, parameters, gradients, optimizer, method, outputs, slope })
     }
 
-    /// One step: `inputs` `[images][H,W,C]` and `targets` `[images][classes]` of a whole number of the tape's batches,
-    /// `seed` of the dropout, `rate` times the method's rates. Gives the loss, or the gradients' norm, when they are not
-    /// finite; the weights are then as they were.
+    /// One step of cross-entropy with `targets` `[images][classes]`; all else as [`step_by`](Self::step_by).
     ///
     /// # Panics
     /// If the lengths are of another network.
     pub fn step(&mut self, inputs: &[f32], targets: &[f32], seed: u64, rate: f32) -> f64 {
+        let classes = self.outputs;
+        assert!(targets.len().is_multiple_of(classes), "targets are [images][classes]");
+        let loss = |images: Range<usize>, logits: &[f32], slope: &mut [f32]| {
+            let targets = &targets[images.start * classes..images.end * classes];
+            loss::cross_entropy(classes, logits, targets, slope)
+        };
+        self.step_by(inputs, targets.len() / classes, &loss, seed, rate)
+    }
+
+    /// One step: `inputs` `[images][H,W,C]` of a whole number of the tape's batches, `seed` of the dropout, `rate` times
+    /// the method's rates. `loss` gives the mean loss of some of the images, and its gradient, from the network's results
+    /// for them. Gives the loss, or the gradients' norm, when they are not finite; the weights are then as they were.
+    ///
+    /// # Panics
+    /// If the lengths are of another network.
+    pub fn step_by(
+        &mut self,
+        inputs: &[f32],
+        images: usize,
+        loss: &dyn Fn(Range<usize>, &[f32], &mut [f32]) -> f64,
+        seed: u64,
+        rate: f32,
+    ) -> f64 {
         let micro = self.tape.batch();
-        let micros = targets.len() / (micro * self.classes);
-        assert_eq!(targets.len(), micros * micro * self.classes, "targets are [images][classes]");
+        let micros = images / micro;
+        assert_eq!(images, micros * micro, "whole batches of the tape");
         self.tape.prepare(&self.parameters);
         self.gradients.par_iter_mut().for_each(|gradient| gradient.fill(0.0));
         let mut total = 0.0;
-        let parts =
-            inputs.chunks_exact(inputs.len() / micros).zip(targets.chunks_exact(micro * self.classes));
         let mut seeds = SplitMix64::new(seed);
-        for (inputs, targets) in parts {
+        for (part, inputs) in inputs.chunks_exact(inputs.len() / micros).enumerate() {
             let seed = seeds.next_u64();
             self.tape.input().copy_from_slice(inputs);
-            let logits = self.tape.forward(Some(seed));
-            total += loss::cross_entropy(self.classes, logits, targets, &mut self.slope);
+            let results = self.tape.forward(Some(seed));
+            total += loss(part * micro..(part + 1) * micro, results, &mut self.slope);
             self.slope.iter_mut().for_each(|slope| *slope /= micros as f32);
             self.tape.backward(&self.slope, Some(seed), &mut self.gradients);
         }

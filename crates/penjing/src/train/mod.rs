@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod checkpoint;
 pub mod color;
+pub mod distill;
 pub mod ema;
 pub mod feed;
 pub mod learner;
@@ -14,5 +15,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod randaugment;
 pub mod schedule;
+pub mod speed;
 pub mod tape;
+pub mod teacher;
 pub mod trainer;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use penjing_kernels::update;
-use penjing_runtime::graph::Graph;
+use penjing_runtime::{
+    graph::{Graph, NodeId},
+    op::Op,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -201,14 +204,19 @@ impl Rates {
 pub fn layer_rates(graph: &Graph, parameters: &Parameters, rates: &Rates) -> Vec<f32> {
     let weights = parameters.list.iter().filter(|parameter| parameter.kind == Kind::Weight);
     let weighted: BTreeSet<&str> = weights.map(|parameter| layer(&parameter.name)).collect();
-    let head = graph.classifier().map(|(head, _)| head);
-    let body = weighted.len() - usize::from(head.is_some());
+    // A distilled network ends with its logits and what its adapter says, joined.
+    let ends = match graph.output() {
+        Some(last) if graph.node(last).op == Op::Concat => graph.node(last).inputs.clone(),
+        last => last.into_iter().collect(),
+    };
+    let is_head = |id: &NodeId| ends.contains(id) && matches!(graph.node(*id).op, Op::Linear { .. });
+    let body = weighted.len() - ends.iter().filter(|id| is_head(id)).count();
     let mut seen: usize = 0;
     let mut by_layer: BTreeMap<&str, f32> = BTreeMap::new();
     for (id, node) in graph.iter() {
         seen += usize::from(weighted.contains(node.name.as_str()));
         let rate = match seen.saturating_sub(1) * 3 / body.max(1) {
-            _ if Some(id) == head => rates.head,
+            _ if is_head(&id) => rates.head,
             0 => rates.first,
             1 => rates.middle,
             _ => rates.last,
@@ -230,7 +238,7 @@ fn layer(parameter: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use penjing_runtime::{
-        op::{Act, Conv, Op},
+        op::{Act, Conv},
         tensor::{Tensor, Weights},
     };
 

@@ -45,6 +45,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Of the parameter of this name.
+    fn of(name: &str) -> Kind {
+        match name.rsplit('.').next() {
+            Some("bias") => Kind::Bias,
+            Some("gamma") => Kind::Gamma,
+            Some("beta") => Kind::Beta,
+            Some("mean") => Kind::Mean,
+            Some("var") => Kind::Variance,
+            _ => Kind::Weight,
+        }
+    }
+
     /// Whether gradients change it.
     pub fn is_learnt(self) -> bool {
         !matches!(self, Kind::Mean | Kind::Variance)
@@ -59,18 +71,27 @@ impl Parameters {
     pub fn new(graph: &Graph, weights: &Weights) -> Result<Self> {
         graph.check(weights).map_err(|error| Error::Unsupported(error.to_string()))?;
         let parameter = |(name, shape): (String, Vec<usize>)| {
-            let kind = match name.rsplit('.').next() {
-                Some("bias") => Kind::Bias,
-                Some("gamma") => Kind::Gamma,
-                Some("beta") => Kind::Beta,
-                Some("mean") => Kind::Mean,
-                Some("var") => Kind::Variance,
-                _ => Kind::Weight,
-            };
+            let kind = Kind::of(&name);
             let values = weights[&name].to_f32();
             Parameter { name, shape, kind, values }
         };
         Ok(Parameters { list: graph.parameters().into_iter().map(parameter).collect() })
+    }
+
+    /// These, and zeros for what `graph` has beyond them; it begins with their own graph.
+    pub fn extended(mut self, graph: &Graph) -> Self {
+        let beyond = graph.parameters().into_iter().skip(self.list.len());
+        self.list.extend(beyond.map(|(name, shape)| {
+            let (kind, values) = (Kind::of(&name), vec![0.0; shape.iter().product()]);
+            Parameter { name, shape, kind, values }
+        }));
+        self
+    }
+
+    /// The first so many of these, which undoes [`extended`](Self::extended).
+    pub fn cut(mut self, count: usize) -> Self {
+        self.list.truncate(count);
+        self
     }
 
     /// The weights as a model keeps them.

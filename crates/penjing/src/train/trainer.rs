@@ -1,6 +1,6 @@
 //! One run of training: steps, validation, the best so far, and a state from which it goes on.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use penjing_kernels::Serial;
 use penjing_runtime::{
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     augment::Augment,
     checkpoint::{self, Tensors},
+    distill::{self, Answers, Distill},
     ema::Ema,
     feed::{Draw, Feed, Photo},
     learner::{Learner, Method},
@@ -23,6 +24,7 @@ use super::{
     parameters::Parameters,
     schedule::Schedule,
     tape::{Policy, Statistics, Tape},
+    teacher::Teacher,
 };
 use crate::{Error, Result, progress::Progress, random::SplitMix64, runner::Runner, threads::Threads};
 
@@ -71,6 +73,9 @@ pub struct Recipe {
     /// Whether memory counts more than time.
     #[serde(default)]
     pub frugal: bool,
+    /// How the network listens to the job's teacher; `None` for not at all.
+    #[serde(default)]
+    pub distill: Option<Distill>,
 }
 
 /// The first epochs of a training whose photos are seen small at first, which takes less time (Howard's progressive
@@ -93,14 +98,16 @@ pub struct Job<'a> {
     pub graph: &'a Graph,
     /// From photo to input, at that size.
     pub pixels: &'a Pixels,
-    /// The photos to learn from.
+    /// The photos to learn from; those without a label need a teacher.
     pub learn: Vec<Photo>,
-    /// Those to choose by; may be empty.
+    /// Those to choose by, all with a label; may be empty.
     pub judge: Vec<Photo>,
     /// Number of classes.
     pub classes: usize,
     /// How.
     pub recipe: &'a Recipe,
+    /// Who is asked, where the recipe distils: it sees the same looks. With hints in the recipe it tells its features.
+    pub teacher: Option<&'a Teacher>,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Bytes that training may take.
@@ -281,40 +288,9 @@ impl Recipe {
 /// Photos whose maps stay near the cores.
 pub const AT_ONCE: usize = 8;
 
-fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
+pub(super) fn sized(graph: &Graph, batch: usize, size: usize) -> Result<Graph> {
     let [_, _, _, channels] = graph.input_shape().unwrap_or_default();
     graph.with_input([batch, size, size, channels]).map_err(|error| Error::Unsupported(error.to_string()))
-}
-
-/// Training images a second on this machine, photos at hand: the faster of two steps, of each size its share. The recipe
-/// is [`fitted`](Recipe::fitted).
-///
-/// # Errors
-/// [`Error::Unsupported`] when the network cannot be trained.
-pub fn speed(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
-    let at = |size: usize| speed_at(&sized(graph, recipe.at_once, size)?, weights, recipe, threads);
-    let speed = at(recipe.size)?;
-    let share = recipe.early_epochs() as f64 / recipe.epochs;
-    Ok(match recipe.early {
-        Some(Early { size, .. }) if share > 0.0 => 1.0 / (share / at(size)? + (1.0 - share) / speed),
-        _ => speed,
-    })
-}
-
-fn speed_at(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
-    let mut learner = Learner::new(graph, weights.clone(), &recipe.method())?;
-    let classes = graph.output().map_or(0, |output| graph.shape(output)[3]);
-    let inputs = vec![0.0; graph.input_shape().unwrap_or_default().iter().product()];
-    let targets = vec![1.0 / classes as f32; recipe.at_once * classes];
-    let seconds = threads.install(|| {
-        let mut step = || {
-            let began = Instant::now();
-            learner.step(&inputs, &targets, 0, 0.0);
-            began.elapsed().as_secs_f64()
-        };
-        step().min(step())
-    });
-    Ok(recipe.at_once as f64 / seconds)
 }
 
 /// The contract for another size of the input.
@@ -329,7 +305,8 @@ fn contract(pixels: &Pixels, size: usize) -> Pixels {
 /// Trains from `start`, or goes on from a state that was kept.
 ///
 /// # Errors
-/// Whatever photos or `keep` fail with. A run that the watcher ends gives the best so far.
+/// Whatever photos or `keep` fail with; [`Error::Unsupported`] for a recipe that distils without a teacher, or blends photos
+/// of which the teacher sees each by itself. A run that the watcher ends gives the best so far.
 pub fn train(
     job: &Job,
     start: Parameters,
@@ -340,8 +317,30 @@ pub fn train(
     threads.install(|| Run::new(job, start, resume)?.run(watch))
 }
 
+/// The teacher and how it is listened to, if the recipe distils.
+fn teacher<'a>(job: &Job<'a>) -> Result<Option<(&'a Teacher, Distill)>> {
+    let unsupported = |what: &str| Err(Error::Unsupported(what.into()));
+    match (job.recipe.distill, job.teacher) {
+        (None, _) if job.learn.iter().any(|photo| photo.class.is_none()) => {
+            unsupported("photos without a label teach nothing without a teacher")
+        }
+        (None, _) => Ok(None),
+        (Some(_), None) => unsupported("the recipe distils, but there is no teacher"),
+        (Some(_), _) if job.recipe.mix.mixup > 0.0 || job.recipe.mix.cutmix > 0.0 => {
+            unsupported("a teacher sees each photo by itself, so photos are not blended")
+        }
+        (Some(distill), Some(teacher)) if (distill.hints > 0.0) != (teacher.features() > 0) => {
+            unsupported("hints need a teacher that tells its features, and only they do")
+        }
+        (Some(distill), Some(teacher)) => Ok(Some((teacher, distill))),
+    }
+}
+
 struct Run<'a> {
     job: &'a Job<'a>,
+    /// What learns: the job's graph, with hints and the adapter behind it.
+    graph: Graph,
+    teacher: Option<(&'a Teacher, Distill)>,
     feed: Feed,
     judge: Feed,
     learner: Learner,
@@ -373,8 +372,15 @@ impl<'a> Run<'a> {
         let steps = recipe.steps(photos);
         let per_epoch = recipe.steps_per_epoch(photos);
         let epoch = resume.as_ref().map_or(0, |(standing, _)| standing.step / per_epoch);
-        let graph = sized(job.graph, recipe.at_once, recipe.size_in(epoch))?;
-        let learner = Learner::new(&graph, start, &recipe.method())?;
+        let teacher = teacher(job)?;
+        let graph = match teacher {
+            Some((teacher, _)) if teacher.features() > 0 => {
+                distill::with_adapter(job.graph, teacher.features())?
+            }
+            _ => job.graph.clone(),
+        };
+        let sized = sized(&graph, recipe.at_once, recipe.size_in(epoch))?;
+        let learner = Learner::new(&sized, start.extended(&graph), &recipe.method())?;
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
             feed: feed(&job.learn, recipe.augment),
@@ -387,6 +393,8 @@ impl<'a> Run<'a> {
             batch: recipe.batch,
             per_epoch,
             job,
+            graph,
+            teacher,
         };
         if let Some((standing, tensors)) = resume {
             run.restore(standing, tensors, half_life)?;
@@ -408,10 +416,13 @@ impl<'a> Run<'a> {
         let mut pixels = contract(self.job.pixels, recipe.size_in(first / self.per_epoch));
         let mut inputs = vec![0.0; self.batch * pixels.len()];
         let mut next = Vec::new();
+        let told = self.batch * self.teacher.map_or(0, |(teacher, _)| teacher.width());
+        let (mut answers, mut next_answers) = (vec![0.0; told], vec![0.0; told]);
         let mut order = (u64::MAX, Vec::new());
         if first < steps {
             let draws = self.draws(first, &mut order);
-            self.feed.fill(&pixels, first / self.per_epoch, &draws, &mut inputs)?;
+            let teacher = self.teacher.map(|(teacher, _)| (teacher, &mut answers[..]));
+            self.feed.fill(&pixels, first / self.per_epoch, &draws, &mut inputs, teacher)?;
         }
         let (every, mut interrupted) = (keep_every(), false);
         while self.standing.step < steps && !interrupted {
@@ -426,11 +437,27 @@ impl<'a> Run<'a> {
             // Photos for the next step are made ready while this one is computed.
             let rate = self.schedule.factor(step) as f32;
             let seed = SplitMix64::new(self.job.seed ^ DROPOUT).next_u64() ^ step;
-            let Run { feed, learner, .. } = &mut self;
+            let Run { feed, learner, teacher, batch, job, .. } = &mut self;
+            let mut learn = || match *teacher {
+                None => learner.step(&inputs, &targets, seed, rate),
+                Some((teacher, distill)) => {
+                    let (classes, width) = (job.classes, teacher.width());
+                    let done = step as f64 / steps as f64;
+                    let loss = |photos: Range<usize>, outputs: &[f32], slope: &mut [f32]| {
+                        let targets = &targets[photos.start * classes..photos.end * classes];
+                        let teacher = &answers[photos.start * width..photos.end * width];
+                        distill.loss(&Answers { classes, targets, teacher }, done, outputs, slope)
+                    };
+                    learner.step_by(&inputs, *batch, &loss, seed, rate)
+                }
+            };
             let ((loss, learnt), filled) = rayon::join(
-                || (learner.step(&inputs, &targets, seed, rate), Instant::now()),
+                || (learn(), Instant::now()),
                 || match &ahead {
-                    Some(draws) => feed.fill(&pixels_ahead, epoch_ahead, draws, &mut next),
+                    Some(draws) => {
+                        let teacher = teacher.map(|(teacher, _)| (teacher, &mut next_answers[..]));
+                        feed.fill(&pixels_ahead, epoch_ahead, draws, &mut next, teacher)
+                    }
                     None => Ok(()),
                 },
             );
@@ -441,6 +468,7 @@ impl<'a> Run<'a> {
             }
             filled?;
             std::mem::swap(&mut inputs, &mut next);
+            std::mem::swap(&mut answers, &mut next_answers);
             self.ema.update(&self.learner.parameters);
             self.standing.step += 1;
             self.standing.averaged = self.ema.updates();
@@ -470,7 +498,7 @@ impl<'a> Run<'a> {
             }
             interrupted = cancelled && self.standing.step < steps;
             if ahead.is_some() && pixels_ahead != pixels {
-                let graph = sized(self.job.graph, recipe.at_once, pixels_ahead.height)?;
+                let graph = sized(&self.graph, recipe.at_once, pixels_ahead.height)?;
                 self.learner = self.learner.resized(&graph)?;
             }
             pixels = pixels_ahead;
@@ -493,8 +521,9 @@ impl<'a> Run<'a> {
         let classes = self.job.classes;
         let mut targets = vec![0.0; draws.len() * classes];
         for (row, draw) in targets.chunks_exact_mut(classes).zip(draws) {
-            let class = self.job.learn[draw.photo as usize].class as usize;
-            loss::smoothed(class, self.job.recipe.smoothing, row);
+            if let Some(class) = self.job.learn[draw.photo as usize].class {
+                loss::smoothed(class as usize, self.job.recipe.smoothing, row);
+            }
         }
         targets
     }
@@ -555,7 +584,8 @@ impl<'a> Run<'a> {
     /// A network on the photos to choose by.
     fn score(&self, parameters: &Parameters) -> Result<Score> {
         let Job { graph, pixels, judge: photos, classes, .. } = self.job;
-        let runner = Runner::new(graph, &parameters.to_weights(), pixels, 1)?;
+        let weights = parameters.clone().cut(graph.parameters().len()).to_weights();
+        let runner = Runner::new(graph, &weights, pixels, 1)?;
         let logits = judge(&self.judge, photos, &[runner])?.concat();
         Ok(score(&logits, photos, *classes))
     }
@@ -589,11 +619,12 @@ impl<'a> Run<'a> {
 
     fn finish(self, stopped: Option<String>, interrupted: bool) -> Trained {
         let whole = self.standing.step == self.schedule.steps;
-        let Run { learner, ema, standing, best, .. } = self;
+        let Run { learner, ema, standing, best, job, .. } = self;
+        let own = job.graph.parameters().len();
         Trained {
-            last: learner.parameters,
-            average: ema.parameters().clone(),
-            best: standing.best.zip(best),
+            last: learner.parameters.cut(own),
+            average: ema.parameters().clone().cut(own),
+            best: standing.best.zip(best.map(|best| best.cut(own))),
             history: standing.history,
             stopped,
             interrupted,
@@ -624,18 +655,18 @@ pub fn judge(feed: &Feed, photos: &[Photo], runners: &[Runner]) -> Result<Vec<Ve
     Ok(all)
 }
 
-/// How good logits `[photos][classes]` are.
+/// How good logits `[photos][classes]` are, of photos with a label.
 pub fn score(logits: &[f32], photos: &[Photo], classes: usize) -> Score {
     let mut targets = vec![0.0; logits.len()];
     let mut right = 0;
     for ((row, target), photo) in
         logits.chunks_exact(classes).zip(targets.chunks_exact_mut(classes)).zip(photos)
     {
-        let class = photo.class as usize;
-        target[class] = 1.0;
+        let Some(class) = photo.class else { continue };
+        target[class as usize] = 1.0;
         // Of equals the first is the answer, as everywhere.
         let best = (0..classes).fold(0, |best, other| if row[other] > row[best] { other } else { best });
-        right += usize::from(best == class);
+        right += usize::from(best == class as usize);
     }
     let nll = loss::cross_entropy(classes, logits, &targets, &mut vec![0.0; logits.len()]);
     Score { top1: right as f64 / photos.len() as f64, nll }
@@ -689,6 +720,7 @@ mod tests {
             first: 0,
             half_life: 0.1,
             frugal: false,
+            distill: None,
         }
     }
 
@@ -704,8 +736,11 @@ mod tests {
         let config = Config { width, size: 32, ..arch.config(2) };
         let (graph, pixels) = (arch.graph(&config).unwrap(), arch.pixels(&config));
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos");
-        let photos =
-            (0..).zip(PHOTOS).map(|(i, name)| Photo { path: folder.join(name), class: i % 2, key: i.into() });
+        let photos = (0..).zip(PHOTOS).map(|(i, name)| Photo {
+            path: folder.join(name),
+            class: Some(i % 2),
+            key: i.into(),
+        });
         let photos: Vec<Photo> = photos.collect();
         let job = Job {
             name: "training",
@@ -715,6 +750,7 @@ mod tests {
             judge: photos,
             classes: 2,
             recipe,
+            teacher: None,
             seed: 0,
             memory: 1 << 30,
         };

@@ -6,6 +6,7 @@ use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 
 use super::{
     Candidate, Options, Trained, assemble, calibration,
+    distill::{Comparison, Lessons, plain_feed},
     features::Extracted,
     fit_some, graft,
     head::{Fit, Head},
@@ -35,6 +36,7 @@ pub(super) struct Start<'a> {
     pub extracted: &'a Extracted,
     pub fit: &'a Fit,
     pub views: usize,
+    pub lessons: Option<&'a Lessons<'a>>,
 }
 
 /// How far from start to end networks are tried: some of the way may be better than all of it (Wortsman et al., "Robust
@@ -69,43 +71,55 @@ pub(super) fn refine(
         }
         kind => kind,
     };
-    let work = Work::new(backbone, survey, options, began, threads, progress)?;
+    let work = Work::new(backbone, survey, options, start.lessons, began, threads, progress)?;
     let Some(mut tuning) = Tuning::begin(start, work, &facts, kind)? else { return Ok(()) };
     trained.network = true;
     let mut unfinished = tuning.judge(log.as_deref_mut())?;
-    let choice = tuning.choose();
+    let choice = tuning.choose_arm();
     let (mut made, mut on_all) = (None, false);
     if let Some(choice) = &choice {
         let head = &mut trained.candidates[0];
         (head.val_top1, head.val_nll, head.chosen) =
             (choice.head.top1, choice.head.nll, !choice.network_wins);
-        trained.candidates.push(Candidate {
-            name: title(kind).into(),
-            val_top1: choice.score.top1,
-            val_nll: choice.score.nll,
-            seconds: tuning.judged.rounds.iter().map(|round| round.seconds).sum(),
-            chosen: choice.network_wins,
-        });
-        trained.history.clone_from(&tuning.judged.rounds[0].history);
+        for arm in 0..tuning.judged.last.len() {
+            let Some(of_arm) = tuning.choose(arm) else { continue };
+            let taught = tuning.arms[arm].distill.is_some();
+            trained.candidates.push(Candidate {
+                name: format!("{}{}", title(kind), if taught { ", under the teacher" } else { "" }),
+                val_top1: of_arm.score.top1,
+                val_nll: of_arm.score.nll,
+                seconds: tuning.of_arm(arm).iter().map(|round| round.seconds).sum(),
+                chosen: choice.network_wins && arm == choice.arm,
+            });
+        }
+        trained.history.clone_from(&tuning.of_arm(choice.arm)[0].history);
         if choice.network_wins {
-            let whole = tuning.judged.rounds.iter().all(|round| round.whole);
+            let whole = tuning.of_arm(choice.arm).iter().all(|round| round.whole);
             if unfinished.is_none() && whole {
-                match tuning.learn_all(choice.share, log.as_deref_mut())? {
+                match tuning.learn_all(choice, log.as_deref_mut())? {
                     Ended::Made(network) => (made, on_all) = (Some(network), true),
                     Ended::Stopped => {}
                     Ended::Interrupted => unfinished = Some("the run on all photos"),
                 }
             }
             if made.is_none() {
-                made = tuning.last_judged(choice.share)?;
+                made = tuning.last_judged(choice)?;
             }
         }
     }
     if let (Some(choice), Some(network)) = (&choice, made) {
         let mut steps = vec![trained.model.provenance.recipe.last().cloned().unwrap_or_default()];
-        steps.push(describe(kind, &tuning.recipe));
+        let recipe = &tuning.arms[choice.arm];
+        steps.push(describe(kind, recipe));
+        if let Some(lessons) = start.lessons {
+            steps.push(lessons.outcome(
+                recipe.distill.is_some(),
+                tuning.compare(),
+                tuning.refused.as_deref(),
+            ));
+        }
         if on_all {
-            let epochs = onward_epochs(tuning.recipe.epochs);
+            let epochs = onward_epochs(recipe.epochs);
             steps.push(format!(
                 "{epochs:.2} epochs more with the photos that judged among them, at {SLOWER} of the rates"
             ));
@@ -141,6 +155,12 @@ fn may_mirror(asked: Option<usize>, made: usize, left: usize) -> bool {
     left > 1 || (asked.is_none() && made == 1)
 }
 
+/// The recipes that are compared.
+fn arms(start: &Start, recipe: &Recipe) -> Vec<Recipe> {
+    let learners = start.survey.round(0)[1].len();
+    start.lessons.map_or_else(|| vec![recipe.clone()], |lessons| lessons.arms(recipe, learners))
+}
+
 /// The network with this head, as training takes it.
 fn network(backbone: &Model, head: &Head) -> Result<(Graph, Parameters)> {
     let (graph, weights) = graft(backbone, head)?;
@@ -153,15 +173,21 @@ struct Tuning<'a> {
     start: &'a Start<'a>,
     work: Work<'a>,
     recipe: Recipe,
-    /// Rounds that judge.
+    /// What is compared: that recipe, with a teacher the same under it, or both.
+    arms: Vec<Recipe>,
+    /// Rounds that judge, of each arm.
     rounds: usize,
     judged: Judged,
     /// The run that goes on, when there is one.
     resume: Option<(Standing, Tensors<'static>)>,
+    /// Why no training under the teacher was tried.
+    refused: Option<String>,
 }
 
 /// What the rounds say.
 struct Choice {
+    /// Whose rounds.
+    arm: usize,
     /// The network on the photos that judged, its likelihood after calibration.
     score: Score,
     /// The head on the same photos.
@@ -174,7 +200,7 @@ struct Choice {
 
 /// What networks are compared by: the mean surprise and the share of errors, one as much as the other. Surprise alone
 /// prefers a network that is never very wrong to one that is more often right; errors alone are few and owe much to chance.
-fn cost(score: &Score) -> f64 {
+pub(super) fn cost(score: &Score) -> f64 {
     score.nll + (1.0 - score.top1)
 }
 
@@ -211,13 +237,15 @@ impl<'a> Tuning<'a> {
         if let Some((state, mut tensors)) = work.resume()? {
             let State { recipe, rounds, judged, probed, standing, .. } = state;
             let tried = judged.iter().all(|round| (1..=SHARES.len()).contains(&round.shares));
-            if judged.len() > rounds || rounds > survey.rounds() || !tried {
+            let arms = arms(start, &recipe);
+            if judged.len() > rounds * arms.len() || !(1..=survey.rounds()).contains(&rounds) || !tried {
                 return Err(work.unfit());
             }
             let values = |round: usize| survey.round(round)[0].len() * facts.classes;
-            let judged = Judged::restore(judged, &mut tensors, blank, values)?.ok_or_else(|| work.unfit())?;
+            let judged =
+                Judged::restore(judged, &mut tensors, &blank, rounds, values)?.ok_or_else(|| work.unfit())?;
             let resume = Some((standing, tensors));
-            let mut tuning = Tuning { start, work, recipe, rounds, judged, resume };
+            let mut tuning = Tuning { start, work, recipe, arms, rounds, judged, resume, refused: None };
             if let Some(probed) = probed {
                 tuning.probe(probed)?;
             }
@@ -231,7 +259,8 @@ impl<'a> Tuning<'a> {
             );
             return Ok(None);
         }
-        let learners = |round: usize| survey.round(round)[1].len();
+        let unlabelled = start.lessons.map_or(0, |lessons| lessons.unlabelled.len());
+        let learners = |round: usize| survey.round(round)[1].len() + unlabelled;
         let recipe = facts.recipe(kind, &graph, options.epochs, options.balance);
         let recipe = match work.fitted(recipe, &graph, learners(0)) {
             // The head is there, and asks for less.
@@ -241,15 +270,18 @@ impl<'a> Tuning<'a> {
             }
             fitted => fitted?,
         };
+        let compared = arms(start, &recipe);
         let looks = |rounds: usize, epochs: f64| {
-            epochs * (0..rounds).map(learners).sum::<usize>() as f64
-                + onward_epochs(epochs) * survey.kept.len() as f64
+            epochs * (compared.len() * (0..rounds).map(learners).sum::<usize>()) as f64
+                + onward_epochs(epochs) * (survey.kept.len() + unlabelled) as f64
         };
-        let Some((recipe, rounds)) = work.in_time(recipe, &graph, survey.rounds(), looks)? else {
+        let costliest = compared.last().unwrap_or(&recipe).clone();
+        let Some((fitting, rounds)) = work.in_time(costliest, &graph, survey.rounds(), looks)? else {
             return Ok(None);
         };
-        let judged = Judged::default();
-        let mut tuning = Tuning { start, work, recipe, rounds, judged, resume: None };
+        let recipe = Recipe { epochs: fitting.epochs, ..recipe };
+        let (arms, judged) = (arms(start, &recipe), Judged::default());
+        let mut tuning = Tuning { start, work, recipe, arms, rounds, judged, resume: None, refused: None };
         let probing = options.recipe == RecipeKind::Auto && options.time.is_none();
         if tuning.recipe.augment.flip && probing && split[0].len() >= FEWEST_TO_PROBE {
             tuning.probe(Vec::new())?;
@@ -266,6 +298,7 @@ impl<'a> Tuning<'a> {
         let flip =
             mirrors(&self.work, &self.recipe, self.rounds, &start, &split, probed, self.resume.take())?;
         self.recipe.augment = Augment { flip, ..self.recipe.augment };
+        self.arms = arms(self.start, &self.recipe);
         Ok(())
     }
 
@@ -276,7 +309,7 @@ impl<'a> Tuning<'a> {
 
     /// The network that a round starts from: its head has seen only the photos that the round learns from.
     fn start_of(&self, round: usize) -> Result<(Graph, Parameters)> {
-        let Start { backbone, survey, extracted, fit, views } = *self.start;
+        let Start { backbone, survey, extracted, fit, views, .. } = *self.start;
         let [_, others] = survey.round(round);
         let (threads, progress) = (self.work.threads, self.work.progress);
         let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
@@ -286,18 +319,35 @@ impl<'a> Tuning<'a> {
     /// The rounds that are not over yet; says where it was interrupted.
     fn judge(&mut self, mut log: Option<&mut Log>) -> Result<Option<&'static str>> {
         let survey = self.start.survey;
-        for round in self.judged.rounds.len()..self.rounds {
+        // What did not reach its end was the last.
+        if self.judged.rounds.last().is_some_and(|round| !round.whole) {
+            return Ok(None);
+        }
+        for index in self.judged.rounds.len()..self.rounds * self.arms.len() {
+            let (arm, round) = (index / self.rounds, index % self.rounds);
+            if arm > 0 && round == 0 {
+                self.refused = self.is_teacher_no_better()?;
+                if let Some(why) = &self.refused {
+                    self.work.progress.notice(why);
+                    break;
+                }
+            }
             let before = self.work.seconds();
+            let name = match (self.arms.len(), arm) {
+                (1, _) => "training",
+                (_, 0) => "training without the teacher",
+                _ => "training under the teacher",
+            };
             let name = match self.rounds {
-                1 => "training".into(),
-                rounds => format!("training {} of {rounds}", round + 1),
+                1 => name.into(),
+                rounds => format!("{name} {} of {rounds}", round + 1),
             };
             let [held, others] = survey.round(round);
             let (graph, start) = self.start_of(round)?;
             let photos = [survey.photos(&others), survey.photos(&held)];
             let (from, resume) = (start.clone(), self.resume.take());
             let (kept, log) = (self.kept(), log.as_deref_mut());
-            let run = self.work.run(&name, &self.recipe, 0, photos, &graph, from, kept, resume, log)?;
+            let run = self.work.run(&name, &self.arms[arm], 0, photos, &graph, from, kept, resume, log)?;
             if let Some(why) = &run.stopped {
                 self.work
                     .progress
@@ -305,8 +355,13 @@ impl<'a> Tuning<'a> {
             }
             // The average at the end of the schedule is steadier than any single step; of a run that did not get there
             // the best epoch counts, and what has not lasted an epoch has not been judged.
-            let network = if run.whole { Some(run.average) } else { run.best.map(|(_, network)| network) };
-            if let Some(network) = network.filter(|_| round == 0 || !run.interrupted) {
+            let network = match run.best {
+                _ if run.whole => Some(run.average),
+                // Of a second arm it is known that it has not: the first one is kept.
+                None if arm > 0 => Some(start.clone()),
+                best => best.map(|(_, network)| network),
+            };
+            if let Some(network) = network.filter(|_| index == 0 || !run.interrupted) {
                 let tried = if run.whole { &SHARES[..] } else { &SHARES[..1] };
                 let networks: Vec<_> = tried.iter().map(|&share| network.between(&start, share)).collect();
                 let logits = self.work.logits(&graph, &networks.iter().collect::<Vec<_>>(), &held)?;
@@ -314,7 +369,8 @@ impl<'a> Tuning<'a> {
                 let shares = logits.len();
                 let history = run.history;
                 self.judged.rounds.push(Round { logits, shares, whole: run.whole, history, seconds });
-                self.judged.last = Some(network);
+                self.judged.last.truncate(arm);
+                self.judged.last.push(network);
             }
             if run.interrupted {
                 return Ok(Some("the training that is judged"));
@@ -326,10 +382,51 @@ impl<'a> Tuning<'a> {
         Ok(None)
     }
 
-    /// What the rounds that are over say together; `None` without any.
-    fn choose(&self) -> Option<Choice> {
+    /// The rounds of an arm that are over.
+    fn of_arm(&self, arm: usize) -> &[Round] {
+        self.judged.rounds.chunks(self.rounds).nth(arm).unwrap_or_default()
+    }
+
+    /// The photos that judged all the rounds of the first arm.
+    fn held(&self) -> Vec<usize> {
+        (0..self.of_arm(0).len()).flat_map(|round| self.start.survey.round(round)[0].clone()).collect()
+    }
+
+    /// What is said of a teacher that is no better than the network is without it.
+    fn is_teacher_no_better(&self) -> Result<Option<String>> {
+        let (Some(lessons), Some(alone)) = (self.start.lessons, self.choose(0)) else { return Ok(None) };
+        let (survey, held) = (self.start.survey, self.held());
+        let feed = plain_feed(survey.photos(&held), survey.data.classes.len(), &self.start.backbone.pixels);
+        self.work.threads.install(|| lessons.is_no_better(alone.score.top1, survey, &held, &feed))
+    }
+
+    /// What both arms reached, where both went to their end.
+    fn compare(&self) -> Option<Comparison> {
+        let [plain, taught] = [0, 1].map(|arm| self.of_arm(arm));
+        let ended = !taught.is_empty() && taught.iter().all(|round| round.whole);
+        if plain.len() != taught.len() || !ended {
+            return None;
+        }
+        let survey = self.start.survey;
+        let labels: Vec<u32> = self.held().iter().map(|&photo| survey.labels[photo]).collect();
+        let [plain, taught] = [(0, plain), (1, taught)].map(|(arm, rounds)| {
+            let share = self.choose(arm).map_or(1.0, |choice| choice.share);
+            let tried = SHARES.iter().position(|tried| *tried == share).unwrap_or(0);
+            rounds.iter().flat_map(|round| round.logits[tried].clone()).collect::<Vec<f32>>()
+        });
+        Some(Comparison::new(&plain, &taught, &labels, survey.data.classes.len()))
+    }
+
+    /// The arm that is kept: the second only where it is better beyond doubt.
+    fn choose_arm(&self) -> Option<Choice> {
+        let taught = self.compare().is_some_and(|comparison| comparison.taught_wins());
+        self.choose(usize::from(taught))
+    }
+
+    /// What the rounds of an arm that are over say together; `None` without any.
+    fn choose(&self, arm: usize) -> Option<Choice> {
         let Start { survey, fit, .. } = *self.start;
-        let rounds = &self.judged.rounds;
+        let rounds = self.of_arm(arm);
         let shares = rounds.iter().map(|round| round.shares).min()?;
         let held: Vec<usize> = (0..rounds.len()).flat_map(|round| survey.round(round)[0].clone()).collect();
         let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
@@ -344,6 +441,7 @@ impl<'a> Tuning<'a> {
             let logits: Vec<f32> = rounds.iter().flat_map(|round| &round.logits[share]).copied().collect();
             let (temperature, score) = calibrated(&logits);
             Choice {
+                arm,
                 score,
                 head,
                 temperature,
@@ -358,14 +456,14 @@ impl<'a> Tuning<'a> {
     }
 
     /// What was judged goes on with all photos, where there is none to judge by; the network so far from its start.
-    fn learn_all(&mut self, share: f32, log: Option<&mut Log>) -> Result<Ended> {
+    fn learn_all(&mut self, choice: &Choice, log: Option<&mut Log>) -> Result<Ended> {
         let survey = self.start.survey;
-        let (graph, start) = self.start_of(self.judged.rounds.len() - 1)?;
+        let (graph, start) = self.start_of(self.of_arm(choice.arm).len() - 1)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let from = self.judged.last.clone().ok_or_else(|| self.work.unfit())?;
+        let from = self.judged.last.get(choice.arm).cloned().ok_or_else(|| self.work.unfit())?;
         let resume = self.resume.take();
-        let (recipe, kept) = (onward(&self.recipe), self.kept());
+        let (recipe, kept) = (onward(&self.arms[choice.arm]), self.kept());
         let run =
             self.work.run("all photos", &recipe, ONWARD_LOOKS, photos, &graph, from, kept, resume, log)?;
         if let Some(why) = &run.stopped {
@@ -373,15 +471,15 @@ impl<'a> Tuning<'a> {
             self.work.progress.notice(&format!("{why} {what}"));
             return Ok(Ended::Stopped);
         }
-        let network = || run.average.between(&start, share);
+        let network = || run.average.between(&start, choice.share);
         Ok(if run.interrupted { Ended::Interrupted } else { Ended::Made(network()) })
     }
 
     /// The network of the last round, so far from its start.
-    fn last_judged(&self, share: f32) -> Result<Option<Parameters>> {
-        let Some(last) = &self.judged.last else { return Ok(None) };
-        let (_, start) = self.start_of(self.judged.rounds.len() - 1)?;
-        Ok(Some(last.between(&start, share)))
+    fn last_judged(&self, choice: &Choice) -> Result<Option<Parameters>> {
+        let Some(last) = self.judged.last.get(choice.arm) else { return Ok(None) };
+        let (_, start) = self.start_of(self.of_arm(choice.arm).len() - 1)?;
+        Ok(Some(last.between(&start, choice.share)))
     }
 }
 

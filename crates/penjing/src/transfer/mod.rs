@@ -4,6 +4,7 @@ pub mod adapt;
 pub mod advise;
 pub mod cache;
 pub mod calibration;
+pub mod distill;
 pub mod features;
 mod finetune;
 pub mod head;
@@ -34,6 +35,7 @@ use serde::Serialize;
 pub use self::work::UNFINISHED;
 use self::{
     adapt::Input,
+    distill::{Distillation, Lessons},
     features::{Extracted, Extractor},
     head::{Features, Fit, Head, Tried},
     plan::RecipeKind,
@@ -77,6 +79,8 @@ pub struct Options {
     pub force: bool,
     /// Whether the backbone is a classifier of one's own that goes on: each of its classes must still have photos.
     pub extend: bool,
+    /// A teacher for training of the whole network; not with the recipes `auto` and `head`, which may train none.
+    pub distill: Option<Distillation>,
 }
 
 impl Default for Options {
@@ -94,6 +98,7 @@ impl Default for Options {
             part: None,
             force: false,
             extend: false,
+            distill: None,
         }
     }
 }
@@ -173,6 +178,9 @@ pub fn train(
         );
         return Err(Error::data(&data.root, what));
     }
+    if let Some(ask) = &options.distill {
+        ask.check(&data.classes)?;
+    }
     let small = plan::size_for(data, options, backbone.pixels.height.min(backbone.pixels.width));
     if let Some(size) = small {
         progress.notice(&format!(
@@ -237,8 +245,19 @@ pub fn train(
         interrupted: false,
         network: false,
     };
-    let start =
-        finetune::Start { backbone: &backbone, survey: &survey, extracted: &extracted, fit: &fit, views };
+    let lessons = options.distill.as_ref();
+    let lessons =
+        lessons.map(|ask| Lessons::new(ask, &survey, &backbone.pixels, threads, progress)).transpose()?;
+    let lessons = lessons.as_ref();
+    trained.skipped.extend(lessons.iter().flat_map(|lessons| lessons.skipped.iter().cloned()));
+    let start = finetune::Start {
+        backbone: &backbone,
+        survey: &survey,
+        extracted: &extracted,
+        fit: &fit,
+        views,
+        lessons,
+    };
     match finetune::refine(&start, options, began, threads, progress, log, &mut trained) {
         // Beside a kept state the same command may replace what is written now. Without one it would be refused, so
         // nothing is written: the features are kept, and the head takes seconds.

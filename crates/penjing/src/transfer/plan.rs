@@ -169,6 +169,7 @@ impl Facts {
             },
             half_life: if few { 0.25 } else { 0.1 },
             frugal: false,
+            distill: None,
         }
     }
 

@@ -1,6 +1,9 @@
 //! The photos of a data set that can be learnt from, and which of them judge what is learnt from the others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use penjing_runtime::pixels::Pixels;
 use rayon::prelude::*;
@@ -71,29 +74,15 @@ impl<'a> Survey<'a> {
         progress: &dyn Progress,
     ) -> Result<(Self, Vec<Skipped>)> {
         let samples = learnable(data);
-        progress.begin("reading", samples.len());
-        let look = |sample: &&Sample| {
-            if progress.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            let limits = Limits::default();
-            let bytes = decode::read_bytes(&sample.path, &limits)?;
-            decode::decode_for(&bytes, &limits, pixels)
-                .map_err(|error| Error::data(&sample.path, error.to_string()))?;
-            progress.advance(1);
-            Ok(*blake3::hash(&bytes).as_bytes())
-        };
-        let read: Vec<Result<[u8; 32]>> = threads.install(|| samples.par_iter().map(look).collect());
-        progress.end();
+        let paths: Vec<&Path> = samples.iter().map(|sample| &*sample.path).collect();
         let (mut kept, mut hashes, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, photo) in read.into_iter().enumerate() {
+        for (index, photo) in read(&paths, pixels, threads, progress)?.into_iter().enumerate() {
             match photo {
                 Ok(hash) => {
                     kept.push(index);
                     hashes.push(hash);
                 }
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => skipped.push(Skipped::new(&samples[index].path, &error)),
+                Err(error) => skipped.push(Skipped::new(paths[index], &error)),
             }
         }
         let survey = Survey::new(data, &samples, &kept, hashes, &skipped, seed, progress)?;
@@ -126,8 +115,8 @@ impl<'a> Survey<'a> {
     pub fn photos(&self, places: &[usize]) -> Vec<Photo> {
         let photo = |&place: &usize| Photo {
             path: self.kept[place].path.clone(),
-            class: self.labels[place],
-            key: u64::from_le_bytes(*self.hashes[place].first_chunk().unwrap_or(&[0; 8])),
+            class: Some(self.labels[place]),
+            key: key(&self.hashes[place]),
         };
         places.iter().map(photo).collect()
     }
@@ -143,6 +132,41 @@ impl<'a> Survey<'a> {
     pub fn fingerprint(&self) -> String {
         fingerprint(self.data, self.kept.iter().copied().zip(&self.hashes))
     }
+}
+
+/// Reads photos and decodes them for `pixels`: the BLAKE3 of each, or why it cannot be used.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(super) fn read(
+    paths: &[impl AsRef<Path> + Sync],
+    pixels: &Pixels,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Vec<Result<[u8; 32]>>> {
+    progress.begin("reading", paths.len());
+    let look = |path: &Path| {
+        let limits = Limits::default();
+        let bytes = decode::read_bytes(path, &limits)?;
+        decode::decode_for(&bytes, &limits, pixels).map_err(|error| Error::data(path, error.to_string()))?;
+        Ok(*blake3::hash(&bytes).as_bytes())
+    };
+    let read = paths.par_iter().map(|path| {
+        if progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let photo = look(path.as_ref());
+        progress.advance(1);
+        Ok(photo)
+    });
+    let read = threads.install(|| read.collect());
+    progress.end();
+    read
+}
+
+/// What a photo's looks are drawn from.
+pub(super) fn key(hash: &[u8; 32]) -> u64 {
+    u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8]))
 }
 
 /// The photos that may be learnt from.

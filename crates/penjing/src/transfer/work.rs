@@ -8,19 +8,24 @@ use std::{
 use penjing_runtime::{file::Model, graph::Graph};
 use serde::{Deserialize, Serialize};
 
-use super::{Options, plan::RecipeKind, survey::Survey};
+use super::{
+    Options,
+    distill::{self, Lessons},
+    plan::RecipeKind,
+    survey::Survey,
+};
 use crate::{
     Error, Result,
     progress::Progress,
     runner::Runner,
     threads::Threads,
     train::{
-        augment::Augment,
         checkpoint::{self, Checkpoint, Identity, Tensors},
-        feed::{Feed, Photo},
+        feed::Photo,
         log::Log,
         memory,
         parameters::Parameters,
+        speed,
         trainer::{self, EpochRecord, Job, Recipe, Standing, Watch},
     },
     zoo::fresh_weights,
@@ -32,9 +37,9 @@ use crate::{
 pub(super) struct State {
     /// How the runs that judge learn; those that try mirrored photos, and the one on all photos, take most of it.
     pub recipe: Recipe,
-    /// Rounds that judge.
+    /// Rounds that judge, of each arm: without and with a teacher, where both are compared.
     pub rounds: usize,
-    /// Those that are over.
+    /// Those that are over, of the first arm before those of the second.
     pub judged: Vec<Round>,
     /// While mirrored photos are tried: which held-out photos each of those runs that are over classified rightly.
     pub probed: Option<Vec<Vec<bool>>>,
@@ -61,11 +66,11 @@ pub(super) struct Round {
     pub seconds: f64,
 }
 
-/// The rounds that are over, and the network at the end of the last of them.
+/// The rounds that are over, and of each arm the network at the end of the last of them.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
     pub rounds: Vec<Round>,
-    pub last: Option<Parameters>,
+    pub last: Vec<Parameters>,
 }
 
 impl Judged {
@@ -75,17 +80,19 @@ impl Judged {
                 tensors.insert(logits_name(at, share), logits.into());
             }
         }
-        if let Some(last) = &self.last {
-            checkpoint::keep(tensors, JUDGED, last);
+        for (arm, last) in self.last.iter().enumerate() {
+            checkpoint::keep(tensors, &judged_name(arm), last);
         }
     }
 
-    /// What was kept; `blank` is any network of this kind, and `values` says how many logits a round has for a share.
+    /// What was kept; `blank` is any network of this kind, an arm has so many rounds, and `values` says how many logits a
+    /// round of one has for a share.
     /// `None` where logits are missing or of another length.
     pub fn restore(
         mut rounds: Vec<Round>,
         tensors: &mut Tensors<'_>,
-        mut blank: Parameters,
+        blank: &Parameters,
+        rounds_of_arm: usize,
         values: impl Fn(usize) -> usize,
     ) -> Result<Option<Self>> {
         if rounds.is_empty() {
@@ -94,18 +101,25 @@ impl Judged {
         for (at, round) in rounds.iter_mut().enumerate() {
             for share in 0..round.shares {
                 match tensors.remove(&logits_name(at, share)) {
-                    Some(logits) if logits.len() == values(at) => round.logits.push(logits.into_owned()),
+                    Some(logits) if logits.len() == values(at % rounds_of_arm) => {
+                        round.logits.push(logits.into_owned())
+                    }
                     _ => return Ok(None),
                 }
             }
         }
-        checkpoint::restore(tensors, JUDGED, &mut blank)?;
-        Ok(Some(Judged { rounds, last: Some(blank) }))
+        let mut last = vec![blank.clone(); rounds.len().div_ceil(rounds_of_arm)];
+        for (arm, last) in last.iter_mut().enumerate() {
+            checkpoint::restore(tensors, &judged_name(arm), last)?;
+        }
+        Ok(Some(Judged { rounds, last }))
     }
 }
 
-/// Where the judged network stands among kept tensors.
-const JUDGED: &str = "judged";
+/// Where the judged network of an arm stands among kept tensors.
+fn judged_name(arm: usize) -> String {
+    format!("judged/{arm}")
+}
 
 fn logits_name(round: usize, share: usize) -> String {
     format!("round/{round}/{share}")
@@ -157,6 +171,7 @@ pub(super) struct Work<'a> {
     pub backbone: &'a Model,
     pub survey: &'a Survey<'a>,
     pub options: &'a Options,
+    pub lessons: Option<&'a Lessons<'a>>,
     pub threads: &'a Threads,
     pub progress: &'a dyn Progress,
     keeper: Keeper<'a>,
@@ -172,6 +187,7 @@ impl<'a> Work<'a> {
         backbone: &'a Model,
         survey: &'a Survey<'a>,
         options: &'a Options,
+        lessons: Option<&'a Lessons<'a>>,
         began: Instant,
         threads: &'a Threads,
         progress: &'a dyn Progress,
@@ -191,12 +207,14 @@ impl<'a> Work<'a> {
             ("--views", options.views.map_or("by the data".into(), |views| views.to_string())),
             ("--balance", options.balance.map_or("by the data".into(), |balance| balance.to_string())),
         ];
-        let parts = parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        let taught = lessons.into_iter().flat_map(Lessons::identity);
+        let parts = parts.into_iter().chain(taught).map(|(name, value)| (name.to_string(), value)).collect();
         let keeper = Keeper { path: options.part.as_deref(), identity: Identity { parts } };
         Ok(Work {
             backbone,
             survey,
             options,
+            lessons,
             threads,
             progress,
             keeper,
@@ -231,7 +249,7 @@ impl<'a> Work<'a> {
         let photos = self.survey.photos(places);
         let pixels = &self.backbone.pixels;
         let classes = self.survey.data.classes.len();
-        let feed = Feed::new(photos.clone(), classes, pixels.clone(), Augment::NONE, 0.0, 0, 0);
+        let feed = distill::plain_feed(photos.clone(), classes, pixels);
         let runner = |network: &&Parameters| Runner::new(graph, &network.to_weights(), pixels, 1);
         let runners: Vec<Runner> = networks.iter().map(runner).collect::<Result<_>>()?;
         self.threads.install(|| trainer::judge(&feed, &photos, &runners))
@@ -267,7 +285,8 @@ impl<'a> Work<'a> {
     ) -> Result<Option<(Recipe, usize)>> {
         let Some(limit) = self.options.time else { return Ok(Some((recipe, rounds))) };
         let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
-        let speed = trainer::speed(graph, &parameters, &recipe, self.threads)?;
+        let teacher = self.lessons.filter(|_| recipe.distill.is_some()).map(|lessons| &lessons.teacher);
+        let speed = speed::images_per_s(graph, &parameters, &recipe, teacher, self.threads)?;
         let left = limit.as_secs_f64() - self.seconds();
         // Decoding, validation and writing take their part.
         let images = (left * 0.85 * speed).max(0.0);
@@ -307,13 +326,15 @@ impl<'a> Work<'a> {
         name: &str,
         recipe: &Recipe,
         looks: u64,
-        [learn, judge]: [Vec<Photo>; 2],
+        [mut learn, judge]: [Vec<Photo>; 2],
         graph: &Graph,
         start: Parameters,
         kept: Kept,
         resume: Option<(Standing, Tensors<'static>)>,
         log: Option<&mut Log>,
     ) -> Result<trainer::Trained> {
+        let lessons = self.lessons.filter(|_| recipe.distill.is_some());
+        learn.extend(lessons.iter().flat_map(|lessons| lessons.unlabelled.iter().cloned()));
         let job = Job {
             name,
             graph,
@@ -322,6 +343,7 @@ impl<'a> Work<'a> {
             judge,
             classes: self.survey.data.classes.len(),
             recipe,
+            teacher: lessons.map(|lessons| &lessons.teacher),
             seed: self.options.seed ^ looks,
             memory: self.memory(),
         };
@@ -371,8 +393,8 @@ pub(super) fn title(kind: RecipeKind) -> &'static str {
 /// A recipe in words, for the model's provenance.
 pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
     format!(
-        "{}{}: {} epochs of batches of {} at {} px{}, rates {:e} {:e} {:e} {:e} from head to image, decay {}, smoothing {}, \
-         crops from {} of the area, flip {}",
+        "{}{}: {} epochs of batches of {} at {} px{}, rates {:e} {:e} {:e} {:e} from head to image, decay {}, \
+         smoothing {}, crops from {} of the area, flip {}{}",
         title(kind),
         if recipe.first > 0 { format!(", its first {} layers kept", recipe.first) } else { String::new() },
         recipe.epochs,
@@ -390,6 +412,9 @@ pub(super) fn describe(kind: RecipeKind, recipe: &Recipe) -> String {
         recipe.smoothing,
         recipe.augment.scale,
         if recipe.augment.flip { "on" } else { "off" },
+        recipe
+            .distill
+            .map_or(String::new(), |distill| format!(", under a teacher by {}", distill::describe(&distill))),
     )
 }
 
@@ -443,17 +468,17 @@ mod tests {
         };
         let rounds =
             vec![round(vec![vec![1.0, 2.0], vec![3.0, 4.0]]), round(vec![vec![5.0; 4], vec![6.0; 4]])];
-        let judged = Judged { rounds: rounds.clone(), last: Some(network(7.0)) };
+        let judged = Judged { rounds: rounds.clone(), last: vec![network(7.0)] };
         let written = serde_json::to_value(&judged.rounds).unwrap();
         let restore = |change: &dyn Fn(&mut Tensors<'_>)| {
             let mut tensors = Tensors::new();
             judged.keep(&mut tensors);
             change(&mut tensors);
             let read: Vec<Round> = serde_json::from_value(written.clone()).unwrap();
-            Judged::restore(read, &mut tensors, network(0.0), |round| [2, 4][round]).unwrap()
+            Judged::restore(read, &mut tensors, &network(0.0), 2, |round| [2, 4][round]).unwrap()
         };
         let again = restore(&|_| {}).unwrap();
-        assert_eq!((again.rounds, again.last), (rounds, Some(network(7.0))));
+        assert_eq!((again.rounds, again.last), (rounds, vec![network(7.0)]));
         assert!(restore(&|tensors| _ = tensors.remove("round/1/0")).is_none());
         assert!(restore(&|tensors| _ = tensors.insert("round/0/1".into(), vec![0.0; 3].into())).is_none());
     }
