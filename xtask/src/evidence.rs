@@ -1,6 +1,7 @@
 //! `cargo xtask evidence`: measured figures as small files, one a run, so that a long matrix can be stopped and resumed.
 
 mod accuracy;
+mod care;
 mod distil;
 mod int8;
 
@@ -23,6 +24,8 @@ enum What {
     Accuracy(accuracy::Args),
     /// Test accuracy before and after 8 bits
     Int8(int8::Args),
+    /// What each care taken in making 8 bits is worth
+    Care(care::Args),
     /// What a teacher gains: small networks from random weights, alone and under it
     Distil(distil::Args),
 }
@@ -31,6 +34,7 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Accuracy(args) => accuracy::run(args),
         What::Int8(args) => int8::run(args),
+        What::Care(args) => care::run(args),
         What::Distil(args) => distil::run(args),
     }
 }

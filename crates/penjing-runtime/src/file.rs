@@ -17,14 +17,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     graph::{Graph, Node},
+    nibbles::Nibbles,
     op::Op,
     pixels::Pixels,
     tensor::{Data, Quantized, Tensor, Weights},
 };
 
-/// The newest version of the format, and the newest that is read: models with 8-bit integers. Others are written as version
-/// 1, so that an older penjing reads them.
-pub const FORMAT: u32 = 2;
+/// The newest version of the format, and the newest that is read: models with 4-bit integers. Others are written as version
+/// 2, where they have 8-bit integers, or 1, so that an older penjing reads them.
+pub const FORMAT: u32 = 3;
 /// What is appended to a weight's name for the scales of its integers.
 const SCALES: &str = ".scale";
 /// Longest header that is read; the largest networks need a few hundred kilobytes.
@@ -132,9 +133,17 @@ impl Model {
         Ok(())
     }
 
-    /// Whether weights or results are kept in 8 bits.
+    /// Whether weights or results are kept in integers.
     fn has_integers(&self) -> bool {
-        self.graph.is_quantized() || self.weights.values().any(|tensor| matches!(tensor.data, Data::I8(_)))
+        self.graph.is_quantized() || self.weights.values().any(|tensor| tensor.data.is_integers())
+    }
+
+    /// The oldest version of the format that can say it.
+    fn format(&self) -> u32 {
+        match self.weights.values().any(|tensor| matches!(tensor.data, Data::I4(_))) {
+            true => FORMAT,
+            false => 1 + u32::from(self.has_integers()),
+        }
     }
 
     /// The file's bytes. The same model always gives the same bytes.
@@ -145,7 +154,7 @@ impl Model {
         self.check()?;
         let document = Document {
             hash: "0".repeat(HASH_DIGITS),
-            format: if self.has_integers() { FORMAT } else { 1 },
+            format: self.format(),
             arch: Cow::Borrowed(&self.arch),
             graph: Cow::Borrowed(self.graph.nodes()),
             pixels: Cow::Borrowed(&self.pixels),
@@ -159,13 +168,13 @@ impl Model {
         let metadata = [(METADATA_KEY.to_string(), json)].into_iter().collect();
         let views = self.weights.iter().flat_map(|(name, tensor)| {
             let scales = match &tensor.data {
-                Data::I8(q) => {
-                    Some((format!("{name}{SCALES}"), Tensor::f32(&[q.scales.len()], q.scales.clone())))
-                }
+                Data::I8(q) => Some(Data::F32(q.scales.clone())),
+                Data::I4(q) => Some(Data::F16(q.scales.clone())),
                 Data::F32(_) | Data::F16(_) => None,
             };
-            let scales = scales.map(|(name, scales)| (name, TensorView(Cow::Owned(scales))));
-            [(name.clone(), TensorView(Cow::Borrowed(tensor)))].into_iter().chain(scales)
+            let scales = scales.map(|data| Tensor { shape: [data.len()].to_vec(), data });
+            let scales = scales.map(|scales| (format!("{name}{SCALES}"), TensorView::of(Cow::Owned(scales))));
+            [(name.clone(), TensorView::of(Cow::Borrowed(tensor)))].into_iter().chain(scales)
         });
         let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| fault(&error))?;
         let place = hash_place(&bytes).ok_or_else(|| Error::File("the hash has no place".into()))?;
@@ -237,11 +246,13 @@ impl Model {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| unsound(&error))?;
         let document: Document<'_> = serde_json::from_str(json).map_err(|error| unsound(&error))?;
         let mut weights = Weights::new();
-        let is_integer = |name: &str| tensors.tensor(name).is_ok_and(|view| view.dtype() == Dtype::I8);
+        let is_integer =
+            |name: &str| tensors.tensor(name).is_ok_and(|view| matches!(view.dtype(), Dtype::I8 | Dtype::U8));
         for (name, view) in tensors.iter() {
             if name.strip_suffix(SCALES).is_some_and(is_integer) {
                 continue;
             }
+            let mut shape = view.shape().to_vec();
             let data = match view.dtype() {
                 Dtype::F32 => Data::F32(values(view.data(), f32::from_le_bytes)),
                 Dtype::F16 => Data::F16(values(view.data(), half::f16::from_le_bytes)),
@@ -249,9 +260,12 @@ impl Model {
                     values: values(view.data(), i8::from_le_bytes),
                     scales: scales_of(&tensors, name, view.shape()).map_err(|what| unsound(&what))?,
                 }),
+                Dtype::U8 => Data::I4(
+                    nibbles_of(&tensors, name, view.data(), &mut shape).map_err(|what| unsound(&what))?,
+                ),
                 other => return Err(unsound(&format!("weight `{name}` has type {other:?}"))),
             };
-            weights.insert(name.to_string(), Tensor { shape: view.shape().to_vec(), data });
+            weights.insert(name.to_string(), Tensor { shape, data });
         }
         let mut graph = Graph::default();
         for node in document.graph.iter() {
@@ -269,6 +283,14 @@ impl Model {
         };
         model.check()?;
         Ok(model)
+    }
+
+    /// Every weight as 32-bit floats.
+    pub fn to_floats(mut self) -> Model {
+        for tensor in self.weights.values_mut().filter(|tensor| !matches!(tensor.data, Data::F32(_))) {
+            *tensor = Tensor::f32(&tensor.shape, tensor.to_f32());
+        }
+        self
     }
 
     /// Every weight at half precision, except what BatchNorm folds with: its numbers span too many magnitudes.
@@ -300,6 +322,34 @@ fn scales_of(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<V
     }
 }
 
+/// A weight in 4 bits. Its innermost extent, which was of bytes, is doubled.
+fn nibbles_of(
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    packed: &[u8],
+    shape: &mut [usize],
+) -> Result<Nibbles, String> {
+    let scales = tensors.tensor(&format!("{name}{SCALES}"));
+    let Some(view) = scales.ok().filter(|view| view.dtype() == Dtype::F16) else {
+        return Err(format!("weight `{name}` has integers without scales"));
+    };
+    let scales = values(view.data(), half::f16::from_le_bytes);
+    let [outputs, .., inner] = shape else {
+        return Err(format!("weight `{name}` of shape {shape:?} has no outputs of 4-bit integers"));
+    };
+    // Not more than twice the bytes that are there.
+    *inner *= 2;
+    let outputs = *outputs;
+    let each: usize = shape[1..].iter().product();
+    if each == 0 || scales.len() != outputs * Nibbles::row_groups(each) {
+        return Err(format!("weight `{name}` of shape {shape:?} in 4 bits has {} scales", scales.len()));
+    }
+    match scales.iter().find(|scale| !(scale.is_normal() && **scale > half::f16::ZERO)) {
+        Some(scale) => Err(format!("weight `{name}` has the scale {scale}, expected a positive number")),
+        None => Ok(Nibbles { packed: packed.to_vec(), scales, each }),
+    }
+}
+
 fn values<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|chunk| from(*chunk)).collect()
 }
@@ -327,31 +377,46 @@ fn check_hash(bytes: &[u8], stated: &str) -> Result<(), Error> {
     if stated.as_bytes() == there && found.as_bytes() == there { Ok(()) } else { Err(damaged) }
 }
 
-/// A [`Tensor`] as safetensors writes it: little-endian bytes.
-struct TensorView<'a>(Cow<'a, Tensor>);
+/// A [`Tensor`] as safetensors writes it: little-endian bytes, their shape that of bytes where two values share one.
+struct TensorView<'a> {
+    tensor: Cow<'a, Tensor>,
+    shape: Vec<usize>,
+}
+
+impl<'a> TensorView<'a> {
+    fn of(tensor: Cow<'a, Tensor>) -> Self {
+        let mut shape = tensor.shape.clone();
+        if let (Data::I4(_), Some(inner)) = (&tensor.data, shape.last_mut()) {
+            *inner /= 2;
+        }
+        TensorView { tensor, shape }
+    }
+}
 
 impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
-        match self.0.data {
+        match self.tensor.data {
             Data::F32(_) => Dtype::F32,
             Data::F16(_) => Dtype::F16,
             Data::I8(_) => Dtype::I8,
+            Data::I4(_) => Dtype::U8,
         }
     }
 
     fn shape(&self) -> &[usize] {
-        &self.0.shape
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.0.to_le_bytes())
+        Cow::Owned(self.tensor.to_le_bytes())
     }
 
     fn data_len(&self) -> usize {
-        match &self.0.data {
+        match &self.tensor.data {
             Data::F32(values) => values.len() * 4,
             Data::F16(values) => values.len() * 2,
             Data::I8(q) => q.values.len(),
+            Data::I4(q) => q.packed.len(),
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod graph;
 pub mod int8;
 #[cfg(feature = "alloc")]
 mod lower;
+pub mod nibbles;
 #[cfg(feature = "alloc")]
 pub mod op;
 #[cfg(feature = "alloc")]

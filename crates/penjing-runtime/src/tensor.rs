@@ -4,6 +4,8 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use half::slice::HalfFloatSliceExt;
 
+use crate::nibbles::Nibbles;
+
 /// A network's weights by name.
 pub type Weights = BTreeMap<String, Tensor>;
 
@@ -25,6 +27,8 @@ pub enum Data {
     F16(Vec<half::f16>),
     /// 8-bit integers.
     I8(Quantized),
+    /// 4-bit integers, which stand for floats where they run.
+    I4(Nibbles),
 }
 
 /// Weights in 8 bits, symmetric: a real value is its integer times a scale.
@@ -51,12 +55,21 @@ impl Data {
             Data::F32(v) => v.len(),
             Data::F16(v) => v.len(),
             Data::I8(q) => q.values.len(),
+            Data::I4(q) => q.len(),
         }
     }
 
     /// Whether there is no value at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether they are integers.
+    pub fn is_integers(&self) -> bool {
+        match self {
+            Data::F32(_) | Data::F16(_) => false,
+            Data::I8(_) | Data::I4(_) => true,
+        }
     }
 
     /// The values as 32-bit floats.
@@ -69,6 +82,7 @@ impl Data {
                 out
             }
             Data::I8(q) => q.scaled().map(|(value, scale)| f32::from(value) * scale).collect(),
+            Data::I4(q) => q.to_f32(),
         }
     }
 
@@ -77,7 +91,7 @@ impl Data {
         match self {
             Data::F32(v) => Data::F32(places.map(|at| v[at]).collect()),
             Data::F16(v) => Data::F16(places.map(|at| v[at]).collect()),
-            Data::I8(_) => {
+            Data::I8(_) | Data::I4(_) => {
                 let v = self.to_f32();
                 Data::F32(places.map(|at| v[at]).collect())
             }
@@ -137,12 +151,22 @@ impl Tensor {
         Tensor { shape: self.shape.clone(), data: Data::I8(Quantized { values, scales }) }
     }
 
+    /// The values in 4 bits, in groups along each output. `None` where outputs, or the innermost extent, which two of them
+    /// share a byte along, do not allow it.
+    pub fn to_i4(&self) -> Option<Tensor> {
+        let (inner, each) = (*self.shape.get(1..)?.last()?, self.shape[1..].iter().product());
+        let fits = inner.is_multiple_of(2) && each > 0;
+        let data = fits.then(|| Data::I4(Nibbles::of(&self.to_f32(), each)))?;
+        Some(Tensor { shape: self.shape.clone(), data })
+    }
+
     /// The values as they stand in a file: little-endian bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match &self.data {
             Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Data::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Data::I8(q) => q.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Data::I4(q) => q.packed.clone(),
         }
     }
 
@@ -150,7 +174,7 @@ impl Tensor {
     pub fn to_f16(&self) -> Tensor {
         let data = match &self.data {
             Data::F32(v) => Data::F16(v.iter().map(|&x| half::f16::from_f32(x)).collect()),
-            Data::F16(_) | Data::I8(_) => self.data.clone(),
+            Data::F16(_) | Data::I8(_) | Data::I4(_) => self.data.clone(),
         };
         Tensor { shape: self.shape.clone(), data }
     }

@@ -236,11 +236,11 @@ fn header_lengths_are_not_believed() {
 
 #[test]
 fn newer_files_ask_for_a_newer_penjing() {
-    for format in ["3", "4294967295"] {
+    for format in ["4", "4294967295"] {
         let message = refused(&edited(r#""format":1"#, &format!(r#""format":{format}"#)));
         says(
             &message,
-            &format!("made by a newer penjing: format {format}, this one reads up to 2; update penjing"),
+            &format!("made by a newer penjing: format {format}, this one reads up to 3; update penjing"),
         );
     }
     // Whatever else a newer version may hold.
@@ -441,7 +441,7 @@ fn integers_are_written_and_read_as_version_2() {
     let model = in_8_bits();
     let bytes = model.to_bytes().unwrap();
     let (header, _) = parts(&bytes);
-    assert!(header.contains(r#"\"format\":2,"#) && FORMAT == 2, "{header}");
+    assert!(header.contains(r#"\"format\":2,"#), "{header}");
     assert!(Model::from_bytes(&bytes).unwrap() == model);
     assert!(model.clone().to_half() == model, "integers stay as they are");
     // Any safetensors reader sees integers, and their scales beside them.
@@ -482,6 +482,59 @@ fn integers_without_sound_scales_are_refused() {
         let place = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
         bytes[place..place + 4].copy_from_slice(&scale.to_le_bytes());
         says(&refused(&hashed(bytes)), &format!("`head.weight` has the scale {what}, expected"));
+    }
+}
+
+/// The golden model with as many weights in 4 bits as can be.
+fn in_4_bits() -> Model {
+    let mut model = model();
+    for tensor in model.weights.values_mut().filter(|tensor| tensor.shape.len() > 1) {
+        *tensor = tensor.to_i4().unwrap_or_else(|| tensor.to_i8());
+    }
+    model
+}
+
+#[test]
+fn nibbles_are_written_and_read_as_version_3() {
+    let model = in_4_bits();
+    let bytes = model.to_bytes().unwrap();
+    let (header, _) = parts(&bytes);
+    assert!(header.contains(r#"\"format\":3,"#) && FORMAT == 3, "{header}");
+    assert!(Model::from_bytes(&bytes).unwrap() == model);
+    assert!(model.clone().to_half() == model, "integers stay as they are");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let of = |name: &str| tensors.tensor(name).unwrap();
+    let [weight, scale] = [of("head.weight"), of("head.weight.scale")];
+    let [outputs, inner] = model.weights["head.weight"].shape[..] else { panic!("a linear layer") };
+    assert_eq!((weight.dtype(), weight.shape()), (Dtype::U8, &[outputs, inner / 2][..]));
+    assert_eq!((scale.dtype(), scale.shape()), (Dtype::F16, &[outputs * inner.div_ceil(32)][..]));
+    // Three colours do not go into whole bytes.
+    assert_eq!(of("stem.conv.weight").dtype(), Dtype::I8);
+}
+
+#[test]
+fn nibbles_without_sound_scales_are_refused() {
+    let bytes = in_4_bits().to_bytes().unwrap();
+    let (header, data) = parts(&bytes);
+    let lost = header.replacen(r#""head.weight.scale":"#, r#""head.weight.sca1e":"#, 1);
+    says(&refused(&hashed(joined(&lost, data))), "`head.weight` has integers without scales");
+    let place = |name: &str| {
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensor(name).unwrap().data().as_ptr().addr() - bytes.as_ptr().addr()
+    };
+    for (scale, what) in [(0f32, "0"), (f32::NAN, "NaN"), (-1.0, "-1"), (f32::INFINITY, "inf")] {
+        let (mut bytes, place) = (bytes.clone(), place("head.weight.scale"));
+        bytes[place..place + 2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+        says(&refused(&hashed(bytes)), &format!("`head.weight` has the scale {what}, expected"));
+    }
+    // As many bytes in another shape have another number of scales, or none.
+    let [outputs, inner] = model().weights["head.weight"].shape[..] else { panic!("a linear layer") };
+    let stands = format!(r#""dtype":"U8","shape":[{outputs},{}]"#, inner / 2);
+    for shape in [format!("[{}]", outputs * inner / 2), format!("[1,{}]", outputs * inner / 2)] {
+        assert!(header.contains(&stands), "{header}");
+        let changed = header.replacen(&stands, &format!(r#""dtype":"U8","shape":{shape}"#), 1);
+        let message = refused(&hashed(joined(&changed, data)));
+        says(&message, "`head.weight` of shape");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Models on disk: read whole, written so that nothing is ever lost.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
@@ -31,6 +32,22 @@ pub fn load(path: &Path) -> Result<Model> {
         return Err(Error::model(path, format!("longer than {MAX_FILE_BYTES} bytes; expected a model file")));
     }
     Model::from_bytes(&bytes).map_err(|error| Error::model(path, error.to_string()))
+}
+
+/// The model, its weights as floats where only they are integers.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a network that computes in integers.
+pub fn in_floats(model: &Model) -> Result<Cow<'_, Model>> {
+    if model.graph.is_quantized() {
+        return Err(Error::Unsupported(
+            "the model computes in integers; take the one in floats that it was made of".into(),
+        ));
+    }
+    Ok(match model.weights.values().any(|tensor| tensor.data.is_integers()) {
+        true => Cow::Owned(model.clone().to_floats()),
+        false => Cow::Borrowed(model),
+    })
 }
 
 /// The backbone inside the program: EfficientNet-Lite0 with its ImageNet head. `None` when built without it.

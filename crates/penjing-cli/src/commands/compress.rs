@@ -7,8 +7,12 @@ use std::{
 };
 
 use penjing::{
-    compress::{self, Gate, Options, Ranging, Report, ptq::Rounding},
-    data::{Dataset, displayed},
+    compress::{
+        self, Gate, Options, Ranging, Report, Verdict,
+        ptq::Rounding,
+        storage::{Bits, weights_only},
+    },
+    data::{Dataset, Skipped, displayed},
     model::{self, Output},
 };
 
@@ -30,12 +34,15 @@ pub struct Args {
     /// Most percentage points that the accuracy may fall
     #[arg(long, value_name = "POINTS", default_value_t = 1.0, value_parser = points_parser)]
     max_drop: f64,
-    /// Most that a photo may take, as a share of the time before
-    #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
-    max_latency: f64,
+    /// Most that a photo may take, as a share of the time before [default: 1; with --weights-only anything]
+    #[arg(long, value_name = "RATIO", value_parser = ratio_parser)]
+    max_latency: Option<f64>,
     /// Most that the file may take, as a share of 32-bit floats
     #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
     max_size: f64,
+    /// Round the weights alone, to 8 or 4 bits: a small file to send, which runs in floats as before
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers"])]
+    weights_only: Option<WeightBits>,
     /// How ranges are made of what is seen [default: all are tried]
     #[arg(long, value_name = "WAY")]
     ranges: Option<Ranges>,
@@ -65,6 +72,25 @@ pub struct Args {
     force: bool,
     #[command(flatten)]
     threads: ThreadsArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum WeightBits {
+    /// A scale for each output of a layer
+    #[value(name = "8")]
+    Eight,
+    /// A scale for each 32 weights; 8 bits in layers whose outputs have fewer
+    #[value(name = "4")]
+    Four,
+}
+
+impl From<WeightBits> for Bits {
+    fn from(bits: WeightBits) -> Self {
+        match bits {
+            WeightBits::Eight => Bits::Eight,
+            WeightBits::Four => Bits::Four,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -114,6 +140,15 @@ struct Compressed<'a> {
     report: &'a Report,
 }
 
+#[derive(serde::Serialize)]
+struct Rounded<'a> {
+    #[serde(serialize_with = "displayed")]
+    file: &'a Path,
+    written: bool,
+    verdict: &'a Verdict,
+    skipped: &'a [Skipped],
+}
+
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
@@ -127,6 +162,15 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     for notice in &data.notices {
         console.say(&notice.to_string());
     }
+    let gate = Gate {
+        max_drop: args.max_drop / 100.0,
+        max_latency: args.max_latency.unwrap_or(if args.weights_only.is_some() {
+            f64::INFINITY
+        } else {
+            1.0
+        }),
+        max_size: args.max_size,
+    };
     let options = Options {
         ranging: args.ranges.map(Into::into),
         rounding: Rounding {
@@ -136,14 +180,22 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         },
         equalize: args.equalize,
         photos: args.photos.into(),
-        gate: Gate {
-            max_drop: args.max_drop / 100.0,
-            max_latency: args.max_latency,
-            max_size: args.max_size,
-        },
+        gate,
         layers: args.layers,
         seed: args.seed,
     };
+    if let Some(bits) = args.weights_only {
+        let (small, verdict, skipped) =
+            weights_only(&model, &data, bits.into(), &options, &threads, console)?;
+        say_skipped(&skipped, console);
+        let written = verdict.passed();
+        if written {
+            output.save(&small)?;
+        }
+        let rounded = Rounded { file: &args.output, written, verdict: &verdict, skipped: &skipped };
+        console.result(&rounded, || figures("weights", &verdict))?;
+        return Ok(outcome(&args.output, &verdict, console));
+    }
     let (small, report) = compress::int8(&model, &data, &options, &threads, console)?;
     say_skipped(&report.skipped, console);
     let written = report.verdict.passed();
@@ -152,22 +204,27 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     console
         .result(&Compressed { file: &args.output, written, report: &report }, || describe(&args, &report))?;
-    if written {
-        return Ok(Outcome::Done);
-    }
-    console.error(&format!("{}: not written: {}", args.output.display(), report.verdict.missed.join("; ")));
-    Ok(Outcome::SomeFailed)
+    Ok(outcome(&args.output, &report.verdict, console))
 }
 
-fn describe(args: &Args, report: &Report) -> String {
-    let verdict = &report.verdict;
+/// What a verdict comes to; a missed gate is said.
+fn outcome(output: &Path, verdict: &Verdict, console: &Console) -> Outcome {
+    if verdict.passed() {
+        return Outcome::Done;
+    }
+    console.error(&format!("{}: not written: {}", output.display(), verdict.missed.join("; ")));
+    Outcome::SomeFailed
+}
+
+/// Both models side by side.
+fn figures(small: &str, verdict: &Verdict) -> String {
     let [before, after] = [&verdict.before, &verdict.after];
     let mut text = format!(
         "{:14} {:>10} {:>10}\n{:14} {:>8.2} % {:>8.2} %   on {} {} photos, the same answer on {:.2} %\n\
          {:14} {:>7.2} ms {:>7.2} ms   × {:.2}, one thread\n{:14} {:>10} {:>10}   × {:.2}\n",
         "",
         "floats",
-        "8 bits",
+        small,
         "top-1",
         100.0 * before.top1,
         100.0 * after.top1,
@@ -186,6 +243,11 @@ fn describe(args: &Args, report: &Report) -> String {
     if verdict.part == "training" {
         text += "the photos that judged are those that the model learnt from, most likely; a val folder would tell more\n";
     }
+    text
+}
+
+fn describe(args: &Args, report: &Report) -> String {
+    let mut text = figures("8 bits", &report.verdict);
     let _ = writeln!(text, "\nranges by {} over {} photos", report.ranging.name(), report.watched);
     if report.tried.len() > 1 {
         for (ranging, distance) in &report.tried {

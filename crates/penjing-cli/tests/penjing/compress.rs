@@ -63,6 +63,51 @@ fn a_model_in_8_bits_is_smaller_and_answers_the_same() {
 }
 
 #[test]
+fn weights_alone_make_a_small_file() {
+    let place = place();
+    let size = |bits: &str, output: &str| {
+        let words = ["compress", "m.penjing", "photos", "-o", output, "--weights-only", bits, "--json"];
+        let report = place.run(&words).json();
+        assert_eq!((&report["written"], &report["verdict"]["after"]["top1"]), (&true.into(), &1.0.into()));
+        let after = report["verdict"]["after"]["file_bytes"].as_f64().unwrap();
+        assert_eq!(after, std::fs::metadata(place.at(output)).unwrap().len() as f64);
+        after / report["verdict"]["before"]["file_bytes"].as_f64().unwrap()
+    };
+    let [eight, four] = [size("8", "w8.penjing"), size("4", "w4.penjing")];
+    assert!(eight < 0.4 && four < 0.8 * eight, "{eight} {four}");
+    assert_eq!(place.run(&["eval", "w4.penjing", "photos", "--json"]).json()["top1"], 1.0);
+    let report = place.run(&["inspect", "w4.penjing", "--json"]).json();
+    let recipe = report["provenance"]["recipe"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert!(recipe.starts_with("weights in 4 bits; top-1 100.00 % before, "), "{recipe}");
+    // A gate is a gate.
+    let small = ["--weights-only", "8", "--max-size", "0.1"];
+    let ran = place.run(&[&["compress", "m.penjing", "photos", "-o", "s.penjing"], &small[..]].concat());
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("s.penjing: not written: its file is 0."), "{}", ran.err);
+    assert!(!place.at("s.penjing").exists());
+    // What only its file has in few bits is learnt from, and compressed, like any other.
+    place
+        .run(&[
+            "train",
+            "photos",
+            "--backbone",
+            "w4.penjing",
+            "--recipe",
+            "head",
+            "-o",
+            "h.penjing",
+            "--json",
+        ])
+        .json();
+    let words = ["compress", "w8.penjing", "photos", "-o", "s.penjing", "--max-latency", "100", "--json"];
+    assert_eq!(place.run(&words).json()["written"], true);
+    for words in [["--weights-only", "3"], ["--weights-only=8", "--per-tensor"]] {
+        let ran = place.run(&[&["compress", "m.penjing", "photos", "-o", "s.penjing"], &words[..]].concat());
+        assert_eq!(ran.code, Some(2), "{words:?}");
+    }
+}
+
+#[test]
 fn a_missed_gate_says_by_how_much_and_writes_nothing() {
     let place = place();
     let ran = place.run(&[
@@ -103,7 +148,10 @@ fn what_cannot_be_compressed_is_refused() {
     place
         .run(&["compress", "m.penjing", "photos", "-o", "i.penjing", "--max-latency", "100", "--json"])
         .json();
-    refused(&["i.penjing", "photos"], "the model has integers already");
+    refused(&["i.penjing", "photos"], "the model computes in integers");
+    place
+        .run(&["train", "photos", "--backbone", "i.penjing", "-o", "t.penjing"])
+        .refused(1, &["computes in integers"]);
     for words in [["--max-drop", "-1"], ["--max-latency", "0"], ["--ranges", "guess"], ["--photos", "9"]] {
         let ran = place.run(&[&["compress", "m.penjing", "photos", "-o", "s.penjing"], &words[..]].concat());
         assert_eq!(ran.code, Some(2), "{words:?}");

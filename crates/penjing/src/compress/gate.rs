@@ -198,9 +198,7 @@ impl<'a> Judges<'a> {
 
 /// Size of the model's file with weights of 32-bit floats.
 fn in_floats(model: &Model) -> Result<usize> {
-    use penjing_runtime::tensor::Tensor;
-    let weights = model.weights.iter().map(|(name, t)| (name.clone(), Tensor::f32(&t.shape, t.to_f32())));
-    let model = Model { weights: weights.collect(), ..model.clone() };
+    let model = model.clone().to_floats();
     model.to_bytes().map(|bytes| bytes.len()).map_err(|error| Error::Unsupported(error.to_string()))
 }
 

@@ -7,10 +7,12 @@
 pub mod equalize;
 pub mod fold;
 mod gate;
+mod gptq;
 pub mod grid;
 pub mod judge;
 pub mod observe;
 pub mod ptq;
+pub mod storage;
 pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,7 @@ use penjing_runtime::{
     graph::{Graph, NodeId},
     pixels::View,
     quant::Quant,
-    tensor::{Data, Weights},
+    tensor::Weights,
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -42,6 +44,7 @@ use crate::{
         Dataset, Part, Sample, Skipped,
         decode::{self, Limits},
     },
+    model,
     progress::Progress,
     random::SplitMix64,
     threads::Threads,
@@ -109,7 +112,7 @@ const FEWEST: usize = 10;
 /// of the training part. Test photos are left alone.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a model that has integers already; [`Error::Data`] for photos that are too few, of one class, or
+/// [`Error::Unsupported`] for a model that computes in integers already; [`Error::Data`] for photos that are too few, of one class, or
 /// of classes that the model does not know; [`Error::Interrupted`].
 pub fn int8(
     model: &Model,
@@ -118,11 +121,7 @@ pub fn int8(
     threads: &Threads,
     progress: &dyn Progress,
 ) -> Result<(Model, Report)> {
-    if model.graph.is_quantized() || model.weights.values().any(|tensor| matches!(tensor.data, Data::I8(_))) {
-        return Err(Error::Unsupported(
-            "the model has integers already; compress the one in floats that it was made of".into(),
-        ));
-    }
+    let model = &*model::in_floats(model)?;
     let (watched, mut skipped) = tensors(model, data, options, threads, progress)?;
     let (mut graph, mut weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
     if options.equalize {

@@ -44,6 +44,7 @@ use self::{
 use crate::{
     Error, Result,
     data::{Dataset, Skipped},
+    model,
     progress::Progress,
     threads::Threads,
     train::{log::Log, trainer::EpochRecord},
@@ -169,6 +170,7 @@ pub fn train(
 ) -> Result<Trained> {
     let began = Instant::now();
     data.require_two_classes()?;
+    let backbone = &*model::in_floats(backbone)?;
     if options.extend
         && let Some(lost) = backbone.labels.iter().find(|label| !data.classes.contains(label))
     {

@@ -124,7 +124,7 @@ impl Facts {
             (true, _) => 2e-3,
             (false, true) => 1e-2,
             (false, false) if self.is_far() => 5e-4,
-            (false, false) => 3e-4,
+            (false, false) => 1e-4,
         };
         let decay = match (scratch, few) {
             (true, _) => 0.05,
@@ -318,7 +318,7 @@ mod tests {
         assert!(matches!(rule(250, 0.80).rule, Rule::AdamW { .. }));
         assert_eq!([0.96, 0.80].map(|top1| rule(250, top1).epochs), [6.0, 10.0]);
         assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).epochs), [5.0, 7.0]);
-        assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).rates.last), [3e-4, 5e-4]);
+        assert_eq!([0.96, 0.80].map(|top1| rule(800, top1).rates.last), [1e-4, 5e-4]);
         assert_eq!([(800, 0.96), (999, 0.8), (250, 0.8)].map(|(n, top1)| rule(n, top1).batch), [16; 3]);
         assert_eq!([(1000, 0.96), (250, 0.96)].map(|(n, top1)| rule(n, top1).batch), [32; 2]);
         assert_eq!(facts(800, 0.8).recipe(RecipeKind::Full, &graph, None, None).batch, 32);

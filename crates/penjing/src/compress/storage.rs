@@ -1,0 +1,178 @@
+//! Weights alone in few bits: a smaller file to send, which runs in floats as before.
+
+use penjing_runtime::{file::Model, nibbles::GROUP, tensor::Tensor};
+
+use super::{Options, Verdict, fold::layer, gate::Judges, gptq, unsupported};
+use crate::{
+    Result,
+    data::{Dataset, Skipped},
+    model,
+    progress::Progress,
+    threads::Threads,
+};
+
+/// Bits of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bits {
+    /// 8, with a scale for each output of a layer.
+    Eight,
+    /// 4, with a scale for each [32](penjing_runtime::nibbles::GROUP) of an output's weights, rounded [with
+    /// feedback](super::gptq); 8 in layers whose outputs have fewer: such as depthwise ones, which hold little of the file and
+    /// are the first to suffer.
+    Four,
+}
+
+/// Rounds the weights of convolutions and linear layers; all else stays as it is. Of the options count the gate and, with
+/// [`Bits::Four`], how many photos of the training part are watched, and the seed that draws them.
+///
+/// # Errors
+/// [`crate::Error::Unsupported`] for a model that computes in integers; [`crate::Error::Data`] for photos that are too few, of one
+/// class, or of classes that the model does not know, or where none can be read; [`crate::Error::Interrupted`].
+pub fn weights_only(
+    model: &Model,
+    data: &Dataset,
+    bits: Bits,
+    options: &Options,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<(Model, Verdict, Vec<Skipped>)> {
+    let model = &*model::in_floats(model)?;
+    let (watched, mut skipped) = match bits {
+        Bits::Eight => Default::default(),
+        Bits::Four => super::tensors(model, data, options, threads, progress)?,
+    };
+    let mut judges = Judges::new(model, data, threads, progress)?;
+    skipped.append(&mut judges.skipped);
+    let mut small = rounded(model, bits, &watched, threads, progress)?;
+    let mut verdict = judges.judge(&small, &options.gate)?;
+    let width = match bits {
+        Bits::Eight => "8 bits".into(),
+        Bits::Four => format!("4 bits, {} photos watched", watched.len()),
+    };
+    small.provenance.recipe.push(format!(
+        "weights in {width}; top-1 {:.2} % before, {:.2} % after on {} {} photos",
+        100.0 * verdict.before.top1,
+        100.0 * verdict.after.top1,
+        verdict.photos,
+        verdict.part
+    ));
+    small.provenance.val_top1 = None;
+    verdict.after.file_bytes = small.to_bytes().map_err(unsupported)?.len();
+    Ok((small, verdict, skipped))
+}
+
+fn rounded(
+    model: &Model,
+    bits: Bits,
+    watched: &[Vec<f32>],
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Model> {
+    let mut small = model.clone();
+    let weight = |name: &str| format!("{name}.weight");
+    let layers = model.graph.nodes().iter().filter(|node| layer(node)).map(|node| node.name.clone());
+    let layers: Vec<String> = layers.filter(|name| model.weights.contains_key(&weight(name))).collect();
+    let mut four = match bits {
+        Bits::Eight => Default::default(),
+        Bits::Four => {
+            let grouped = layers.iter().filter(|name| is_grouped(&model.weights[&weight(name)])).cloned();
+            let names: Vec<String> = grouped.collect();
+            gptq::four_bits(&model.graph, &model.weights, &names, watched, threads, progress)?
+        }
+    };
+    for name in layers {
+        let tensor = four.remove(&name).unwrap_or_else(|| model.weights[&weight(&name)].to_i8());
+        small.weights.insert(weight(&name), tensor);
+    }
+    Ok(small)
+}
+
+/// Whether each output fills a group, and two values of it a byte.
+fn is_grouped(tensor: &Tensor) -> bool {
+    let (each, inner) = (tensor.shape[1..].iter().product::<usize>(), tensor.shape.last());
+    each >= GROUP && inner.is_some_and(|inner| inner.is_multiple_of(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use penjing_runtime::{
+        Isa, PlanBuf, Serial, Session,
+        file::{Calibration, Provenance},
+        graph::Node,
+        op::Op,
+        tensor::Data,
+    };
+
+    use super::*;
+    use crate::{
+        progress::Quiet,
+        random::SplitMix64,
+        zoo::{self, Arch, Config},
+    };
+
+    fn model() -> Model {
+        let (arch, width) = Arch::named("mobilenet_v2_x0.35").unwrap();
+        let config = Config { width, size: 32, ..arch.config(7) };
+        let graph = arch.graph(&config).unwrap();
+        Model {
+            arch: arch.name.into(),
+            weights: zoo::random_weights(&graph, 1),
+            graph,
+            pixels: arch.pixels(&config),
+            labels: (0..7).map(|class| class.to_string()).collect(),
+            calibration: Calibration { temperature: 1.0 },
+            provenance: Provenance::default(),
+        }
+    }
+
+    fn logits(model: &Model) -> Vec<f32> {
+        let plan = PlanBuf::lower(&model.graph, &model.weights, 1).unwrap();
+        let mut session = Session::new(plan.into(), Isa::detect());
+        let input = session.input();
+        (0..input.len()).for_each(|at| input[at] = ((at * 7919 % 257) as f32 - 128.0) / 64.0);
+        session.run(&Serial).to_vec()
+    }
+
+    fn small(model: &Model, bits: Bits) -> Model {
+        let mut random = SplitMix64::new(1);
+        let mut photo = || (0..32 * 32 * 3).map(|_| random.uniform() as f32 * 2.0 - 1.0).collect();
+        let photos: Vec<Vec<f32>> = (0..8).map(|_| photo()).collect();
+        rounded(model, bits, &photos, &Threads::new(Some(2)).unwrap(), &Quiet).unwrap()
+    }
+
+    #[test]
+    fn weights_take_their_bits_and_the_network_runs_on() {
+        let floats = model();
+        let exact = logits(&floats);
+        let scale = exact.iter().fold(0f32, |peak, logit| peak.max(logit.abs()));
+        let off = |small: &Model| {
+            let pairs = exact.iter().zip(logits(small));
+            pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale
+        };
+        let bytes = |model: &Model| model.to_bytes().unwrap().len() as f64;
+        let [eight, four] = [Bits::Eight, Bits::Four].map(|bits| small(&floats, bits));
+        assert!(off(&eight) > 0.0 && off(&eight) < 0.06, "{}", off(&eight));
+        assert!(off(&four) > off(&eight) && off(&four) < 0.3, "{}", off(&four));
+        // The graph's own text takes its part of so small a network.
+        let [eight_bytes, four_bytes] = [&eight, &four].map(|small| bytes(small) / bytes(&floats));
+        assert!(eight_bytes < 0.34 && four_bytes < 0.75 * eight_bytes, "{eight_bytes} {four_bytes}");
+        for small in [eight, four] {
+            assert!(Model::from_bytes(&small.to_bytes().unwrap()).unwrap() == small);
+            assert!(
+                model::in_floats(&small).unwrap().weights.values().all(|tensor| !tensor.data.is_integers())
+            );
+        }
+    }
+
+    #[test]
+    fn layers_with_short_outputs_keep_8_bits() {
+        let four = small(&model(), Bits::Four);
+        let is_four =
+            |node: &&Node| matches!(four.weights[&format!("{}.weight", node.name)].data, Data::I4(_));
+        let layers: Vec<&Node> = four.graph.nodes().iter().filter(|node| layer(node)).collect();
+        let depthwise = |node: &&&Node| matches!(&node.op, Op::Conv(conv) if conv.groups > 1);
+        assert!(layers.iter().filter(depthwise).count() > 10);
+        assert!(!layers.iter().filter(depthwise).any(is_four));
+        assert!(layers.iter().filter(|node| is_four(node)).count() > 20);
+    }
+}
