@@ -78,7 +78,7 @@ fn weights_alone_make_a_small_file() {
     assert_eq!(place.run(&["eval", "w4.penjing", "photos", "--json"]).json()["top1"], 1.0);
     let report = place.run(&["inspect", "w4.penjing", "--json"]).json();
     let recipe = report["provenance"]["recipe"].as_array().unwrap().last().unwrap().as_str().unwrap();
-    assert!(recipe.starts_with("weights in 4 bits; top-1 100.00 % before, "), "{recipe}");
+    assert!(recipe.starts_with("weights in 4 bits, 24 photos watched; top-1 100.00 % before, "), "{recipe}");
     // A gate is a gate.
     let small = ["--weights-only", "8", "--max-size", "0.1"];
     let ran = place.run(&[&["compress", "m.penjing", "photos", "-o", "s.penjing"], &small[..]].concat());
