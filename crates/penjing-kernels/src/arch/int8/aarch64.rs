@@ -80,7 +80,7 @@ impl Bytes for NeonDot {
 
     const LANES: usize = 4;
     const FLIPS: bool = true;
-    const TILE_ROWS: &'static [usize] = &[16, 12, 8, 6];
+    const TILE_ROWS: &'static [usize] = &[16, 11, 7, 5];
     const COLUMNS: usize = 2;
 
     operations_128!();
@@ -94,9 +94,9 @@ impl Bytes for NeonDot {
     tiles! {
         NeonDot, "neon,dotprod",
         1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16;
-        2: 1 2 3 4 5 6 7 8 9 10 11 12;
-        3: 1 2 3 4 5 6 7 8;
-        4: 1 2 3 4 5 6;
+        2: 1 2 3 4 5 6 7 8 9 10 11;
+        3: 1 2 3 4 5 6 7;
+        4: 1 2 3 4 5;
     }
 }
 
@@ -131,7 +131,7 @@ impl Bytes for Neon {
 
     const LANES: usize = 4;
     const FLIPS: bool = true;
-    const TILE_ROWS: &'static [usize] = &[8, 6, 4, 3];
+    const TILE_ROWS: &'static [usize] = &[8, 5, 3, 2];
     const COLUMNS: usize = 1;
 
     operations_128!();
@@ -153,8 +153,8 @@ impl Bytes for Neon {
     tiles! {
         Neon, "neon",
         1: 1 2 3 4 5 6 7 8;
-        2: 1 2 3 4 5 6;
-        3: 1 2 3 4;
-        4: 1 2 3;
+        2: 1 2 3 4 5;
+        3: 1 2 3;
+        4: 1 2;
     }
 }
