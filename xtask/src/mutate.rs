@@ -120,6 +120,23 @@ const TARGETS: &[Target] = &[
         ["int8: biases corrected the wrong way", "*bias += moved", "*bias -= moved"],
         ["int8: scales without room for biases", "peak(row).max(bias.abs() / (x.scale * LARGEST_BIAS)).max(least)", "peak(row)"],
     ]},
+    Target { file: "crates/penjing/src/train/tape/round.rs", test: "--lib --test train --test qat -- tape::round fake_quant the_tape", mutations: &[
+        ["fake quantization: gradients of what was cut off too", "if (low..=high).contains(x) { *de } else { 0.0 }", "*de"],
+        ["fake quantization: results as they are", "convert::dequantize(isa, quant.scale, quant.zero_point, bytes, y);",
+            "y.copy_from_slice(x);"],
+    ]},
+    Target { file: "crates/penjing/src/train/tape/plan.rs", test: "--test train --test qat -- fake_quant the_tape", mutations: &[
+        ["fake quantization: rounded behind the activation only", "self.only_user(id).filter(|_| self.graph.node(id).quant.is_none())",
+            "self.only_user(id)"],
+    ]},
+    Target { file: "crates/penjing/src/train/learner.rs", test: "--test qat", mutations: &[
+        ["quantization-aware training: weights as they are", "let computed_with = rounded.as_ref().unwrap_or(&self.parameters);",
+            "let computed_with = rounded.as_ref().filter(|_| false).unwrap_or(&self.parameters);"],
+    ]},
+    Target { file: "crates/penjing/src/compress/qat.rs", test: "--test qat", mutations: &[
+        ["quantization-aware training: begins with rounded weights", "filter(|_| matches!(tensor.data, Data::I8(_)))",
+            "filter(|_| false)"],
+    ]},
     Target { file: "crates/penjing/src/compress/equalize.rs", test: "--lib compress", mutations: &[
         ["equalizing: the bias left as it was", "map(|(v, f)| v / f)", "map(|(v, _)| *v)"],
     ]},

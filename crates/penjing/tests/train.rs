@@ -1,11 +1,14 @@
-//! Training against PyTorch in float64 (`scripts/goldens/train.py`).
+//! Training against PyTorch in float64 (`scripts/goldens/train.py`, `scripts/goldens/qat.py`).
 
-use penjing::train::{
-    learner::{Learner, Method},
-    loss::{cross_entropy, smoothed},
-    optimizer::{Rates, Rule},
-    parameters::{Gradients, Parameters},
-    tape::{Policy, Statistics, Tape},
+use penjing::{
+    compress::{ptq::Rounding, qat::Integers},
+    train::{
+        learner::{Learner, Method, Quantizer},
+        loss::{cross_entropy, smoothed},
+        optimizer::{Rates, Rule},
+        parameters::{Gradients, Parameters},
+        tape::{Policy, Statistics, Tape},
+    },
 };
 use penjing_runtime::{
     file::Model,
@@ -37,7 +40,8 @@ impl Golden {
         let nodes: Vec<Node> = serde_json::from_str(&metadata["graph"]).unwrap();
         let mut graph = Graph::default();
         for node in nodes {
-            graph.push(&node.name, node.op, &node.inputs).unwrap();
+            let id = graph.push(&node.name, node.op, &node.inputs).unwrap();
+            graph.set_quant(id, node.quant).unwrap();
         }
         Golden { info: serde_json::from_str(&metadata["info"]).unwrap(), graph, bytes }
     }
@@ -46,6 +50,18 @@ impl Golden {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let data = file.tensor(name).unwrap_or_else(|_| panic!("{name}")).data().to_vec();
         data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    /// The tensors `weight.NAME`.
+    fn parameters(&self) -> Parameters {
+        let shapes = self.graph.parameters().into_iter();
+        let weights: Weights = shapes
+            .map(|(name, shape)| {
+                let values = self.get(&format!("weight.{name}"));
+                (name, Tensor::f32(&shape, values))
+            })
+            .collect();
+        Parameters::new(&self.graph, &weights).unwrap()
     }
 }
 
@@ -73,17 +89,9 @@ fn step(
 #[test]
 fn gradients_of_every_operation() {
     let golden = Golden::read("train_every_op");
-    let shapes = golden.graph.parameters();
-    let weights: Weights = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = golden.get(&format!("weight.{name}"));
-            (name, Tensor::f32(&shape, values))
-        })
-        .collect();
     let (input, targets) = (golden.get("input"), golden.get("target"));
     for (mode, statistics) in MODES {
-        let mut parameters = Parameters::new(&golden.graph, &weights).unwrap();
+        let mut parameters = golden.parameters();
         let mut tape = Tape::new(&golden.graph, &Policy::whole(statistics)).unwrap();
         let (logits, loss, gradients) = step(&mut tape, &parameters, &input, &targets);
         for (ours, theirs) in logits.iter().zip(golden.get(&format!("{mode}.logits"))) {
@@ -115,6 +123,38 @@ fn gradients_of_every_operation() {
                 assert!(near, "{mode} {}: {ours}, expected {theirs}", parameter.name);
             }
         }
+    }
+}
+
+/// Weights and results that are rounded, and gradients that go straight through where nothing was cut off.
+#[test]
+fn a_step_of_fake_quantization() {
+    let golden = Golden::read("qat");
+    let parameters = golden.parameters();
+    let quantizer = Integers { graph: golden.graph.clone(), rounding: Rounding::recommended() };
+    let rounded = parameters.with(&quantizer.quantize(&parameters));
+    let moved = |name: &str| {
+        let place = parameters.position(name).unwrap();
+        rounded.list[place].values != parameters.list[place].values
+    };
+    assert!(moved("depth.weight") && !moved("depth.bias"));
+    let policy = Policy::whole(Statistics::Frozen);
+    let mut tape = Tape::new(&golden.graph, &policy).unwrap();
+    let (input, targets) = (golden.get("input"), golden.get("target"));
+    let (logits, loss, gradients) = step(&mut tape, &rounded, &input, &targets);
+    for (ours, theirs) in logits.iter().zip(golden.get("logits")) {
+        assert!((ours - theirs).abs() <= 1e-5, "logit {ours}, expected {theirs}");
+    }
+    let expected = golden.get("loss")[0];
+    assert!((loss as f32 - expected).abs() <= 1e-5, "loss {loss}, expected {expected}");
+    for (parameter, ours) in parameters.list.iter().zip(&gradients) {
+        let theirs = golden.get(&format!("grad.{}", parameter.name));
+        let norm = norm(theirs.iter().map(|&v| f64::from(v)));
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            let off = f64::from((ours - theirs).abs());
+            assert!(off <= 1e-4 * norm, "{}: {ours}, expected {theirs}", parameter.name);
+        }
+        assert!(norm > 0.0, "{}", parameter.name);
     }
 }
 

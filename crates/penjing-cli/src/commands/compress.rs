@@ -7,16 +7,19 @@ use std::{
 };
 
 use penjing::{
+    Error,
     compress::{
         self, Gate, Options, Ranging, Report, Verdict,
         ptq::Rounding,
+        qat::{self, Taught, When},
         storage::{Bits, weights_only},
     },
     data::{Dataset, Skipped, displayed},
     model::{self, Output},
+    train::checkpoint,
 };
 
-use super::{Outcome, ThreadsArg, say_skipped};
+use super::{Outcome, ThreadsArg, refuse, say_resumable, say_skipped, spare};
 use crate::console::{Console, bytes};
 
 /// Make a model smaller and faster, and prove it: or say why not, and write nothing
@@ -41,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
     max_size: f64,
     /// Round the weights alone, to 8 or 4 bits: a small file to send, which runs in floats as before
-    #[arg(long, value_name = "BITS", conflicts_with_all = ["ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers"])]
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
     weights_only: Option<WeightBits>,
     /// How ranges are made of what is seen [default: all are tried]
     #[arg(long, value_name = "WAY")]
@@ -58,16 +61,22 @@ pub struct Args {
     /// Leave biases as they are
     #[arg(long)]
     keep_biases: bool,
+    /// Whether the network learns to compute with integers, from the photos of the training part under the model in floats
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    qat: Qat,
+    /// How often it sees every photo then [default: by the number of photos]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    epochs: Option<u32>,
     /// A layer that keeps its floats, by its name in `penjing inspect`; may be given several times
     #[arg(long, value_name = "LAYER")]
     keep: Vec<String>,
     /// Measure what each layer costs by itself
     #[arg(long)]
     layers: bool,
-    /// Seed of the choice of photos
+    /// Seed of the choice of photos, and of the training
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Overwrite the output
+    /// Overwrite the output, and throw away a state of other training beside it
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -116,6 +125,29 @@ impl From<Ranges> for Ranging {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Qat {
+    /// Where --max-drop would be missed
+    Auto,
+    /// It does not
+    Never,
+    /// In any case
+    Always,
+}
+
+impl From<Qat> for When {
+    fn from(qat: Qat) -> Self {
+        match qat {
+            Qat::Auto => When::Auto,
+            Qat::Never => When::Never,
+            Qat::Always => When::Always,
+        }
+    }
+}
+
+/// What a state beside the model is of.
+const LEARNING: &str = "quantization-aware training";
+
 fn points_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
@@ -150,6 +182,14 @@ struct Rounded<'a> {
 }
 
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    let part = checkpoint::path_for(&args.output);
+    if args.qat == Qat::Never {
+        if args.epochs.is_some() {
+            let why = "--epochs is about training, and --qat never trains nothing; leave one out";
+            return Err(refuse("compress", why).into());
+        }
+        spare(&part, args.force, LEARNING)?;
+    }
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
     let model = model::load(&args.model)?;
@@ -180,6 +220,13 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         },
         equalize: args.equalize,
         photos: args.photos.into(),
+        qat: qat::Options {
+            when: args.qat.into(),
+            epochs: args.epochs,
+            part: Some(part.clone()),
+            force: args.force,
+            ..qat::Options::default()
+        },
         gate,
         layers: args.layers,
         seed: args.seed,
@@ -196,14 +243,28 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         console.result(&rounded, || figures("weights", &verdict))?;
         return Ok(outcome(&args.output, &verdict, console));
     }
-    let (small, report) = compress::int8(&model, &data, &options, &threads, console)?;
+    let compressed = compress::int8(&model, &data, &options, &threads, console);
+    if matches!(compressed, Err(Error::Interrupted)) {
+        say_resumable(&part, console);
+    }
+    let (small, report) = compressed?;
     say_skipped(&report.skipped, console);
+    if report.qat.is_none() {
+        spare(&part, args.force, LEARNING)?;
+    }
     let written = report.verdict.passed();
     if written {
         output.save(&small)?;
+        checkpoint::remove(&part)?;
     }
     console
         .result(&Compressed { file: &args.output, written, report: &report }, || describe(&args, &report))?;
+    if !written && report.qat.is_some() && part.is_file() {
+        console.say(&format!(
+            "{}: what it has learnt; with another --max-drop, --max-latency or --max-size it need not be learnt again",
+            part.display()
+        ));
+    }
     Ok(outcome(&args.output, &report.verdict, console))
 }
 
@@ -254,6 +315,9 @@ fn describe(args: &Args, report: &Report) -> String {
             let _ = writeln!(text, "  {:10} divergence {:.5}", ranging.name(), distance.divergence);
         }
     }
+    if let Some(taught) = &report.qat {
+        let _ = writeln!(text, "{}", told(taught));
+    }
     if !report.floats.is_empty() {
         let _ = writeln!(text, "floats kept in {}", report.floats.join(", "));
     }
@@ -267,4 +331,19 @@ fn describe(args: &Args, report: &Report) -> String {
         }
     }
     text
+}
+
+/// What training did.
+fn told(taught: &Taught) -> String {
+    let Taught { epochs, steps, photos, seconds, top1_before, top1_after, kept, stopped, .. } = taught;
+    let outcome = match (top1_after, stopped) {
+        (Some(after), _) if *kept => format!("{:.2} % after", 100.0 * after),
+        (Some(after), _) => format!("{:.2} % after, not kept", 100.0 * after),
+        (None, why) => why.clone().unwrap_or_default(),
+    };
+    format!(
+        "learnt with integers: {epochs} epochs of {photos} photos, {steps} steps in {seconds:.0} s; top-1 {:.2} % before, \
+         {outcome}",
+        100.0 * top1_before,
+    )
 }

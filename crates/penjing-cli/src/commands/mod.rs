@@ -19,6 +19,7 @@ use clap::{
     error::ErrorKind,
 };
 use penjing::{
+    Error,
     data::Skipped,
     model::Model,
     threads::Threads,
@@ -291,6 +292,25 @@ fn refuse(verb: &str, why: &str) -> clap::Error {
         || clap::Error::raw(ErrorKind::ArgumentConflict, why),
         |command| command.error(ErrorKind::ArgumentConflict, why),
     )
+}
+
+/// Fails where a state of `work` lies that nobody asked to throw away.
+fn spare(part: &Path, force: bool, work: &str) -> penjing::Result<()> {
+    if force || !part.exists() {
+        return Ok(());
+    }
+    let what = format!(
+        "is the state of unfinished {work}, of which there is none now; repeat that training's command to go on with it, or \
+         give --force to throw it away"
+    );
+    Err(Error::data(part, what))
+}
+
+/// Says from where interrupted training goes on, if it has kept a state.
+fn say_resumable(part: &Path, console: &Console) {
+    if part.is_file() {
+        console.say(&format!("{}: the training so far; the same command goes on from there", part.display()));
+    }
 }
 
 /// Names the photos that could not be used; of many, the first ones.

@@ -26,8 +26,8 @@ use penjing::{
 use penjing_runtime::pixels::DecodeRule;
 
 use super::{
-    Decode, Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_skipped, size_parser, units,
-    untrained, without_weights,
+    Decode, Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_resumable, say_skipped, size_parser,
+    spare, units, untrained, without_weights,
 };
 use crate::console::{Console, bytes, peak_rss_bytes, round};
 
@@ -216,22 +216,13 @@ impl Args {
     }
 }
 
+/// What a state beside the model is of.
+const WHOLE: &str = "training of the whole network";
+
 /// Whether `output` is what interrupted training left there for the time being, and its state lies beside it.
 fn is_unfinished(output: &Path, part: &Path) -> bool {
     let last = |path| model::load(path).ok().and_then(|mut model| model.provenance.recipe.pop());
     part.is_file() && last(output).is_some_and(|step| step.starts_with(transfer::UNFINISHED))
-}
-
-/// Fails where a state lies that nobody asked to throw away.
-fn spare(part: &Path, force: bool) -> penjing::Result<()> {
-    if force || !part.exists() {
-        return Ok(());
-    }
-    Err(Error::data(
-        part,
-        "is the state of unfinished training of the whole network, of which there is none now; repeat that training's \
-         command to go on with it, or give --force to throw it away",
-    ))
 }
 
 /// Fails where the output is also what training starts from, or its teacher: interrupted, it could not go on from there.
@@ -280,7 +271,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let part = checkpoint::path_for(&args.output);
     let origin = args.from.as_deref().or(args.backbone.as_deref());
     if args.recipe == Recipe::Head {
-        spare(&part, args.force)?;
+        spare(&part, args.force, WHOLE)?;
     } else {
         require_apart(&args.output, origin, "what the training starts from")?;
         require_apart(&args.output, args.teacher.as_deref(), "the teacher")?;
@@ -326,17 +317,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         if options.cache.is_some() && args.recipe != Recipe::Scratch {
             console.say("features so far are kept; the same command goes on from there");
         }
-        if part.is_file() {
-            console.say(&format!(
-                "{}: the training so far; the same command goes on from there",
-                part.display()
-            ));
-        }
+        say_resumable(&part, console);
     }
     let mut trained = trained?;
     drop(backbone);
     if !(trained.network || trained.interrupted) {
-        spare(&part, args.force)?;
+        spare(&part, args.force, WHOLE)?;
     }
     let size = output.save(&trained.model)?;
     if !trained.interrupted {

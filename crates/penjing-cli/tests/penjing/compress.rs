@@ -1,6 +1,6 @@
 //! Smaller and faster, or a refusal with the figures.
 
-use crate::support::{CLASSES, Place};
+use crate::support::{CLASSES, Place, tiny};
 
 /// A place with photos and a model of them.
 fn place() -> Place {
@@ -105,6 +105,65 @@ fn weights_alone_make_a_small_file() {
         let ran = place.run(&[&["compress", "m.penjing", "photos", "-o", "s.penjing"], &words[..]].concat());
         assert_eq!(ran.code, Some(2), "{words:?}");
     }
+}
+
+#[test]
+fn a_network_learns_to_compute_with_integers() {
+    let place = Place::new();
+    place.photos("photos/train", &CLASSES, 8);
+    place.photos("photos/val", &CLASSES, 6);
+    place.write("m.penjing", std::fs::read(tiny()).unwrap());
+    let before = place.read("m.penjing");
+    let compress = |output: &str, more: &[&str]| {
+        let words =
+            ["compress", "m.penjing", "photos", "-o", output, "--max-drop", "100", "--max-latency", "100"];
+        place.run(&[&words, more].concat())
+    };
+    let report = compress("s.penjing", &["--qat", "always", "--epochs", "2", "--json"]).json();
+    let (taught, verdict) = (&report["qat"], &report["verdict"]);
+    assert_eq!([&taught["epochs"], &taught["steps"], &taught["photos"]], [2.0, 4.0, 32.0], "{taught}");
+    assert!(taught["seconds"].as_f64().unwrap() > 0.0 && taught["stopped"].is_null(), "{taught}");
+    let kept = taught["kept"] == true;
+    assert_eq!(verdict["after"]["top1"], taught[if kept { "top1_after" } else { "top1_before" }]);
+    let report = place.run(&["inspect", "s.penjing", "--json"]).json();
+    let recipe = report["provenance"]["recipe"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    let told =
+        "quantization-aware training of 2 epochs (4 steps of 16 photos, AdamW at 1e-4, BatchNorm folded";
+    assert!(recipe.contains(told) && recipe.contains("not kept: ") != kept, "{recipe}");
+    // In words too; what was asked for was not needed before.
+    let ran = compress("t.penjing", &["--qat", "always", "--epochs", "2", "--threads", "3"]);
+    assert!(ran.out.contains("learnt with integers: 2 epochs of 32 photos, 4 steps in "), "{ran:?}");
+    assert!(place.read("s.penjing") == place.read("t.penjing"), "threads change nothing");
+    assert!(compress("u.penjing", &["--json"]).json()["qat"].is_null());
+    assert!(place.read("m.penjing") == before);
+    assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing", "t.penjing", "u.penjing"]);
+    compress("v.penjing", &["--qat", "never", "--epochs", "2"]).refused(2, &["--qat never trains nothing"]);
+}
+
+#[test]
+fn what_was_learnt_in_vain_is_not_learnt_again() {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 8);
+    place.write("m.penjing", std::fs::read(tiny()).unwrap());
+    let words = [
+        "compress",
+        "m.penjing",
+        "photos",
+        "-o",
+        "s.penjing",
+        "--qat",
+        "always",
+        "--epochs",
+        "2",
+        "--max-drop",
+    ];
+    let ran = place.run(&[&words[..], &["100", "--max-latency", "100", "--max-size", "0.01"]].concat());
+    assert_eq!(ran.code, Some(1));
+    ran.says(&["s.penjing.part: what it has learnt; with another --max-drop"]);
+    let ran = place.run(&[&words[..], &["100", "--max-latency", "100"]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.says(&["going on after 4 steps"]);
+    assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing"]);
 }
 
 #[test]

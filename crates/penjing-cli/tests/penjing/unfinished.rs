@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Place, Ran, whole};
+use crate::support::{CLASSES, Place, Ran, tiny, whole};
 
 const MODEL: &str = "m.penjing";
 const PART: &str = "m.penjing.part";
@@ -40,12 +40,12 @@ fn state(place: &Place) -> Option<Value> {
     Some(header["state"].clone())
 }
 
-/// How far it is: rounds that are over, or while mirrored photos are tried the runs of that, and steps of the run under
+/// How far it is: rounds that are over (none where there are no rounds), or while mirrored photos are tried the runs of that, and steps of the run under
 /// way.
 fn standing(place: &Place) -> Option<(usize, u64)> {
     let state = state(place)?;
-    let over = state["probed"].as_array().or(state["judged"].as_array())?;
-    Some((over.len(), state["standing"]["step"].as_u64()?))
+    let over = state["probed"].as_array().or(state["judged"].as_array());
+    Some((over.map_or(0, Vec::len), state["standing"]["step"].as_u64()?))
 }
 
 /// Starts the program and waits until it has kept a state that is that far.
@@ -237,4 +237,47 @@ fn a_state_of_other_work_is_refused_by_what_differs() {
     // A state beside a model that it has nothing to do with replaces nothing.
     place.write(PART, &part);
     again(&[]).refused(1, &[MODEL, "there already"]);
+}
+
+#[test]
+fn learning_to_compute_with_integers_goes_on_too() {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 8);
+    place.write("floats.penjing", std::fs::read(tiny()).unwrap());
+    let with = |more: &[&str]| -> Vec<String> {
+        let words = [
+            "compress",
+            "floats.penjing",
+            "photos",
+            "-o",
+            MODEL,
+            "--max-drop",
+            "100",
+            "--max-latency",
+            "100",
+        ];
+        words.iter().chain(&["--threads", "1", "--json"]).chain(more).map(|word| word.to_string()).collect()
+    };
+    let args = with(&["--qat", "always", "--epochs", EPOCHS]);
+    let expected = undisturbed(&place, &args);
+    killed(&place, &args, (0, 5));
+    let output = interrupted(&place, &args, (0, 20));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("m.penjing.part: the training so far; the same command goes on from there"),
+        "{said}"
+    );
+    assert!(!place.at(MODEL).exists());
+    // The state of other work is left alone.
+    let kept = place.read(PART);
+    let other = with(&["--qat", "always", "--epochs", "3"]);
+    run(&place, &other).refused(1, &[PART, "differs in --epochs (then 40, now 3)"]);
+    let other = with(&["--qat", "never"]);
+    run(&place, &other).refused(1, &[PART, "is the state of unfinished quantization-aware training"]);
+    assert!(place.read(PART) == kept);
+    let ran = run(&place, &args);
+    ran.says(&["going on after"]);
+    ran.json();
+    assert!(place.read(MODEL) == expected, "the model differs");
+    assert!(!place.at(PART).exists());
 }

@@ -96,16 +96,9 @@ impl<'a> Judges<'a> {
     ) -> Result<Self> {
         let has_val = data.part(Part::Val).next().is_some();
         let (part, name) = if has_val { (Part::Val, "validation") } else { (Part::Train, "training") };
-        let class = |class: usize| model.labels.iter().position(|label| *label == data.classes[class]);
         let all: Vec<&Sample> = data.part(part).map(|(_, sample)| sample).collect();
-        if let Some(unknown) = all.iter().find(|sample| class(sample.class).is_none()) {
-            let what = format!(
-                "the model does not know the class “{}”; it knows: {}",
-                data.classes[unknown.class],
-                model.labels.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
-            );
-            return Err(Error::data(&data.root, what));
-        }
+        let classes: Vec<usize> =
+            all.iter().map(|sample| place(model, data, sample.class)).collect::<Result<_>>()?;
         let float_bytes = in_floats(model)?;
         let mut judges = Judges {
             model,
@@ -118,11 +111,11 @@ impl<'a> Judges<'a> {
             progress,
             skipped: Vec::new(),
         };
-        for (sample, logits) in all.iter().zip(judges.run(model, &all)?) {
+        for ((sample, class), logits) in all.iter().zip(classes).zip(judges.run(model, &all)?) {
             match logits {
                 Ok(logits) => {
                     judges.samples.push(sample);
-                    judges.labels.extend(class(sample.class));
+                    judges.labels.push(class);
                     judges.exact.push(logits);
                 }
                 Err(error) => judges.skipped.push(Skipped::new(&sample.path, &error)),
@@ -194,6 +187,18 @@ impl<'a> Judges<'a> {
             missed,
         })
     }
+}
+
+/// Place among the model's classes of one of the data.
+pub(super) fn place(model: &Model, data: &Dataset, class: usize) -> Result<usize> {
+    let class = &data.classes[class];
+    model.labels.iter().position(|label| label == class).ok_or_else(|| {
+        let what = format!(
+            "the model does not know the class “{class}”; it knows: {}",
+            model.labels.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
+        );
+        Error::data(&data.root, what)
+    })
 }
 
 /// Size of the model's file with weights of 32-bit floats.

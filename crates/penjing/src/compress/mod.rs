@@ -1,8 +1,9 @@
 //! Smaller and faster networks: what `penjing compress` does.
 //!
 //! A network in 8 bits is made step by step: BatchNorm is [folded](fold), results are [watched](observe) on photos, each gets
-//! a [grid], weights become [integers](ptq); the layers that cost most may keep floats. The [gate](Gate) compares
-//! accuracy, time and size with those of the network before, and says whether it was worth it.
+//! a [grid], weights become [integers](ptq). Where that costs too much, the network [learns](qat) to compute with integers, or the
+//! layers that cost most keep floats. The [gate](Gate) compares accuracy, time and size with those of the network
+//! before, and says whether it was worth it.
 
 pub mod equalize;
 pub mod fold;
@@ -12,6 +13,7 @@ pub mod grid;
 pub mod judge;
 pub mod observe;
 pub mod ptq;
+pub mod qat;
 pub mod storage;
 pub mod table;
 
@@ -36,6 +38,7 @@ use self::{
     judge::{Distance, Logits},
     observe::Observations,
     ptq::Rounding,
+    qat::{Learnt, Taught, When},
     table::LayerError,
 };
 use crate::{
@@ -62,11 +65,13 @@ pub struct Options {
     pub equalize: bool,
     /// Most photos that are watched.
     pub photos: usize,
+    /// Whether the network is trained as 8 bits will compute it.
+    pub qat: qat::Options,
     /// What the result must keep to.
     pub gate: Gate,
     /// Whether each layer is measured alone even if nothing asks for it.
     pub layers: bool,
-    /// Draws the photos that are watched.
+    /// Draws the photos that are watched, and the order and looks of those that are learnt from.
     pub seed: u64,
 }
 
@@ -77,6 +82,7 @@ impl Default for Options {
             rounding: Rounding::recommended(),
             equalize: false,
             photos: 256,
+            qat: qat::Options::default(),
             gate: Gate::default(),
             layers: false,
             seed: 0,
@@ -93,6 +99,8 @@ pub struct Report {
     pub ranging: Ranging,
     /// How far each way of making ranges is from the network before, on the photos that were watched.
     pub tried: Vec<(Ranging, Distance)>,
+    /// What training did, if there was any.
+    pub qat: Option<qat::Taught>,
     /// Layers that kept floats.
     pub floats: Vec<String>,
     /// Every layer.
@@ -147,14 +155,26 @@ pub fn int8(
     let (ranging, _) = best.ok_or_else(|| Error::Unsupported("no way of making ranges was given".into()))?;
     let grids = grid::grids(&work.graph, &seen, ranging);
 
-    let mut judges = gate::Judges::new(model, data, threads, progress)?;
-    let mut rounding = options.rounding.clone();
-    let (mut graph, mut integers) = work.quantized(&grids, &seen, &rounding)?;
-    let mut layers = table::noise([&work.graph, &graph], [&work.weights, &integers], work.few(), threads)?;
-    let mut candidate = work.model_of(&graph, &integers);
-    let mut verdict = judges.judge(&candidate, &options.gate)?;
-    let drop_missed = |verdict: &Verdict| verdict.drop > options.gate.max_drop;
-    if options.layers || drop_missed(&verdict) {
+    let judges = gate::Judges::new(model, data, threads, progress)?;
+    let candidate = |rounding: &Rounding| {
+        let (graph, weights) = work.quantized(&grids, &seen, rounding)?;
+        let verdict = judges.judge(&work.model_of(&graph, &weights), &options.gate)?;
+        Ok(Candidate { graph, weights, floats: rounding.floats.clone(), learnt: false, verdict })
+    };
+    let mut best: Candidate = candidate(&options.rounding)?;
+    let mut layers = work.noise(&best)?;
+    let missed = |candidate: &Candidate| candidate.verdict.drop > options.gate.max_drop;
+    let mut taught = None;
+    if options.qat.when == When::Always || options.qat.when == When::Auto && missed(&best) {
+        taught = work.learn(&best, data, options)?;
+    }
+    if let Some(Learnt { weights: Some(weights), taught, .. }) = &mut taught {
+        let (graph, weights, floats) = (best.graph.clone(), std::mem::take(weights), best.floats.clone());
+        let verdict = judges.judge(&work.model_of(&graph, &weights), &options.gate)?;
+        taught.top1_after = Some(verdict.after.top1);
+        best = best.or(Candidate { graph, weights, floats, learnt: true, verdict });
+    }
+    if options.layers || missed(&best) {
         let few = exact[..work.few().len()].to_vec();
         table::measure_alone(
             &mut layers,
@@ -174,33 +194,68 @@ pub fn int8(
         layers.iter().filter_map(|layer| Some((layer.alone?, layer.name.clone()))).collect();
     costly.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     costly.truncate(layers.len() / MOST_FLOATS);
+    let mut rounding = options.rounding.clone();
     for (_, name) in costly {
-        if !drop_missed(&verdict) {
+        if !missed(&best) {
             break;
         }
         rounding.floats.insert(name);
-        (graph, integers) = work.quantized(&grids, &seen, &rounding)?;
-        candidate = work.model_of(&graph, &integers);
-        verdict = judges.judge(&candidate, &options.gate)?;
+        best = best.or(candidate(&rounding)?);
     }
-    for layer in layers.iter_mut().filter(|layer| rounding.floats.contains(&layer.name)) {
+    if best.learnt {
+        let alone: Vec<Option<f64>> = layers.iter().map(|layer| layer.alone).collect();
+        layers = work.noise(&best)?;
+        layers.iter_mut().zip(alone).for_each(|(layer, alone)| layer.alone = alone);
+    }
+    for layer in layers.iter_mut().filter(|layer| best.floats.contains(&layer.name)) {
         layer.int8 = false;
     }
-    skipped.append(&mut judges.skipped);
-    candidate.provenance.recipe.push(describe(&work, options, ranging, &rounding.floats, &verdict));
-    candidate.provenance.val_top1 = None;
+    let (taught, unread) = taught.map_or((None, Vec::new()), |Learnt { taught, skipped, .. }| {
+        (Some(Taught { kept: best.learnt, ..taught }), skipped)
+    });
+    for photo in unread.into_iter().chain(judges.skipped) {
+        if !skipped.iter().any(|known| known.path == photo.path) {
+            skipped.push(photo);
+        }
+    }
+    let mut compressed = work.model_of(&best.graph, &best.weights);
+    compressed.provenance.recipe.push(describe(&work, options, ranging, taught.as_ref(), &best));
+    compressed.provenance.val_top1 = None;
+    let mut verdict = best.verdict;
     // The file tells now how it was made.
-    verdict.after.file_bytes = candidate.to_bytes().map_err(unsupported)?.len();
+    verdict.after.file_bytes = compressed.to_bytes().map_err(unsupported)?.len();
     let report = Report {
         verdict,
         ranging,
         tried,
-        floats: rounding.floats.iter().cloned().collect(),
+        qat: taught,
+        floats: best.floats.into_iter().collect(),
         layers,
         watched: work.inputs.len(),
         skipped,
     };
-    Ok((candidate, report))
+    Ok((compressed, report))
+}
+
+/// A network in 8 bits, and what the gate says of it.
+struct Candidate {
+    graph: Graph,
+    weights: Weights,
+    /// Layers that kept floats.
+    floats: BTreeSet<String>,
+    /// Whether it has learnt to compute with integers.
+    learnt: bool,
+    verdict: Verdict,
+}
+
+impl Candidate {
+    /// The one that classifies more photos rightly, of equals the one that is nearer to the network before, of those this.
+    fn or(self, other: Candidate) -> Candidate {
+        let [own, others] = [&self, &other].map(|candidate| &candidate.verdict);
+        let by_top1 = others.after.top1.total_cmp(&own.after.top1);
+        let better = by_top1.then(own.distance.divergence.total_cmp(&others.distance.divergence));
+        if better.is_gt() { other } else { self }
+    }
 }
 
 /// At most one in so many layers keeps floats.
@@ -244,17 +299,64 @@ impl Work<'_> {
         ptq::quantize(&self.graph, &self.weights, grids, seen, rounding).map_err(unsupported)
     }
 
+    /// What rounding adds to each layer.
+    fn noise(&self, candidate: &Candidate) -> Result<Vec<LayerError>> {
+        let graphs = [&self.graph, &candidate.graph];
+        table::noise(graphs, [&self.weights, &candidate.weights], self.few(), self.threads)
+    }
+
+    /// Trains from a network in 8 bits; `None` where it cannot be trained and need not be.
+    fn learn(&self, rounded: &Candidate, data: &Dataset, options: &Options) -> Result<Option<Learnt>> {
+        let start = qat::Start {
+            model: self.model,
+            floats: &self.weights,
+            graph: &rounded.graph,
+            integers: &rounded.weights,
+            rounding: &options.rounding,
+            top1: rounded.verdict.after.top1,
+        };
+        match qat::train(
+            &start,
+            data,
+            &options.qat,
+            asked(options),
+            options.seed,
+            self.threads,
+            self.progress,
+        ) {
+            Err(Error::Unsupported(why)) if options.qat.when == When::Auto => {
+                self.progress.notice(&format!("not trained: {why}"));
+                Ok(None)
+            }
+            learnt => learnt.map(Some),
+        }
+    }
+
     fn model_of(&self, graph: &Graph, weights: &Weights) -> Model {
         Model { graph: graph.clone(), weights: weights.clone(), ..self.model.clone() }
     }
+}
+
+/// What decides from which network training begins, in the user's words.
+fn asked(options: &Options) -> Vec<(&'static str, String)> {
+    let Options { ranging, rounding, equalize, photos, .. } = options;
+    let floats: Vec<&str> = rounding.floats.iter().map(String::as_str).collect();
+    vec![
+        ("--ranges", ranging.map_or("all", Ranging::name).into()),
+        ("--per-tensor", (!rounding.per_channel).to_string()),
+        ("--keep-biases", (!rounding.correct_biases).to_string()),
+        ("--keep", floats.join(", ")),
+        ("--equalize", equalize.to_string()),
+        ("--photos", photos.to_string()),
+    ]
 }
 
 fn describe(
     work: &Work,
     options: &Options,
     ranging: Ranging,
-    floats: &BTreeSet<String>,
-    verdict: &Verdict,
+    taught: Option<&Taught>,
+    Candidate { floats, verdict, .. }: &Candidate,
 ) -> String {
     let mut text = format!("int8: {} photos watched, ranges by {}", work.inputs.len(), ranging.name());
     if options.equalize {
@@ -264,6 +366,9 @@ fn describe(
         if options.rounding.per_channel { ", a scale for each channel" } else { ", a scale for each layer" };
     if options.rounding.correct_biases {
         text += ", biases corrected";
+    }
+    if let Some(taught) = taught {
+        text += &format!(", {}", taught.describe());
     }
     if !floats.is_empty() {
         let names: Vec<&str> = floats.iter().map(String::as_str).collect();

@@ -49,20 +49,13 @@ pub fn quantize(
     for (&id, &quant) in grids {
         graph.set_quant(id, Some(quant))?;
     }
-    let layers: Vec<NodeId> = graph.iter().filter(|(_, node)| layer(node)).map(|(id, _)| id).collect();
-    for id in layers {
-        let node = graph.node(id).clone();
-        let Some(x) = graph.quant(node.inputs[0]).filter(|_| !rounding.floats.contains(&node.name)) else {
-            continue;
-        };
-        let name = format!("{}.weight", node.name);
-        let Some(tensor) = weights.get(&name).cloned() else { continue };
-        let bias_name = format!("{}.bias", node.name);
-        let mut bias = weights[&bias_name].to_f32();
-        let integers = tensor.to_i8_with(scales(&tensor, &bias, x, result(&graph, id), rounding.per_channel));
+    for (id, node) in graph.iter() {
+        let Some(integers) = integers(&graph, &weights, id, rounding) else { continue };
+        let [name, bias_name] = ["weight", "bias"].map(|part| format!("{}.{part}", node.name));
         let means = seen.get(&source(&graph, node.inputs[0])).map(|seen| &seen.means[..]);
         if let Some(means) = means.filter(|_| rounding.correct_biases) {
-            let moved = moved(&graph, id, &tensor.to_f32(), &integers.to_f32(), means);
+            let mut bias = weights[&bias_name].to_f32();
+            let moved = moved(&graph, id, &weights[&name].to_f32(), &integers.to_f32(), means);
             bias.iter_mut().zip(moved).for_each(|(bias, moved)| *bias += moved);
             weights.insert(bias_name, Tensor::f32(&[bias.len()], bias));
         }
@@ -70,6 +63,18 @@ pub fn quantize(
     }
     graph.check(&weights)?;
     Ok((graph, weights))
+}
+
+/// The integers of a layer that computes with them; every layer of the graph has a bias.
+pub(super) fn integers(graph: &Graph, weights: &Weights, id: NodeId, rounding: &Rounding) -> Option<Tensor> {
+    let node = graph.node(id);
+    if !layer(node) || rounding.floats.contains(&node.name) {
+        return None;
+    }
+    let x = graph.quant(node.inputs[0])?;
+    let [weight, bias] = ["weight", "bias"].map(|part| weights.get(&format!("{}.{part}", node.name)));
+    let (weight, bias) = (weight?, bias?.to_f32());
+    Some(weight.to_i8_with(scales(weight, &bias, x, result(graph, id), rounding.per_channel)))
 }
 
 /// The grid of what a layer's sums become, if that is kept in 8 bits at once.

@@ -9,13 +9,14 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::parameters::{Parameter, Parameters};
-use crate::{Error, Result, model::Output};
+use crate::{Error, Result, model::Output, progress::Progress};
 
 const MAGIC: &[u8; 13] = b"penjing.part\n";
 const VERSION: u32 = 1;
@@ -140,6 +141,59 @@ pub fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(|error| Error::io(path, "remove", error)),
+    }
+}
+
+/// Where the state of some work lies.
+#[derive(Debug)]
+pub struct Keeper<'a> {
+    path: Option<&'a Path>,
+    identity: Identity,
+    /// Whether it has been said that it cannot be kept.
+    lamented: AtomicBool,
+}
+
+impl<'a> Keeper<'a> {
+    /// Of the work that `identity` names; without a path nothing is kept.
+    pub fn new(path: Option<&'a Path>, identity: Identity) -> Self {
+        Keeper { path, identity, lamented: AtomicBool::new(false) }
+    }
+
+    /// The state that was kept, if it is of this work. With `force` one of other work is thrown away.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load<S: DeserializeOwned>(&self, force: bool) -> Result<Option<(S, Tensors<'static>)>> {
+        let Some(path) = self.path else { return Ok(None) };
+        let loaded = match load(path, &self.identity) {
+            Err(Error::Model { .. }) if force => None,
+            loaded => loaded?,
+        };
+        let Some(Checkpoint { state, tensors, .. }) = loaded else { return Ok(None) };
+        match serde_json::from_value(state) {
+            Ok(state) => Ok(Some((state, tensors))),
+            Err(_) if force => Ok(None),
+            Err(error) => {
+                let what = format!("the kept state cannot be read ({error}); give --force to begin anew");
+                Err(Error::model(path, what))
+            }
+        }
+    }
+
+    /// Keeps a state. Where it cannot be kept that is said once: a full disk ends no training, since there may be room when
+    /// the model is written.
+    pub fn keep(&self, state: &impl Serialize, tensors: Tensors<'_>, progress: &dyn Progress) {
+        if let Err(error) = self.save(state, tensors)
+            && !self.lamented.swap(true, Ordering::Relaxed)
+        {
+            progress.notice(&format!("the state of the training cannot be kept: {error}"));
+        }
+    }
+
+    fn save(&self, state: &impl Serialize, tensors: Tensors<'_>) -> Result<()> {
+        let Some(path) = self.path else { return Ok(()) };
+        let state = serde_json::to_value(state).map_err(|error| Error::Unsupported(error.to_string()))?;
+        save(path, &Checkpoint { identity: self.identity.clone(), state, tensors })
     }
 }
 

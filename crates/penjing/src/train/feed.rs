@@ -1,7 +1,7 @@
 //! Batches of photos: which ones an epoch shows, in which order, and how they become the network's input.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -16,9 +16,11 @@ use super::{
     teacher::Teacher,
 };
 use crate::{
-    Result,
+    Error, Result,
     data::decode::{self, Limits},
+    progress::Progress,
     random::SplitMix64,
+    threads::Threads,
 };
 
 /// A photo to learn from.
@@ -39,6 +41,41 @@ pub struct Draw {
     pub photo: u32,
     /// How often the photo was drawn before in the same epoch: each time gives another look.
     pub time: u32,
+}
+
+/// Reads photos and decodes them for `pixels`: the BLAKE3 of each, or why it cannot be used.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub fn read(
+    paths: &[impl AsRef<Path> + Sync],
+    pixels: &Pixels,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Vec<Result<[u8; 32]>>> {
+    progress.begin("reading", paths.len());
+    let look = |path: &Path| {
+        let limits = Limits::default();
+        let bytes = decode::read_bytes(path, &limits)?;
+        decode::decode_for(&bytes, &limits, pixels).map_err(|error| Error::data(path, error.to_string()))?;
+        Ok(*blake3::hash(&bytes).as_bytes())
+    };
+    let read = paths.par_iter().map(|path| {
+        if progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let photo = look(path.as_ref());
+        progress.advance(1);
+        Ok(photo)
+    });
+    let read = threads.install(|| read.collect());
+    progress.end();
+    read
+}
+
+/// What a photo's looks are drawn from, given the BLAKE3 of its file.
+pub fn key(hash: &[u8; 32]) -> u64 {
+    u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8]))
 }
 
 /// A source of batches. What it gives depends on its photos, contract, augmentation and seed, and neither on the

@@ -1,8 +1,8 @@
 //! One step after another: gradients of a batch, then the optimizer.
 
-use std::ops::Range;
+use std::{fmt::Debug, ops::Range, sync::Arc};
 
-use penjing_runtime::graph::Graph;
+use penjing_runtime::{graph::Graph, tensor::Weights};
 use rayon::prelude::*;
 
 use super::{
@@ -30,6 +30,16 @@ pub struct Method {
     pub momentum: f32,
 }
 
+/// The mean loss of some images from the network's results for them; writes its gradient.
+pub type Loss<'a> = dyn Fn(Range<usize>, &[f32], &mut [f32]) -> f64 + 'a;
+
+/// Makes the weights that a network computes with of those that are learnt: some of them integers. Gradients go straight
+/// through to the latter (Jacob et al., arXiv 1712.05877).
+pub trait Quantizer: Debug + Send + Sync {
+    /// The weights of the learnt network, or of one that begins with it.
+    fn quantize(&self, learnt: &Parameters) -> Weights;
+}
+
 /// A network that learns.
 #[derive(Debug)]
 pub struct Learner {
@@ -40,6 +50,8 @@ pub struct Learner {
     /// The optimizer with what it remembers.
     pub optimizer: Optimizer,
     method: Method,
+    /// How the weights are rounded before they are computed with, if at all.
+    pub quantizer: Option<Arc<dyn Quantizer>>,
     /// Values of the network's result for an image.
     outputs: usize,
     slope: Vec<f32>,
@@ -63,7 +75,8 @@ impl Learner {
         let optimizer = Optimizer::new(method.rule, method.decay, method.clip, rates, &parameters);
         let outputs = graph.output().map_or(0, |output| graph.shape(output)[3]);
         let slope = vec![0.0; tape.batch() * outputs];
-        Ok(Learner { tape, parameters, gradients, optimizer, method: *method, outputs, slope })
+        let (method, quantizer) = (*method, None);
+        Ok(Learner { tape, parameters, gradients, optimizer, method, quantizer, outputs, slope })
     }
 
     /// The same network for inputs of another size; it goes on where it was.
@@ -71,11 +84,11 @@ impl Learner {
     /// # Errors
     /// As [`Learner::new`].
     pub fn resized(self, graph: &Graph) -> Result<Self> {
-        let Learner { tape, parameters, gradients, optimizer, method, outputs, slope } = self;
+        let Learner { tape, method, .. } = self;
         // Two of them at once might not fit into memory.
         drop(tape);
         let tape = Tape::new(graph, &method.policy)?;
-        Ok(Learner { tape, parameters, gradients, optimizer, method, outputs, slope })
+        Ok(Learner { tape, ..self })
     }
 
     /// One step of cross-entropy with `targets` `[images][classes]`; all else as [`step_by`](Self::step_by).
@@ -98,18 +111,16 @@ impl Learner {
     ///
     /// # Panics
     /// If the lengths are of another network.
-    pub fn step_by(
-        &mut self,
-        inputs: &[f32],
-        images: usize,
-        loss: &dyn Fn(Range<usize>, &[f32], &mut [f32]) -> f64,
-        seed: u64,
-        rate: f32,
-    ) -> f64 {
+    pub fn step_by(&mut self, inputs: &[f32], images: usize, loss: &Loss, seed: u64, rate: f32) -> f64 {
         let micro = self.tape.batch();
         let micros = images / micro;
         assert_eq!(images, micros * micro, "whole batches of the tape");
-        self.tape.prepare(&self.parameters);
+        let rounded = self
+            .quantizer
+            .as_ref()
+            .map(|quantizer| self.parameters.with(&quantizer.quantize(&self.parameters)));
+        let computed_with = rounded.as_ref().unwrap_or(&self.parameters);
+        self.tape.prepare(computed_with);
         self.gradients.par_iter_mut().for_each(|gradient| gradient.fill(0.0));
         let mut total = 0.0;
         let mut seeds = SplitMix64::new(seed);
@@ -125,7 +136,7 @@ impl Learner {
         if !loss.is_finite() {
             return loss;
         }
-        self.tape.finish(&self.parameters, &mut self.gradients);
+        self.tape.finish(computed_with, &mut self.gradients);
         let norm = self.optimizer.update(&mut self.parameters, &mut self.gradients, rate);
         if !norm.is_finite() {
             return norm;

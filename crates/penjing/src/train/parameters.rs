@@ -78,6 +78,18 @@ impl Parameters {
         Ok(Parameters { list: graph.parameters().into_iter().map(parameter).collect() })
     }
 
+    /// The same parameters with the values of `weights`, or their own where those have none.
+    pub fn with(&self, weights: &Weights) -> Parameters {
+        let values = |p: &Parameter| weights.get(&p.name).map_or_else(|| p.values.clone(), Tensor::to_f32);
+        let parameter = |p: &Parameter| Parameter {
+            values: values(p),
+            name: p.name.clone(),
+            shape: p.shape.clone(),
+            ..*p
+        };
+        Parameters { list: self.list.iter().map(parameter).collect() }
+    }
+
     /// These, and zeros for what `graph` has beyond them; it begins with their own graph.
     pub fn extended(mut self, graph: &Graph) -> Self {
         let beyond = graph.parameters().into_iter().skip(self.list.len());

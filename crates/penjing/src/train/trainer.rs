@@ -1,6 +1,6 @@
 //! One run of training: steps, validation, the best so far, and a state from which it goes on.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use penjing_kernels::Serial;
 use penjing_runtime::{
@@ -16,7 +16,7 @@ use super::{
     distill::{self, Answers, Distill},
     ema::Ema,
     feed::{Draw, Feed, Photo},
-    learner::{Learner, Method},
+    learner::{Learner, Method, Quantizer},
     log::{Event, Log},
     loss,
     mix::Mix,
@@ -108,6 +108,9 @@ pub struct Job<'a> {
     pub recipe: &'a Recipe,
     /// Who is asked, where the recipe distils: it sees the same looks. With hints in the recipe it tells its features.
     pub teacher: Option<&'a Teacher>,
+    /// Where the network shall compute with integers: how its weights become those. Its graph says which results are
+    /// kept in 8 bits.
+    pub quantizer: Option<Arc<dyn Quantizer>>,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Bytes that training may take.
@@ -380,7 +383,8 @@ impl<'a> Run<'a> {
             _ => job.graph.clone(),
         };
         let sized = sized(&graph, recipe.at_once, recipe.size_in(epoch))?;
-        let learner = Learner::new(&sized, start.extended(&graph), &recipe.method())?;
+        let mut learner = Learner::new(&sized, start.extended(&graph), &recipe.method())?;
+        learner.quantizer.clone_from(&job.quantizer);
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
             feed: feed(&job.learn, recipe.augment),
@@ -583,8 +587,10 @@ impl<'a> Run<'a> {
 
     /// A network on the photos to choose by.
     fn score(&self, parameters: &Parameters) -> Result<Score> {
-        let Job { graph, pixels, judge: photos, classes, .. } = self.job;
-        let weights = parameters.clone().cut(graph.parameters().len()).to_weights();
+        let Job { graph, pixels, judge: photos, classes, quantizer, .. } = self.job;
+        let own = parameters.clone().cut(graph.parameters().len());
+        let weights =
+            quantizer.as_ref().map_or_else(|| own.to_weights(), |quantizer| quantizer.quantize(&own));
         let runner = Runner::new(graph, &weights, pixels, 1)?;
         let logits = judge(&self.judge, photos, &[runner])?.concat();
         Ok(score(&logits, photos, *classes))
@@ -751,6 +757,7 @@ mod tests {
             classes: 2,
             recipe,
             teacher: None,
+            quantizer: None,
             seed: 0,
             memory: 1 << 30,
         };

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{
     calibration::{self, surprise},
     finetune::cost,
-    survey::{Survey, key, read},
+    survey::Survey,
 };
 use crate::{
     Error, Result,
@@ -19,7 +19,7 @@ use crate::{
     train::{
         augment::Augment,
         distill::{Distill, Soft},
-        feed::{Draw, Feed, Photo},
+        feed::{Draw, Feed, Photo, key, read},
         teacher::Teacher,
         trainer::{Recipe, Score},
     },

@@ -6,18 +6,13 @@ use std::{
 };
 
 use penjing_runtime::pixels::Pixels;
-use rayon::prelude::*;
 
 use crate::{
     Error, Result,
-    data::{
-        Dataset, Part, Sample, Skipped,
-        decode::{self, Limits},
-        split,
-    },
+    data::{Dataset, Part, Sample, Skipped, split},
     progress::Progress,
     threads::Threads,
-    train::feed::Photo,
+    train::feed::{Photo, key, read},
 };
 
 /// The photos to learn from, each in a fold; the folds of `held_out` judge in turn.
@@ -132,41 +127,6 @@ impl<'a> Survey<'a> {
     pub fn fingerprint(&self) -> String {
         fingerprint(self.data, self.kept.iter().copied().zip(&self.hashes))
     }
-}
-
-/// Reads photos and decodes them for `pixels`: the BLAKE3 of each, or why it cannot be used.
-///
-/// # Errors
-/// [`Error::Interrupted`].
-pub(super) fn read(
-    paths: &[impl AsRef<Path> + Sync],
-    pixels: &Pixels,
-    threads: &Threads,
-    progress: &dyn Progress,
-) -> Result<Vec<Result<[u8; 32]>>> {
-    progress.begin("reading", paths.len());
-    let look = |path: &Path| {
-        let limits = Limits::default();
-        let bytes = decode::read_bytes(path, &limits)?;
-        decode::decode_for(&bytes, &limits, pixels).map_err(|error| Error::data(path, error.to_string()))?;
-        Ok(*blake3::hash(&bytes).as_bytes())
-    };
-    let read = paths.par_iter().map(|path| {
-        if progress.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let photo = look(path.as_ref());
-        progress.advance(1);
-        Ok(photo)
-    });
-    let read = threads.install(|| read.collect());
-    progress.end();
-    read
-}
-
-/// What a photo's looks are drawn from.
-pub(super) fn key(hash: &[u8; 32]) -> u64 {
-    u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8]))
 }
 
 /// The photos that may be learnt from.

@@ -1,9 +1,6 @@
 //! Training of the whole network as one piece of work: its runs, and the state from which it goes on.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
-};
+use std::time::Instant;
 
 use penjing_runtime::{file::Model, graph::Graph};
 use serde::{Deserialize, Serialize};
@@ -20,7 +17,7 @@ use crate::{
     runner::Runner,
     threads::Threads,
     train::{
-        checkpoint::{self, Checkpoint, Identity, Tensors},
+        checkpoint::{self, Identity, Keeper, Tensors},
         feed::Photo,
         log::Log,
         memory,
@@ -125,38 +122,6 @@ fn logits_name(round: usize, share: usize) -> String {
     format!("round/{round}/{share}")
 }
 
-/// Where the state of the work lies.
-struct Keeper<'a> {
-    path: Option<&'a std::path::Path>,
-    identity: Identity,
-}
-
-impl Keeper<'_> {
-    /// The state that was kept, if it is of this work. With `force` one of other work is thrown away.
-    fn load(&self, force: bool) -> Result<Option<(State, Tensors<'static>)>> {
-        let Some(path) = self.path else { return Ok(None) };
-        let loaded = match checkpoint::load(path, &self.identity) {
-            Err(Error::Model { .. }) if force => None,
-            loaded => loaded?,
-        };
-        let Some(Checkpoint { state, tensors, .. }) = loaded else { return Ok(None) };
-        match serde_json::from_value(state) {
-            Ok(state) => Ok(Some((state, tensors))),
-            Err(_) if force => Ok(None),
-            Err(error) => {
-                let what = format!("the kept state cannot be read ({error}); give --force to begin anew");
-                Err(Error::model(path, what))
-            }
-        }
-    }
-
-    fn save(&self, state: &State, tensors: Tensors<'_>) -> Result<()> {
-        let Some(path) = self.path else { return Ok(()) };
-        let state = serde_json::to_value(state).map_err(|error| Error::Unsupported(error.to_string()))?;
-        checkpoint::save(path, &Checkpoint { identity: self.identity.clone(), state, tensors })
-    }
-}
-
 /// What a run keeps of the work around it; see [`State`].
 #[derive(Clone, Copy)]
 pub(super) struct Kept<'a> {
@@ -178,8 +143,6 @@ pub(super) struct Work<'a> {
     began: Instant,
     /// Seconds that the work has taken in earlier calls.
     before: f64,
-    /// Whether it has been said that they cannot be.
-    lamented: AtomicBool,
 }
 
 impl<'a> Work<'a> {
@@ -209,19 +172,8 @@ impl<'a> Work<'a> {
         ];
         let taught = lessons.into_iter().flat_map(Lessons::identity);
         let parts = parts.into_iter().chain(taught).map(|(name, value)| (name.to_string(), value)).collect();
-        let keeper = Keeper { path: options.part.as_deref(), identity: Identity { parts } };
-        Ok(Work {
-            backbone,
-            survey,
-            options,
-            lessons,
-            threads,
-            progress,
-            keeper,
-            began,
-            before: 0.0,
-            lamented: AtomicBool::new(false),
-        })
+        let keeper = Keeper::new(options.part.as_deref(), Identity { parts });
+        Ok(Work { backbone, survey, options, lessons, threads, progress, keeper, began, before: 0.0 })
     }
 
     pub fn seconds(&self) -> f64 {
@@ -230,7 +182,7 @@ impl<'a> Work<'a> {
 
     /// The state that was kept, and the tensors of it; from now on its seconds count.
     pub fn resume(&mut self) -> Result<Option<(State, Tensors<'static>)>> {
-        let loaded = self.keeper.load(self.options.force)?;
+        let loaded: Option<(State, _)> = self.keeper.load(self.options.force)?;
         if let Some((state, _)) = &loaded {
             self.progress.notice(&format!("going on after {} steps", state.standing.step));
             self.before = state.seconds;
@@ -344,10 +296,12 @@ impl<'a> Work<'a> {
             classes: self.survey.data.classes.len(),
             recipe,
             teacher: lessons.map(|lessons| &lessons.teacher),
+            quantizer: None,
             seed: self.options.seed ^ looks,
             memory: self.memory(),
         };
-        let keep = |standing: &Standing, tensors: Tensors<'_>| {
+        let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
+            // Lent for as long as what is added.
             let mut tensors: Tensors<'_> = tensors;
             kept.judged.keep(&mut tensors);
             let state = State {
@@ -358,15 +312,7 @@ impl<'a> Work<'a> {
                 standing: standing.clone(),
                 seconds: self.seconds(),
             };
-            self.keeper.save(&state, tensors)
-        };
-        let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
-            // A full disk ends no training: there may be room when the model is written.
-            if let Err(error) = keep(standing, tensors)
-                && !self.lamented.swap(true, Ordering::Relaxed)
-            {
-                self.progress.notice(&format!("the state of the training cannot be kept: {error}"));
-            }
+            self.keeper.keep(&state, tensors, self.progress);
             Ok(())
         };
         let mut watch = Watch { progress: self.progress, log, keep: &mut keep };

@@ -7,6 +7,7 @@ use penjing_runtime::{
     Act, Error as RuntimeError, arena,
     graph::{Graph, NodeId},
     op::{Conv, Op, Shape},
+    quant::Quant,
 };
 
 use super::{Policy, Statistics};
@@ -95,6 +96,8 @@ pub(super) enum Work {
     Dropout {
         rate: f32,
     },
+    /// The nearest values of a grid.
+    Round(Quant),
 }
 
 /// Convolution or linear layer, with what follows it.
@@ -202,6 +205,11 @@ impl Builder<'_> {
         }
     }
 
+    /// The only user of a node that may be drawn into its unit: what is kept in 8 bits is rounded before it is read.
+    fn follower(&self, id: NodeId) -> Option<NodeId> {
+        self.only_user(id).filter(|_| self.graph.node(id).quant.is_none())
+    }
+
     fn learns(&self, id: NodeId) -> bool {
         id.index() >= self.policy.first
     }
@@ -224,7 +232,7 @@ impl Builder<'_> {
 
     /// The activation that alone follows a node, and the last node of the pair.
     fn following_act(&self, id: NodeId) -> (Act, NodeId) {
-        if let Some(user) = self.only_user(id)
+        if let Some(user) = self.follower(id)
             && let Op::Act(act) = self.graph.node(user).op
         {
             (act, user)
@@ -236,7 +244,7 @@ impl Builder<'_> {
     fn layer(&self, id: NodeId, form: Form, bias: bool) -> (Work, NodeId) {
         let mut last = id;
         let mut norm = None;
-        if let Some(user) = self.only_user(id)
+        if let Some(user) = self.follower(id)
             && let Op::BatchNorm { eps } = self.graph.node(user).op
             && self.learns(user) == self.learns(id)
         {
@@ -296,6 +304,7 @@ impl Builder<'_> {
             // The same values under the same shape.
             Op::Flatten | Op::Dropout { .. } => {
                 self.value[id.index()] = self.value[node.inputs[0].index()];
+                self.round(id);
                 return Ok(());
             }
         };
@@ -303,19 +312,34 @@ impl Builder<'_> {
             self.value[id.index()].expect("nodes stand in an order in which they can be computed")
         };
         let inputs: Vec<usize> = node.inputs.iter().map(value).collect();
-        let output = self.shapes.len();
+        let output = self.push(work, inputs, self.graph.shape(last));
         let mut at = id;
         self.value[at.index()] = Some(output);
         while at != last {
             at = self.only_user(at).expect("only a node with one user is drawn in");
             self.value[at.index()] = Some(output);
         }
-        self.shapes.push(self.graph.shape(last));
+        self.round(last);
+        Ok(())
+    }
+
+    /// Appends a unit and gives the value that it makes.
+    fn push(&mut self, work: Work, inputs: Vec<usize>, shape: Shape) -> usize {
+        let output = self.shapes.len();
+        self.shapes.push(shape);
         self.maker.push(self.units.len());
         let adds = vec![false; inputs.len()];
         let (sums, backward, again) = (false, false, Vec::new());
         self.units.push(Unit { work, inputs, adds, sums, output, backward, again });
-        Ok(())
+        output
+    }
+
+    /// Puts the rounded result in a node's place, if it is kept in 8 bits.
+    fn round(&mut self, id: NodeId) {
+        if let (Some(quant), Some(exact)) = (self.graph.node(id).quant, self.value[id.index()]) {
+            let rounded = self.push(Work::Round(quant), vec![exact], self.graph.shape(id));
+            self.value[id.index()] = Some(rounded);
+        }
     }
 
     fn finish(self) -> TapePlan {
@@ -465,7 +489,7 @@ impl Unit {
     fn needs_input(&self, wanted: &[bool]) -> bool {
         match &self.work {
             Work::Layer(layer) => layer.learns,
-            Work::Norm { .. } | Work::Act(_) | Work::MaxPool { .. } => true,
+            Work::Norm { .. } | Work::Act(_) | Work::MaxPool { .. } | Work::Round(_) => true,
             Work::Mul => self.inputs.iter().any(|&input| wanted[input]),
             Work::Input
             | Work::Add

@@ -5,7 +5,7 @@ use std::ops::Range;
 use penjing_kernels::{Serial, batch_norm, elementwise, layout, pool, softmax};
 use rayon::prelude::*;
 
-use super::{OwnedLazy, Run, norm::read, parts, plan::Work};
+use super::{OwnedLazy, Run, norm::read, parts, plan::Work, round};
 use crate::random::SplitMix64;
 
 impl Run<'_> {
@@ -109,6 +109,7 @@ impl Run<'_> {
                 let images = y.par_chunks_mut(len).zip(x.par_chunks(len)).enumerate();
                 images.for_each(|(image, (y, x))| self.drop_out(*rate, image, x, y));
             }
+            Work::Round(quant) => self.each_image(arena, to, |x, y| round::round(isa, *quant, x, y)),
         }
     }
 
@@ -224,6 +225,9 @@ impl Run<'_> {
             }
             Work::Dropout { rate } => {
                 self.send(arena, 0, |image, de, dx| self.drop_out(*rate, image, de, dx));
+            }
+            Work::Round(quant) => {
+                self.send_with_input(arena, |_, x, de, dx| round::gradient(*quant, de, x, dx));
             }
         }
     }

@@ -1,0 +1,278 @@
+//! Quantization-aware training, from photos to a network in 8 bits.
+
+use std::{
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use penjing::{
+    Error,
+    compress::{
+        self, Gate, Ranging, grid,
+        observe::observe,
+        ptq::{self, Rounding},
+        qat::{self, When},
+    },
+    data::{
+        Dataset, Part,
+        decode::{self, Limits},
+    },
+    progress::{Progress, Quiet},
+    threads::Threads,
+    train::{
+        learner::{Learner, Method},
+        optimizer::{Rates, Rule},
+        parameters::Parameters,
+        tape::{Policy, Statistics, Tape},
+    },
+    zoo,
+};
+use penjing_runtime::{
+    Isa, PlanBuf, Serial, Session,
+    file::{Calibration, Model, Provenance},
+    graph::Graph,
+    op::{Act, Conv, Op},
+    pixels::{Color, DecodeRule, Filter, Fit, Pixels, View},
+    tensor::{Tensor, Weights},
+};
+
+/// SplitMix64's outputs as values in 0..1.
+fn uniform(seed: u64) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
+    }
+}
+
+fn conv(out: usize, kernel: usize, stride: usize, groups: usize) -> Op {
+    Op::Conv(Conv { groups, bias: true, padding: [kernel / 2; 4], ..Conv::new(out, kernel, stride) })
+}
+
+/// All that a MobileNetV3 has: depthwise layers, hard swish, squeeze and excitation, a residual sum.
+fn mobile() -> (Graph, Weights) {
+    let mut graph = Graph::default();
+    let mut push = |name: &str, op, inputs: &[_]| graph.push(name, op, inputs).unwrap();
+    let x = push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]);
+    let stem = push("stem", conv(8, 3, 2, 1), &[x]);
+    let stem = push("stem.act", Op::Act(Act::HSwish), &[stem]);
+    let wide = push("wide", conv(16, 1, 1, 1), &[stem]);
+    let wide = push("wide.act", Op::Act(Act::Relu6), &[wide]);
+    let deep = push("deep", conv(16, 3, 1, 16), &[wide]);
+    let deep = push("deep.act", Op::Act(Act::HSwish), &[deep]);
+    let squeeze = push("squeeze", Op::GlobalAvgPool, &[deep]);
+    let reduce = push("reduce", conv(4, 1, 1, 1), &[squeeze]);
+    let reduce = push("reduce.act", Op::Act(Act::Relu), &[reduce]);
+    let expand = push("expand", conv(16, 1, 1, 1), &[reduce]);
+    let gate = push("gate", Op::Act(Act::HSigmoid), &[expand]);
+    let excite = push("excite", Op::Mul, &[deep, gate]);
+    let narrow = push("narrow", conv(8, 1, 1, 1), &[excite]);
+    let sum = push("sum", Op::Add, &[narrow, stem]);
+    let pool = push("pool", Op::GlobalAvgPool, &[sum]);
+    let flat = push("flat", Op::Flatten, &[pool]);
+    push("head", Op::Linear { out_features: 5, bias: true }, &[flat]);
+    let weights = zoo::random_weights(&graph, 11);
+    (graph, weights)
+}
+
+fn run(graph: &Graph, weights: &Weights, input: &[f32]) -> Vec<f32> {
+    let mut session = Session::new(PlanBuf::lower(graph, weights, 1).unwrap().into(), Isa::detect());
+    session.input().copy_from_slice(input);
+    session.run(&Serial).to_vec()
+}
+
+#[test]
+fn the_tape_computes_what_the_integers_compute() {
+    let (graph, weights) = mobile();
+    let mut random = uniform(2);
+    let inputs: Vec<Vec<f32>> =
+        (0..24).map(|_| (0..16 * 16 * 3).map(|_| random() * 4.0 - 2.0).collect()).collect();
+    let threads = Threads::new(Some(1)).unwrap();
+    let seen = observe(&graph, &weights, &inputs, &threads, &Quiet).unwrap();
+    let grids = grid::grids(&graph, &seen, Ranging::Percentile);
+    let rounding = Rounding::recommended();
+    let (int8, integers) = ptq::quantize(&graph, &weights, &grids, &seen, &rounding).unwrap();
+    let parameters = Parameters::new(&int8, &integers).unwrap();
+    let mut tape = Tape::new(&int8, &Policy::whole(Statistics::Frozen)).unwrap();
+    tape.prepare(&parameters);
+    let (mut off, mut lost) = (0.0, 0.0);
+    let squares = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+    for input in &inputs {
+        tape.input().copy_from_slice(input);
+        let [bytes, floats] = [(&int8, &integers), (&graph, &weights)].map(|(g, w)| run(g, w, input));
+        off += squares(tape.forward(None), &bytes);
+        lost += squares(&bytes, &floats);
+    }
+    // What ties that fall the other way leave is small beside what 8 bits cost.
+    println!("{off} {lost}");
+    assert!(off > 0.0 && off < 0.1 * lost, "{off} of {lost}");
+}
+
+const CLASSES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Photos of noise with a tint, hardly seen, that tells the class.
+fn photos(folder: &Path) -> Dataset {
+    for (part, count) in [("train", 16), ("val", 24)] {
+        for (class, name) in CLASSES.iter().enumerate() {
+            let folder = folder.join(part).join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            for number in 0..count {
+                let mut random = uniform(((class * 2 + usize::from(part == "val")) * 100 + number) as u64);
+                let tint = [[3.0, -3.0, 0.0], [-3.0, 3.0, 0.0], [0.0, 3.0, -3.0], [0.0, -3.0, 3.0]][class];
+                let image = image::RgbImage::from_fn(16, 16, |_, _| {
+                    image::Rgb(tint.map(|tint| (128.0 + tint + 80.0 * (random() - 0.5)) as u8))
+                });
+                image.save(folder.join(format!("{number}.png"))).unwrap();
+            }
+        }
+    }
+    Dataset::open(folder, None).unwrap()
+}
+
+/// A network that has learnt the photos in floats. Then one channel is made two hundred times as strong, and weakened again by
+/// the layer behind it: the same function, but one scale for all channels leaves the others hardly any.
+fn model(data: &Dataset) -> Model {
+    let mut graph = Graph::default();
+    let mut push = |name: &str, op, inputs: &[_]| graph.push(name, op, inputs).unwrap();
+    let x = push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]);
+    let stem = push("stem", conv(8, 3, 2, 1), &[x]);
+    let stem = push("stem.act", Op::Act(Act::Relu), &[stem]);
+    let deep = push("deep", conv(8, 3, 1, 8), &[stem]);
+    let deep = push("deep.act", Op::Act(Act::Relu), &[deep]);
+    let last = push("last", conv(16, 1, 1, 1), &[deep]);
+    let last = push("last.act", Op::Act(Act::Relu), &[last]);
+    let pool = push("pool", Op::GlobalAvgPool, &[last]);
+    push("head", Op::Linear { out_features: 4, bias: true }, &[pool]);
+    let pixels = Pixels {
+        decode: DecodeRule::Full,
+        fit: Fit::Squash,
+        filter: Filter::Bilinear,
+        height: 16,
+        width: 16,
+        color: Color::Rgb,
+        mean: [128.0; 3],
+        std: [40.0; 3],
+    };
+    let mut inputs = Vec::new();
+    let mut targets = Vec::new();
+    for (_, sample) in data.part(Part::Train) {
+        let photo = decode::read_for(&sample.path, &Limits::default(), &pixels).unwrap();
+        let at = inputs.len();
+        inputs.resize(at + pixels.len(), 0.0);
+        pixels.tensor(photo.view(), View::PLAIN, &mut inputs[at..]);
+        targets.extend((0..4).map(|class| f32::from(u8::from(class == sample.class))));
+    }
+    let start = Parameters::new(&graph, &zoo::fresh_weights(&graph, 1)).unwrap();
+    let method = Method {
+        rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+        decay: 0.0,
+        clip: None,
+        rates: Rates { head: 1e-2, last: 1e-2, middle: 1e-2, first: 1e-2 },
+        policy: Policy::whole(Statistics::Frozen),
+        momentum: 0.0,
+    };
+    let batched = graph.with_input([64, 16, 16, 3]).unwrap();
+    let mut learner = Learner::new(&batched, start, &method).unwrap();
+    (0..150).for_each(|step| _ = learner.step(&inputs, &targets, step, 1.0));
+    let mut weights = learner.parameters.to_weights();
+    for (name, factor) in [("stem.weight", 200.0), ("stem.bias", 200.0), ("deep.weight", 1.0 / 200.0)] {
+        let tensor = weights.get_mut(name).unwrap();
+        let mut values = tensor.to_f32();
+        let channel = values.len() / 8;
+        values[..channel].iter_mut().for_each(|w| *w *= factor);
+        *tensor = Tensor::f32(&tensor.shape.clone(), values);
+    }
+    Model {
+        arch: "small".into(),
+        graph,
+        weights,
+        pixels,
+        labels: CLASSES.map(String::from).to_vec(),
+        calibration: Calibration { temperature: 1.0 },
+        provenance: Provenance::default(),
+    }
+}
+
+fn options(when: When, part: Option<&Path>) -> compress::Options {
+    compress::Options {
+        ranging: Some(Ranging::MinMax),
+        rounding: Rounding { per_channel: false, ..Rounding::recommended() },
+        qat: qat::Options {
+            when,
+            epochs: Some(50),
+            rate: 1e-3,
+            part: part.map(Path::to_owned),
+            force: false,
+        },
+        gate: Gate { max_latency: f64::INFINITY, max_size: f64::INFINITY, max_drop: 0.02 },
+        ..compress::Options::default()
+    }
+}
+
+/// A user who has enough after so many photos of the training.
+struct Enough {
+    left: AtomicUsize,
+    phase: Mutex<String>,
+}
+
+impl Progress for Enough {
+    fn begin(&self, phase: &str, _items: usize) {
+        *self.phase.lock().unwrap() = phase.into();
+    }
+
+    fn advance(&self, items: usize) {
+        if *self.phase.lock().unwrap() == "quantization-aware training" {
+            let less = |left: usize| Some(left.saturating_sub(items));
+            _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
+    }
+}
+
+#[test]
+fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = photos(&folder.path().join("photos"));
+    let model = model(&data);
+    let [one, two] = [1, 2].map(|threads| Threads::new(Some(threads)).unwrap());
+    let int8 = |when, part, threads, progress: &dyn Progress| {
+        compress::int8(&model, &data, &options(when, part), threads, progress)
+    };
+    let (_, plain) = int8(When::Never, None, &one, &Quiet).unwrap();
+    let (learnt, report) = int8(When::Auto, None, &one, &Quiet).unwrap();
+    let taught = report.qat.unwrap();
+    println!("{:?} {:?} {taught:?}", plain.verdict, report.verdict);
+    assert!(plain.qat.is_none() && plain.verdict.drop > 0.1);
+    assert!(taught.kept && taught.top1_before < 0.65 && taught.top1_after.unwrap() > 0.85);
+    assert!(report.verdict.passed() && report.floats.is_empty());
+    assert_eq!((taught.steps, taught.photos), (200, 64));
+    let told = learnt.provenance.recipe.last().unwrap();
+    assert!(told.contains(", quantization-aware training of 50 epochs (200 steps of 16 photos"), "{told}");
+
+    // Threads change nothing, nor does an interruption.
+    let bytes = |model: &Model| model.to_bytes().unwrap();
+    let (again, _) = int8(When::Auto, None, &two, &Quiet).unwrap();
+    assert!(bytes(&again) == bytes(&learnt), "threads");
+    let part = folder.path().join("m.part");
+    let enough = Enough { left: AtomicUsize::new(100 * 16), phase: Mutex::default() };
+    let stopped = int8(When::Auto, Some(&part), &one, &enough);
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    assert!(part.is_file());
+    let (resumed, report) = int8(When::Auto, Some(&part), &one, &Quiet).unwrap();
+    assert!(bytes(&resumed) == bytes(&learnt), "interrupted");
+    assert!(report.qat.unwrap().kept);
+    // The state is of this training alone.
+    let mut other = options(When::Auto, Some(&part));
+    other.qat.epochs = Some(9);
+    let refused = compress::int8(&model, &data, &other, &one, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("differs in --epochs (then 50, now 9)"), "{refused}");
+}
