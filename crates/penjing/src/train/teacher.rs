@@ -140,6 +140,6 @@ mod tests {
             error.contains("1000 classes, but not “none 0”, “none 1”") && error.contains("and 2 more"),
             "{error}"
         );
-        assert!(!error.contains(&model.labels[0]), "{error}");
+        assert!(!error.contains(&format!("“{}”", model.labels[0])), "{error}");
     }
 }
