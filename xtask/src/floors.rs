@@ -52,6 +52,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "transfer",
         &[
             "error",
+            "model",
             "folders",
             "data",
             "zoo",
@@ -66,7 +67,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "compress",
-        &["error", "data", "zoo", "train", "eval", "classifier", "progress", "random", "runner", "threads"],
+        &[
+            "error",
+            "model",
+            "data",
+            "zoo",
+            "train",
+            "eval",
+            "classifier",
+            "progress",
+            "random",
+            "runner",
+            "threads",
+        ],
     ),
     ("report", &["error", "eval"]),
 ];
