@@ -27,6 +27,7 @@ pub mod graph;
 pub mod int8;
 #[cfg(feature = "alloc")]
 mod lower;
+#[cfg(feature = "alloc")]
 pub mod nibbles;
 #[cfg(feature = "alloc")]
 pub mod op;

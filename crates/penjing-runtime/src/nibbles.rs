@@ -93,8 +93,9 @@ pub fn rounded(value: f32, scale: f32) -> i8 {
 /// squared error.
 pub fn best_scale(group: &[f32]) -> f16 {
     let peak = group.iter().fold(0f32, |peak, value| peak.max(value.abs()));
-    let error = |scale: f32| {
-        group.iter().map(|&value| (value - f32::from(rounded(value, scale)) * scale).powi(2)).sum::<f32>()
+    let square = |off: f32| off * off;
+    let error = |scale: f32| -> f32 {
+        group.iter().map(|&value| square(value - f32::from(rounded(value, scale)) * scale)).sum()
     };
     let candidates = (10..=20).map(|step| f16::from_f32(peak / GREATEST * step as f32 / 20.0));
     let usable = candidates.filter(|scale| scale.is_finite() && *scale >= f16::MIN_POSITIVE);
