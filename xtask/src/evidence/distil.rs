@@ -269,10 +269,10 @@ fn gain(plain: &[&str], taught: &[&str]) -> Option<(f64, f64)> {
     if photos < 2 || plain.len() != taught.len() || !same(plain) || !same(taught) {
         return None;
     }
-    let mut differences = vec![0.0; photos];
+    let (mut differences, seeds) = (vec![0.0; photos], plain.len() as f64);
     for (plain, taught) in plain.iter().zip(taught) {
         for ((difference, without), with) in differences.iter_mut().zip(plain.bytes()).zip(taught.bytes()) {
-            *difference += (f64::from(with) - f64::from(without)) / plain.len() as f64;
+            *difference += (f64::from(with) - f64::from(without)) / seeds;
         }
     }
     let mean = differences.iter().sum::<f64>() / photos as f64;
