@@ -17,7 +17,7 @@ use crate::{Result, threads::Threads};
 /// teacher takes for its answers. The recipe is [`fitted`](Recipe::fitted).
 ///
 /// # Errors
-/// [`Error::Unsupported`] when the network cannot be trained.
+/// [`crate::Error::Unsupported`] when the network cannot be trained.
 pub fn images_per_s(
     graph: &Graph,
     weights: &Parameters,

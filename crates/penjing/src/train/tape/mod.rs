@@ -6,7 +6,7 @@
 //! the normalized values never stand in memory. What takes much memory and little time is not kept for the backward half
 //! but computed again.
 //!
-//! A result that the graph keeps in 8 bits is rounded to its grid ([`round`]) before anybody reads it, as the runtime
+//! A result that the graph keeps in 8 bits is rounded to its grid (`round`) before anybody reads it, as the runtime
 //! does; nothing that follows is drawn into its unit.
 //!
 //! The work is cut into pieces by shapes alone and their sums are merged in piece order: the result is the same, bit
