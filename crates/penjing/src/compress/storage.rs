@@ -16,9 +16,9 @@ use crate::{
 pub enum Bits {
     /// 8, with a scale for each output of a layer.
     Eight,
-    /// 4, with a scale for each [32](penjing_runtime::nibbles::GROUP) of an output's weights, rounded
-    /// with feedback (GPTQ, arXiv 2210.17323); 8 in layers whose outputs have fewer: such as depthwise ones, which hold little of the file and
-    /// are the first to suffer.
+    /// 4, with a scale for each [32](penjing_runtime::nibbles::GROUP) of an output's weights, rounded with feedback (GPTQ,
+    /// arXiv 2210.17323); 8 in layers whose outputs have fewer: such as depthwise ones, which hold little of the file and are
+    /// the first to suffer.
     Four,
 }
 
