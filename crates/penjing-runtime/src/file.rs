@@ -107,6 +107,13 @@ impl Model {
     pub fn check(&self) -> Result<(), Error> {
         self.graph.check(&self.weights)?;
         let bad = |what: String| Err(Error::File(what));
+        let misfit = |tensor: &Tensor| matches!(&tensor.data, Data::I4(four) if !four.is_of(&tensor.shape));
+        if let Some((name, tensor)) = self.weights.iter().find(|(_, tensor)| misfit(tensor)) {
+            return bad(format!(
+                "weight `{name}` of shape {:?} does not fit its 4-bit integers",
+                tensor.shape
+            ));
+        }
         if let Err(what) = self.pixels.validate() {
             return bad(format!("pixels contract: {what}"));
         }
@@ -334,19 +341,19 @@ fn nibbles_of(
         return Err(format!("weight `{name}` has integers without scales"));
     };
     let scales = values(view.data(), half::f16::from_le_bytes);
-    let [outputs, .., inner] = shape else {
-        return Err(format!("weight `{name}` of shape {shape:?} has no outputs of 4-bit integers"));
-    };
-    // Not more than twice the bytes that are there.
-    *inner *= 2;
-    let outputs = *outputs;
-    let each: usize = shape[1..].iter().product();
-    if each == 0 || scales.len() != outputs * Nibbles::row_groups(each) {
-        return Err(format!("weight `{name}` of shape {shape:?} in 4 bits has {} scales", scales.len()));
+    if let [_, .., inner] = shape {
+        // Not more than twice the bytes that are there.
+        *inner *= 2;
     }
-    match scales.iter().find(|scale| !(scale.is_normal() && **scale > half::f16::ZERO)) {
+    let each = shape.iter().skip(1).product();
+    let nibbles = Nibbles { packed: packed.to_vec(), scales, each };
+    if !nibbles.is_of(shape) {
+        let scales = nibbles.scales.len();
+        return Err(format!("weight `{name}` of shape {shape:?} in 4 bits has {scales} scales"));
+    }
+    match nibbles.scales.iter().find(|scale| !(scale.is_normal() && **scale > half::f16::ZERO)) {
         Some(scale) => Err(format!("weight `{name}` has the scale {scale}, expected a positive number")),
-        None => Ok(Nibbles { packed: packed.to_vec(), scales, each }),
+        None => Ok(nibbles),
     }
 }
 

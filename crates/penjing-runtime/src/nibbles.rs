@@ -21,6 +21,20 @@ pub const GROUP: usize = 32;
 const GREATEST: f32 = 7.0;
 
 impl Nibbles {
+    /// Whether weights of this shape can be in 4 bits: there are outputs, and two neighbours of the innermost extent share
+    /// each byte.
+    pub fn fit(shape: &[usize]) -> bool {
+        matches!(shape, [_, .., inner] if inner.is_multiple_of(2)) && !shape.contains(&0)
+    }
+
+    /// Whether this is a weight of that shape, with a scale for each group.
+    pub fn is_of(&self, shape: &[usize]) -> bool {
+        Self::fit(shape)
+            && self.each == shape[1..].iter().product::<usize>()
+            && self.packed.len() == shape[0] * Self::row_bytes(self.each)
+            && self.scales.len() == shape[0] * Self::row_groups(self.each)
+    }
+
     /// Bytes of an output with so many values.
     pub fn row_bytes(each: usize) -> usize {
         each.div_ceil(2)

@@ -151,15 +151,6 @@ impl Tensor {
         Tensor { shape: self.shape.clone(), data: Data::I8(Quantized { values, scales }) }
     }
 
-    /// The values in 4 bits, in groups along each output. `None` where outputs, or the innermost extent, which two of them
-    /// share a byte along, do not allow it.
-    pub fn to_i4(&self) -> Option<Tensor> {
-        let (inner, each) = (*self.shape.get(1..)?.last()?, self.shape[1..].iter().product());
-        let fits = inner.is_multiple_of(2) && each > 0;
-        let data = fits.then(|| Data::I4(Nibbles::of(&self.to_f32(), each)))?;
-        Some(Tensor { shape: self.shape.clone(), data })
-    }
-
     /// The values as they stand in a file: little-endian bytes.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match &self.data {

@@ -5,6 +5,7 @@ use penjing_runtime::{
     Error, Isa, PlanBuf, Serial, Session,
     file::{FORMAT, Model},
     graph::Graph,
+    nibbles::Nibbles,
     op::{Act, Op},
     quant::Quant,
     tensor::{Data, Tensor},
@@ -489,9 +490,16 @@ fn integers_without_sound_scales_are_refused() {
 fn in_4_bits() -> Model {
     let mut model = model();
     for tensor in model.weights.values_mut().filter(|tensor| tensor.shape.len() > 1) {
-        *tensor = tensor.to_i4().unwrap_or_else(|| tensor.to_i8());
+        *tensor = match Nibbles::fit(&tensor.shape) {
+            true => Tensor { data: Data::I4(four(tensor)), shape: tensor.shape.clone() },
+            false => tensor.to_i8(),
+        };
     }
     model
+}
+
+fn four(tensor: &Tensor) -> Nibbles {
+    Nibbles::of(&tensor.to_f32(), tensor.shape[1..].iter().product())
 }
 
 #[test]
@@ -510,6 +518,17 @@ fn nibbles_are_written_and_read_as_version_3() {
     assert_eq!((scale.dtype(), scale.shape()), (Dtype::F16, &[outputs * inner.div_ceil(32)][..]));
     // Three colours do not go into whole bytes.
     assert_eq!(of("stem.conv.weight").dtype(), Dtype::I8);
+    // Nor is such a weight written that does not fit them, or its scales.
+    let spoilt = |name: &str, spoil: &dyn Fn(&mut Nibbles)| {
+        unwritable(|m| {
+            let tensor = m.weights.get_mut(name).unwrap();
+            let mut nibbles = four(tensor);
+            spoil(&mut nibbles);
+            tensor.data = Data::I4(nibbles);
+        })
+    };
+    says(&spoilt("stem.conv.weight", &|_| ()), "`stem.conv.weight` of shape [8, 3, 3, 3] does not fit");
+    says(&spoilt("head.weight", &|four| _ = four.scales.pop()), "`head.weight` of shape");
 }
 
 #[test]

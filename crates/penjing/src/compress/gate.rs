@@ -72,6 +72,12 @@ impl Verdict {
     pub fn passed(&self) -> bool {
         self.missed.is_empty()
     }
+
+    /// What became of the accuracy, for a model's provenance.
+    pub(super) fn in_words(&self) -> String {
+        let [before, after] = [&self.before, &self.after].map(|measured| 100.0 * measured.top1);
+        format!("top-1 {before:.2} % before, {after:.2} % after on {} {} photos", self.photos, self.part)
+    }
 }
 
 /// The photos that judge, and what the model before says of them.

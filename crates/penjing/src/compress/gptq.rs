@@ -1,8 +1,9 @@
 //! Rounding with feedback: what the rounding of one weight moves, the weights behind it take back, as far as what they
 //! multiply goes along with what it multiplies (GPTQ, Frantar et al., arXiv 2210.17323).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
+use half::f16;
 use penjing_runtime::{
     Isa, Lower, PlanBuf, Serial, Session,
     graph::{Graph, NodeId},
@@ -20,11 +21,13 @@ use crate::{Error, Result, progress::Progress, threads::Threads};
 const PLACES: usize = 2048;
 /// What is added to each weight's own share of the error, as a share of their mean: the photos are few.
 const DAMPING: f64 = 0.01;
+/// Weights of an output that feedback reaches, whole groups: what it takes grows with their square, and time with their cube.
+const WIDEST: usize = 64 * GROUP;
 
 /// What a layer's weights multiply, at some places of some photos: `[places][weights of an output]`.
 type Reads = Vec<f32>;
 
-/// The weights of these layers of a network in 4 bits, by name.
+/// The weights of these layers of a network in 4 bits, by name; convolutions among them are of one group.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when the network cannot be run; [`Error::Interrupted`].
@@ -41,7 +44,7 @@ pub fn four_bits(
     let round = |(name, rows): (&String, &Reads)| -> Option<(String, Tensor)> {
         let tensor = (!progress.cancelled()).then(|| weights.get(&format!("{name}.weight")))??;
         let each = tensor.shape[1..].iter().product();
-        let nibbles = rounded(&tensor.to_f32(), &factor(rows, each), each);
+        let nibbles = rounded(&tensor.to_f32(), rows, each, WIDEST);
         progress.advance(1);
         Some((name.clone(), Tensor { shape: tensor.shape.clone(), data: Data::I4(nibbles) }))
     };
@@ -129,12 +132,15 @@ fn window(conv: &Conv, [h, w, c]: [usize; 3], values: &[f32], [y, x]: [usize; 2]
     }
 }
 
-/// The upper triangle `U` with `Uᵀ·U = (Xᵀ·X)⁻¹`, of damped correlations of what is read, `X` of rows of `k` values.
-fn factor(x: &[f32], k: usize) -> Vec<f64> {
+/// The upper triangle `U` with `Uᵀ·U = (Xᵀ·X)⁻¹`, of damped correlations of what is read: `X` are these columns of rows of
+/// `each` values.
+fn factor(x: &[f32], each: usize, columns: Range<usize>) -> Vec<f64> {
+    let k = columns.len();
+    let rows = || x.chunks_exact(each).map(|row| &row[columns.clone()]);
     let mut h = vec![0.0; k * k];
     for (i, row) in h.chunks_exact_mut(k).enumerate() {
         let mut sums = vec![0f32; k - i];
-        for x in x.chunks_exact(k).filter(|x| x[i] != 0.0) {
+        for x in rows().filter(|x| x[i] != 0.0) {
             sums.iter_mut().zip(&x[i..]).for_each(|(sum, v)| *sum += x[i] * v);
         }
         row[i..].iter_mut().zip(sums).for_each(|(h, sum)| *h = f64::from(sum));
@@ -176,26 +182,36 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
-/// Weights `[outputs][each]` in 4 bits, each rounded with what those before it left.
-fn rounded(weights: &[f32], u: &[f64], each: usize) -> Nibbles {
-    let u: Vec<f32> = u.iter().map(|&v| v as f32).collect();
-    let (mut integers, mut scales) = (Vec::with_capacity(weights.len()), Vec::new());
-    for output in weights.chunks_exact(each) {
-        let mut left = output.to_vec();
-        let mut scale = 0.0;
-        for (at, row) in u.chunks_exact(each).enumerate() {
-            if at % GROUP == 0 {
-                let best = nibbles::best_scale(&left[at..each.min(at + GROUP)]);
-                scale = best.to_f32();
-                scales.push(best);
-            }
-            let integer = nibbles::rounded(left[at], scale);
-            integers.push(integer);
-            let moved = (left[at] - f32::from(integer) * scale) / row[at];
-            left[at + 1..].iter_mut().zip(&row[at + 1..]).for_each(|(w, u)| *w -= moved * u);
+/// Weights `[outputs][each]` in 4 bits, each rounded with what those before it left, along runs of at most `widest` of them.
+fn rounded(weights: &[f32], reads: &[f32], each: usize, widest: usize) -> Nibbles {
+    let groups = Nibbles::row_groups(each);
+    let mut integers = vec![0; weights.len()];
+    let mut scales = vec![f16::ZERO; weights.len() / each * groups];
+    for start in (0..each).step_by(widest) {
+        let run = start..each.min(start + widest);
+        let u = factor(reads, each, run.clone());
+        let u: Vec<f32> = u.into_iter().map(|v| v as f32).collect();
+        let outputs = integers.chunks_exact_mut(each).zip(scales.chunks_exact_mut(groups));
+        for (output, (integers, scales)) in weights.chunks_exact(each).zip(outputs) {
+            feed_back(&output[run.clone()], &u, &mut integers[run.clone()], &mut scales[start / GROUP..]);
         }
     }
     Nibbles::pack(&integers, scales, each)
+}
+
+/// One run of an output.
+fn feed_back(weights: &[f32], u: &[f32], integers: &mut [i8], scales: &mut [f16]) {
+    let mut left = weights.to_vec();
+    for (at, row) in u.chunks_exact(weights.len()).enumerate() {
+        let scale = &mut scales[at / GROUP];
+        if at % GROUP == 0 {
+            *scale = nibbles::best_scale(&left[at..weights.len().min(at + GROUP)]);
+        }
+        let scale = scale.to_f32();
+        integers[at] = nibbles::rounded(left[at], scale);
+        let moved = (left[at] - f32::from(integers[at]) * scale) / row[at];
+        left[at + 1..].iter_mut().zip(&row[at + 1..]).for_each(|(w, u)| *w -= moved * u);
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_factor_is_that_of_the_inverse() {
-        let (x, u) = (reads(200), factor(&reads(200), K));
+        let (x, u) = (reads(200), factor(&reads(200), K, 0..K));
         assert!((0..K).all(|i| u[i * K..][..i].iter().all(|&v| v == 0.0)), "an upper triangle");
         let mut h = vec![0.0; K * K];
         for x in x.chunks_exact(K) {
@@ -246,11 +262,20 @@ mod tests {
             let square = |(w, x): (&[f32], &[f32])| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>().powi(2);
             moved.chunks_exact(K).flat_map(|w| x.chunks_exact(K).map(move |x| square((w, x)))).sum()
         };
-        let [plain, fed] = [Nibbles::of(&weights, K), rounded(&weights, &factor(&x, K), K)];
+        let [plain, fed] = [Nibbles::of(&weights, K), rounded(&weights, &x, K, WIDEST)];
         assert!(off(&fed) < 0.3 * off(&plain), "{} {}", off(&fed), off(&plain));
         // Where nothing is read nothing is fed back.
-        let nothing = factor(&vec![0.0; 5 * K], K);
-        assert!(rounded(&weights, &nothing, K) == plain);
+        assert!(rounded(&weights, &[0.0; 5 * K], K, WIDEST) == plain);
+        // Runs of an output stand for themselves.
+        let columns = |values: &[f32], columns: Range<usize>| -> Vec<f32> {
+            values.chunks_exact(K).flat_map(|row| row[columns.clone()].to_vec()).collect()
+        };
+        let halves = [0..GROUP, GROUP..K].map(|run| {
+            let (weights, x) = (columns(&weights, run.clone()), columns(&x, run.clone()));
+            rounded(&weights, &x, run.len(), WIDEST).to_f32()
+        });
+        let both = rounded(&weights, &x, K, GROUP).to_f32();
+        assert_eq!([0..GROUP, GROUP..K].map(|run| columns(&both, run)), halves);
     }
 
     #[test]

@@ -374,11 +374,7 @@ fn describe(
         let names: Vec<&str> = floats.iter().map(String::as_str).collect();
         text += &format!(", floats kept in {}", names.join(", "));
     }
-    let [before, after] = [&verdict.before, &verdict.after].map(|measured| 100.0 * measured.top1);
-    text + &format!(
-        "; top-1 {before:.2} % before, {after:.2} % after on {} {} photos",
-        verdict.photos, verdict.part
-    )
+    text + "; " + &verdict.in_words()
 }
 
 /// The input tensors of the photos that are watched: as many of each class as can be, drawn by the seed.

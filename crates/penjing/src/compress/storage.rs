@@ -1,6 +1,12 @@
 //! Weights alone in few bits: a smaller file to send, which runs in floats as before.
 
-use penjing_runtime::{file::Model, nibbles::GROUP, tensor::Tensor};
+use penjing_runtime::{
+    file::Model,
+    graph::Node,
+    nibbles::{GROUP, Nibbles},
+    op::Op,
+    tensor::Tensor,
+};
 
 use super::{Options, Verdict, fold::layer, gate::Judges, gptq, unsupported};
 use crate::{
@@ -17,8 +23,8 @@ pub enum Bits {
     /// 8, with a scale for each output of a layer.
     Eight,
     /// 4, with a scale for each [32](penjing_runtime::nibbles::GROUP) of an output's weights, rounded with feedback (GPTQ,
-    /// arXiv 2210.17323); 8 in layers whose outputs have fewer: such as depthwise ones, which hold little of the file and are
-    /// the first to suffer.
+    /// arXiv 2210.17323); 8 in layers whose outputs have fewer or that are in groups: such as depthwise ones, which hold
+    /// little of the file and are the first to suffer.
     Four,
 }
 
@@ -49,13 +55,7 @@ pub fn weights_only(
         Bits::Eight => "8 bits".into(),
         Bits::Four => format!("4 bits, {} photos watched", watched.len()),
     };
-    small.provenance.recipe.push(format!(
-        "weights in {width}; top-1 {:.2} % before, {:.2} % after on {} {} photos",
-        100.0 * verdict.before.top1,
-        100.0 * verdict.after.top1,
-        verdict.photos,
-        verdict.part
-    ));
+    small.provenance.recipe.push(format!("weights in {width}; {}", verdict.in_words()));
     small.provenance.val_top1 = None;
     verdict.after.file_bytes = small.to_bytes().map_err(unsupported)?.len();
     Ok((small, verdict, skipped))
@@ -75,8 +75,9 @@ fn rounded(
     let mut four = match bits {
         Bits::Eight => Default::default(),
         Bits::Four => {
-            let grouped = layers.iter().filter(|name| is_grouped(&model.weights[&weight(name)])).cloned();
-            let names: Vec<String> = grouped.collect();
+            let fits = |node: &&Node| layer(node) && takes_four(node, model.weights.get(&weight(&node.name)));
+            let names: Vec<String> =
+                model.graph.nodes().iter().filter(fits).map(|node| node.name.clone()).collect();
             gptq::four_bits(&model.graph, &model.weights, &names, watched, threads, progress)?
         }
     };
@@ -87,10 +88,11 @@ fn rounded(
     Ok(small)
 }
 
-/// Whether each output fills a group, and two values of it a byte.
-fn is_grouped(tensor: &Tensor) -> bool {
-    let (each, inner) = (tensor.shape[1..].iter().product::<usize>(), tensor.shape.last());
-    each >= GROUP && inner.is_some_and(|inner| inner.is_multiple_of(2))
+/// Whether each output of a layer that is in one piece fills a group.
+fn takes_four(node: &Node, weight: Option<&Tensor>) -> bool {
+    let whole = !matches!(&node.op, Op::Conv(conv) if conv.groups > 1);
+    let fills = |weight: &Tensor| weight.shape[1..].iter().product::<usize>() >= GROUP;
+    whole && weight.is_some_and(|weight| Nibbles::fit(&weight.shape) && fills(weight))
 }
 
 #[cfg(test)]
@@ -98,8 +100,8 @@ mod tests {
     use penjing_runtime::{
         Isa, PlanBuf, Serial, Session,
         file::{Calibration, Provenance},
-        graph::Node,
-        op::Op,
+        graph::Graph,
+        op::Conv,
         tensor::Data,
     };
 
@@ -174,5 +176,25 @@ mod tests {
         assert!(layers.iter().filter(depthwise).count() > 10);
         assert!(!layers.iter().filter(depthwise).any(is_four));
         assert!(layers.iter().filter(|node| is_four(node)).count() > 20);
+    }
+
+    #[test]
+    fn layers_in_groups_keep_8_bits() {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 4, 4, 128] }, &[]).unwrap();
+        let halves = Op::Conv(Conv { groups: 2, ..Conv::new(8, 1, 1) });
+        let halves = graph.push("halves", halves, &[x]).unwrap();
+        let pool = graph.push("pool", Op::GlobalAvgPool, &[halves]).unwrap();
+        graph.push("head", Op::Linear { out_features: 7, bias: true }, &[pool]).unwrap();
+        let weights = zoo::random_weights(&graph, 1);
+        let takes = |name: &str| {
+            let node = graph.nodes().iter().find(|node| node.name == name).unwrap();
+            takes_four(node, weights.get(&format!("{name}.weight")))
+        };
+        assert!(weights["halves.weight"].shape == [8, 1, 1, 64] && !takes("halves"));
+        // And too short, or without a weight.
+        assert!(!takes("head") && !takes("pool"));
+        let whole = Node { op: Op::Conv(Conv::new(8, 1, 1)), ..graph.nodes()[1].clone() };
+        assert!(takes_four(&whole, weights.get("halves.weight")));
     }
 }
