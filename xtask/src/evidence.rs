@@ -7,7 +7,7 @@ mod int8;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{machine, process};
@@ -37,6 +37,48 @@ pub fn run(args: &Args) -> Result<()> {
         What::Care(args) => care::run(args),
         What::Distil(args) => distil::run(args),
     }
+}
+
+/// One run of a matrix.
+trait Run {
+    /// `SET/…-seedN`, which is also the file's name.
+    fn name(&self) -> String;
+}
+
+/// Those whose names begin so; all if nothing is asked for.
+fn selected<R: Run>(mut runs: Vec<R>, only: &[String]) -> Result<Vec<R>> {
+    if let Some(unknown) = only.iter().find(|wanted| !runs.iter().any(|run| run.name().starts_with(*wanted)))
+    {
+        let names: Vec<String> = runs.iter().map(Run::name).collect();
+        bail!("no run is called {unknown}; there are: {}", names.join(", "));
+    }
+    runs.retain(|run| only.is_empty() || only.iter().any(|wanted| run.name().starts_with(wanted)));
+    Ok(runs)
+}
+
+/// Measures one after the other; `measure` keeps what it finds, and says it in a line.
+fn each<R: Run>(runs: &[R], mut measure: impl FnMut(&R) -> Result<String>) -> Result<()> {
+    let mut failed = Vec::new();
+    for (index, run) in runs.iter().enumerate() {
+        println!("== {} ({} of {})", run.name(), index + 1, runs.len());
+        match measure(run) {
+            Ok(said) => println!("   {said}"),
+            // An overnight run is not to end with its first fault.
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                failed.push(run.name());
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} of {} runs failed: {}", failed.len(), runs.len(), failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Where a run of a matrix is kept.
+fn path(matrix: &str, run: &impl Run) -> PathBuf {
+    folder(matrix).join(format!("{}.json", run.name()))
 }
 
 /// The folder of a matrix.
@@ -125,6 +167,39 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Named(&'static str);
+
+    impl Run for Named {
+        fn name(&self) -> String {
+            self.0.into()
+        }
+    }
+
+    #[test]
+    fn runs_are_selected_by_the_beginning_of_their_names() {
+        let names = |only: &[&str]| {
+            let all = ["a/x-seed0", "a/x-seed1", "b/x-seed0"].map(Named).into();
+            let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
+            selected(all, &only).map(|runs| runs.iter().map(Run::name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).unwrap().len(), 3);
+        assert_eq!(names(&["a/x-seed1", "b"]).unwrap(), ["a/x-seed1", "b/x-seed0"]);
+        assert!(
+            names(&["a", "c"]).unwrap_err().to_string().contains("no run is called c; there are: a/x-seed0")
+        );
+    }
+
+    #[test]
+    fn a_fault_does_not_end_the_others() {
+        let mut measured = Vec::new();
+        let error = each(&["a", "b", "c"].map(Named), |run| {
+            measured.push(run.name());
+            if run.0 == "b" { bail!("broken") } else { Ok(String::new()) }
+        });
+        assert_eq!(measured, ["a", "b", "c"]);
+        assert_eq!(error.unwrap_err().to_string(), "1 of 3 runs failed: b");
+    }
 
     #[test]
     fn paths_are_left_out() {

@@ -116,6 +116,17 @@ const TARGETS: &[Target] = &[
         ["folded BatchNorm: the mean not scaled", "(f64::from(bias[c]) - f64::from(mean[c])) * factor(c)",
             "f64::from(bias[c]) * factor(c) - f64::from(mean[c])"],
     ]},
+    Target { file: "crates/penjing/src/compress/gptq.rs", test: "--lib compress", mutations: &[
+        ["4 bits: nothing is fed back", "*w -= moved * u", "*w -= 0.0 * moved * u"],
+        ["4 bits: windows begin at the right", "place = along(y, dy, 0, conv.padding[0], h).zip(along(x, dx, 1, conv.padding[2], w))",
+            "place = along(y, dy, 0, conv.padding[0], h).zip(along(x, dx, 1, conv.padding[3], w))"],
+    ]},
+    Target { file: "crates/penjing/src/compress/storage.rs", test: "--lib compress", mutations: &[
+        ["4 bits: layers in groups too", "conv.groups > 1", "conv.groups > 99"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/nibbles.rs", test: "--lib nibbles", mutations: &[
+        ["4 bits: halves of a byte swapped", "half(0) | half(1) << 4", "half(1) | half(0) << 4"],
+    ]},
     Target { file: "crates/penjing/src/compress/ptq.rs", test: "--lib compress", mutations: &[
         ["int8: biases corrected the wrong way", "*bias += moved", "*bias -= moved"],
         ["int8: scales without room for biases", "peak(row).max(bias.abs() / (x.scale * LARGEST_BIAS)).max(least)", "peak(row)"],

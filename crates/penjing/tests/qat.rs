@@ -1,5 +1,7 @@
 //! Quantization-aware training, from photos to a network in 8 bits.
 
+mod split_mix;
+
 use std::{
     path::Path,
     sync::{
@@ -38,17 +40,12 @@ use penjing_runtime::{
     pixels::{Color, DecodeRule, Filter, Fit, Pixels, View},
     tensor::{Tensor, Weights},
 };
+use split_mix::split_mix;
 
-/// SplitMix64's outputs as values in 0..1.
+/// Values in 0..1, as the script draws them.
 fn uniform(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
-    }
+    let mut next = split_mix(seed);
+    move || (next() >> 40) as f32 / (1u64 << 24) as f32
 }
 
 fn conv(out: usize, kernel: usize, stride: usize, groups: usize) -> Op {

@@ -1,5 +1,7 @@
 //! Training against PyTorch in float64 (`scripts/goldens/train.py`, `scripts/goldens/qat.py`).
 
+mod split_mix;
+
 use penjing::{
     compress::{ptq::Rounding, qat::Integers},
     train::{
@@ -17,6 +19,7 @@ use penjing_runtime::{
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
+use split_mix::split_mix;
 
 /// The two ways to normalize, as keys of the goldens.
 const MODES: [(&str, Statistics); 2] = [("batch", Statistics::Batch), ("frozen", Statistics::Frozen)];
@@ -155,18 +158,6 @@ fn a_step_of_fake_quantization() {
             assert!(off <= 1e-4 * norm, "{}: {ours}, expected {theirs}", parameter.name);
         }
         assert!(norm > 0.0, "{}", parameter.name);
-    }
-}
-
-/// SplitMix64's outputs.
-fn split_mix(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A network that is registered has its rows in the goldens, or these tests fail.
 
+mod split_mix;
+
 use std::{collections::BTreeMap, path::Path};
 
 use penjing::{
@@ -20,20 +22,9 @@ use penjing_runtime::{
     tensor::{Tensor, Weights},
 };
 use safetensors::SafeTensors;
+use split_mix::split_mix;
 
 const CLASSES: usize = 10;
-
-/// SplitMix64's outputs.
-fn split_mix(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
 
 /// Values −1..1, as the script draws them.
 fn uniform(seed: u64, count: usize) -> Vec<f32> {

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::Run;
 use crate::{demo, process};
 
 const MATRIX: &str = "accuracy";
@@ -89,18 +90,16 @@ impl Cell {
         };
         SETS.iter().flat_map(of).collect()
     }
+}
 
-    /// `SET/WHO-seedN`, which is also the file's name.
+impl Run for Cell {
+    /// `SET/WHO-seedN`.
     fn name(&self) -> String {
         let set = self.set.name;
         match self.learner {
             Learner::Penjing { seed } => format!("{set}/penjing-seed{seed}"),
             Learner::Pytorch { mode, seed } => format!("{set}/pytorch-{mode}-seed{seed}"),
         }
-    }
-
-    fn path(&self) -> PathBuf {
-        super::folder(MATRIX).join(format!("{}.json", self.name()))
     }
 }
 
@@ -124,12 +123,12 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut cells = selected(&args.only)?;
+    let mut cells = super::selected(Cell::all(), &args.only)?;
     if args.weights.is_none() && cells.iter().any(|cell| matches!(cell.learner, Learner::Pytorch { .. })) {
         println!("PyTorch's runs are left out: they need --weights");
         cells.retain(|cell| matches!(cell.learner, Learner::Penjing { .. }));
     }
-    cells.retain(|cell| args.again || !cell.path().exists());
+    cells.retain(|cell| args.again || !super::path(MATRIX, cell).exists());
     if cells.is_empty() {
         println!("nothing left to measure; --again repeats");
         return Ok(());
@@ -142,38 +141,12 @@ fn measure(args: &Args) -> Result<()> {
         machine: super::machine()?,
     };
     std::fs::create_dir_all(&bench.scratch)?;
-    let mut failed = Vec::new();
-    for (index, cell) in cells.iter().enumerate() {
-        println!("== {} ({} of {})", cell.name(), index + 1, cells.len());
-        match bench.cell(cell) {
-            Ok(measured) => {
-                super::write(&cell.path(), &measured)?;
-                let seconds = measured["seconds"].as_f64().unwrap_or_default();
-                println!("   test top-1 {}, {seconds:.1} s", percent(&measured["test_top1"]));
-            }
-            // An overnight run is not to end with its first fault.
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                failed.push(cell.name());
-            }
-        }
-    }
-    if !failed.is_empty() {
-        bail!("{} of {} runs failed: {}", failed.len(), cells.len(), failed.join(", "));
-    }
-    Ok(())
-}
-
-fn selected(only: &[String]) -> Result<Vec<Cell>> {
-    let mut cells = Cell::all();
-    for wanted in only {
-        if !cells.iter().any(|cell| cell.name().starts_with(wanted)) {
-            let names: Vec<String> = cells.iter().map(Cell::name).collect();
-            bail!("no run is called {wanted}; there are: {}", names.join(", "));
-        }
-    }
-    cells.retain(|cell| only.is_empty() || only.iter().any(|wanted| cell.name().starts_with(wanted)));
-    Ok(cells)
+    super::each(&cells, |cell| {
+        let measured = bench.cell(cell)?;
+        super::write(&super::path(MATRIX, cell), &measured)?;
+        let seconds = measured["seconds"].as_f64().unwrap_or_default();
+        Ok(format!("test top-1 {}, {seconds:.1} s", percent(&measured["test_top1"])))
+    })
 }
 
 impl Bench<'_> {
@@ -306,7 +279,7 @@ mod tests {
     fn runs_are_selected_by_the_beginning_of_their_names() {
         let names = |only: &[&str]| -> Vec<String> {
             let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
-            selected(&only).unwrap().iter().map(Cell::name).collect()
+            super::super::selected(Cell::all(), &only).unwrap().iter().map(Cell::name).collect()
         };
         // Eleven of penjing's, and PyTorch's three modes on five sets, on two of them with three seeds.
         assert_eq!(names(&[]).len(), 11 + 15 + 12);
@@ -314,7 +287,8 @@ mod tests {
         assert_eq!(names(&["gtsrb43"]).len(), 4);
         assert_eq!(names(&["gtsrb43/pytorch", "hymenoptera/penjing"]).len(), 6);
         assert_eq!(names(&["hymenoptera/pytorch-full"]).len(), 3);
-        let error = selected(&["flowers13".to_string()]).err().unwrap().to_string();
+        let error =
+            super::super::selected(Cell::all(), &["flowers13".to_string()]).err().unwrap().to_string();
         assert!(error.contains("flowers13") && error.contains("flowers12/pytorch-lpft-seed0"), "{error}");
     }
 

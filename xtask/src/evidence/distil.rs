@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::Run;
 use crate::{demo, process};
 
 const MATRIX: &str = "distil";
@@ -74,14 +75,12 @@ impl Cell {
         }
         cells
     }
+}
 
-    /// `SET/STUDENT-WAY-seedN`, which is also the file's name.
+impl Run for Cell {
+    /// `SET/STUDENT-WAY-seedN`.
     fn name(&self) -> String {
         format!("{}/{}-{}-seed{}", self.set.name, self.student, self.way, self.seed)
-    }
-
-    fn path(&self) -> PathBuf {
-        super::folder(MATRIX).join(format!("{}.json", self.name()))
     }
 }
 
@@ -106,8 +105,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut cells = selected(&args.only)?;
-    cells.retain(|cell| args.again || args.epochs.is_some() || !cell.path().exists());
+    let mut cells = super::selected(Cell::all(), &args.only)?;
+    cells.retain(|cell| args.again || args.epochs.is_some() || !super::path(MATRIX, cell).exists());
     if cells.is_empty() {
         println!("nothing left to measure; --again repeats");
         return Ok(());
@@ -120,42 +119,14 @@ fn measure(args: &Args) -> Result<()> {
         epochs: args.epochs,
     };
     std::fs::create_dir_all(&bench.scratch)?;
-    let mut failed = Vec::new();
-    for (index, cell) in cells.iter().enumerate() {
-        println!("== {} ({} of {})", cell.name(), index + 1, cells.len());
-        let measured = bench.cell(cell).and_then(|measured| {
-            if args.epochs.is_none() {
-                super::write(&cell.path(), &measured)?;
-            }
-            Ok(measured)
-        });
-        match measured {
-            Ok(measured) => {
-                let figure = |key: &str| measured[key].as_f64().unwrap_or_default();
-                println!("   test top-1 {:.2} %, {:.1} s", 100.0 * figure("test_top1"), figure("seconds"));
-            }
-            // An overnight run is not to end with its first fault.
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                failed.push(cell.name());
-            }
+    super::each(&cells, |cell| {
+        let measured = bench.cell(cell)?;
+        if args.epochs.is_none() {
+            super::write(&super::path(MATRIX, cell), &measured)?;
         }
-    }
-    if !failed.is_empty() {
-        bail!("{} of {} runs failed: {}", failed.len(), cells.len(), failed.join(", "));
-    }
-    Ok(())
-}
-
-fn selected(only: &[String]) -> Result<Vec<Cell>> {
-    let mut cells = Cell::all();
-    for wanted in only {
-        if !cells.iter().any(|cell| cell.name().starts_with(wanted)) {
-            bail!("no run is called {wanted}; names are SET/STUDENT-WAY-seedN, such as {}", cells[0].name());
-        }
-    }
-    cells.retain(|cell| only.is_empty() || only.iter().any(|wanted| cell.name().starts_with(wanted)));
-    Ok(cells)
+        let figure = |key: &str| measured[key].as_f64().unwrap_or_default();
+        Ok(format!("test top-1 {:.2} %, {:.1} s", 100.0 * figure("test_top1"), figure("seconds")))
+    })
 }
 
 impl Bench {
@@ -355,7 +326,7 @@ mod tests {
     fn runs_are_selected_by_the_beginning_of_their_names() {
         let count = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
-            selected(&only).map(|cells| cells.len())
+            super::super::selected(Cell::all(), &only).map(|cells| cells.len())
         };
         assert_eq!(count(&[]).unwrap(), 3 * 2 * 5 * 3);
         assert_eq!(count(&["example/mobilenet_v2_x0.35-kd-seed0"]).unwrap(), 1);

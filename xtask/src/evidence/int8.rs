@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::Run;
 use crate::{demo, process};
 
 const MATRIX: &str = "int8";
@@ -57,13 +58,11 @@ impl Cell {
         };
         SETS.iter().flat_map(of).collect()
     }
+}
 
+impl Run for Cell {
     fn name(&self) -> String {
         format!("{}/{}-seed{}", self.set.name, self.backbone, self.seed)
-    }
-
-    fn path(&self) -> PathBuf {
-        super::folder(MATRIX).join(format!("{}.json", self.name()))
     }
 }
 
@@ -77,33 +76,24 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut cells = Cell::all();
-    if let Some(unknown) =
-        args.only.iter().find(|wanted| !cells.iter().any(|cell| cell.name().starts_with(*wanted)))
-    {
-        let names: Vec<String> = cells.iter().map(Cell::name).collect();
-        bail!("no run is called {unknown}; there are: {}", names.join(", "));
-    }
-    cells.retain(|cell| {
-        args.only.is_empty() || args.only.iter().any(|wanted| cell.name().starts_with(wanted))
-    });
+    let mut cells = super::selected(Cell::all(), &args.only)?;
     if args.mobilenet_v2.is_none() && cells.iter().any(|cell| cell.backbone == "mobilenet_v2") {
         println!("MobileNetV2's runs are left out: they need --mobilenet-v2");
         cells.retain(|cell| cell.backbone != "mobilenet_v2");
     }
-    cells.retain(|cell| args.again || !cell.path().exists());
+    cells.retain(|cell| args.again || !super::path(MATRIX, cell).exists());
     let penjing = demo::build_penjing()?;
     let scratch = process::root().join("target/evidence");
     std::fs::create_dir_all(&scratch)?;
     let machine = super::machine()?;
-    for (index, cell) in cells.iter().enumerate() {
-        println!("== {} ({} of {})", cell.name(), index + 1, cells.len());
+    super::each(&cells, |cell| {
         let backbone = args.mobilenet_v2.as_deref().filter(|_| cell.backbone == "mobilenet_v2");
         let mut measured = one(cell, &penjing, backbone, &scratch)?;
         measured["machine"] = machine.clone();
-        super::write(&cell.path(), &measured)?;
-    }
-    Ok(())
+        super::write(&super::path(MATRIX, cell), &measured)?;
+        let figure = |key: &str| 100.0 * measured[key].as_f64().unwrap_or_default();
+        Ok(format!("test top-1 {:.2} % -> {:.2} %", figure("before"), figure("after")))
+    })
 }
 
 /// Trains, compresses, and judges both on the test photos. The floats' model stays for other measurements.
