@@ -21,3 +21,18 @@ pub trait Progress: Sync {
 pub struct Quiet;
 
 impl Progress for Quiet {}
+
+/// Work inside other work: nothing is shown, but the user can stop it.
+pub struct Hushed<'a>(pub &'a dyn Progress);
+
+impl std::fmt::Debug for Hushed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hushed")
+    }
+}
+
+impl Progress for Hushed<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

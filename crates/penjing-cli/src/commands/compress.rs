@@ -10,6 +10,7 @@ use penjing::{
     Error,
     compress::{
         self, Gate, Options, Ranging, Report, Verdict,
+        prune::{self, Criterion},
         ptq::Rounding,
         qat::{self, Taught, When},
         storage::{Bits, weights_only},
@@ -18,6 +19,8 @@ use penjing::{
     model::{self, Output},
     train::checkpoint,
 };
+
+use penjing_runtime::file::Model;
 
 use super::{Outcome, ThreadsArg, refuse, say_resumable, say_skipped, spare};
 use crate::console::{Console, bytes};
@@ -43,6 +46,18 @@ pub struct Args {
     /// Most that the file may take, as a share of 32-bit floats
     #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
     max_size: f64,
+    /// Take channels away first: so much of the multiply-accumulates goes, a share from 0.05 to 0.95
+    #[arg(long, value_name = "SHARE", value_parser = share_parser)]
+    prune: Option<f64>,
+    /// What tells channels that are missed from those that are not
+    #[arg(long, value_name = "WAY", default_value = "surgeon", requires = "prune")]
+    criterion: By,
+    /// How often every photo is seen after pruning, 0 for not at all [default: by the number of photos]
+    #[arg(long, value_name = "N", requires = "prune", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    prune_epochs: Option<u32>,
+    /// Prune and nothing else: numbers stay floats
+    #[arg(long, requires = "prune", conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "epochs"])]
+    floats: bool,
     /// Round the weights alone, to 8 or 4 bits: a small file to send, which runs in floats as before
     #[arg(long, value_name = "BITS", conflicts_with_all = ["ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
     weights_only: Option<WeightBits>,
@@ -103,6 +118,38 @@ impl From<WeightBits> for Bits {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum By {
+    /// What the layers that read a channel lose without it, their other weights fitted again (optimal brain surgeon)
+    Surgeon,
+    /// The sum of the weights' magnitudes
+    L1,
+    /// The weights' norm
+    L2,
+    /// BatchNorm's scale
+    Scale,
+    /// Gradient times weight (Taylor)
+    Taylor,
+    /// How far a filter is from the others (FPGM)
+    Distance,
+    /// Drawn; to compare with
+    Random,
+}
+
+impl From<By> for Criterion {
+    fn from(by: By) -> Self {
+        match by {
+            By::Surgeon => Criterion::Surgeon,
+            By::L1 => Criterion::L1,
+            By::L2 => Criterion::L2,
+            By::Scale => Criterion::Scale,
+            By::Taylor => Criterion::Taylor,
+            By::Distance => Criterion::Distance,
+            By::Random => Criterion::Random,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Ranges {
     /// From the least to the greatest value
     MinMax,
@@ -147,11 +194,19 @@ impl From<Qat> for When {
 
 /// What a state beside the model is of.
 const LEARNING: &str = "quantization-aware training";
+const PRUNING: &str = "training after pruning";
 
 fn points_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
         _ => Err("expected 0 to 100 percentage points".into()),
+    }
+}
+
+fn share_parser(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.05..=0.95).contains(&share) => Ok(share),
+        _ => Err("expected a share from 0.05 to 0.95".into()),
     }
 }
 
@@ -168,6 +223,8 @@ struct Compressed<'a> {
     file: &'a Path,
     /// Whether the gate was passed and the file written.
     written: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prune: Option<&'a prune::Report>,
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -177,6 +234,8 @@ struct Rounded<'a> {
     #[serde(serialize_with = "displayed")]
     file: &'a Path,
     written: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prune: Option<&'a prune::Report>,
     verdict: &'a Verdict,
     skipped: &'a [Skipped],
 }
@@ -211,7 +270,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         }),
         max_size: args.max_size,
     };
-    let options = Options {
+    let mut options = Options {
+        before: None,
         ranging: args.ranges.map(Into::into),
         rounding: Rounding {
             per_channel: !args.per_tensor,
@@ -231,17 +291,58 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         layers: args.layers,
         seed: args.seed,
     };
-    if let Some(bits) = args.weights_only {
-        let (small, verdict, skipped) =
-            weights_only(&model, &data, bits.into(), &options, &threads, console)?;
-        say_skipped(&skipped, console);
+    let pruned_part = checkpoint::path_for(&with_suffix(&args.output, ".pruned"));
+    let (model, pruned) = match args.prune {
+        None => {
+            spare(&pruned_part, args.force, PRUNING)?;
+            (model, None)
+        }
+        Some(share) => {
+            let how = prune::Options {
+                share,
+                criterion: args.criterion.into(),
+                epochs: args.prune_epochs,
+                part: Some(pruned_part.clone()),
+                force: args.force,
+                ..prune::Options::default()
+            };
+            let pruned = prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
+            if matches!(pruned, Err(Error::Interrupted)) {
+                say_resumable(&pruned_part, console);
+            }
+            let (small, report) = pruned?;
+            say_skipped(&report.skipped, console);
+            options.before = Some(model);
+            (small, Some(report))
+        }
+    };
+    let file = &args.output;
+    let save = |small: &Model, verdict: &Verdict| -> penjing::Result<bool> {
         let written = verdict.passed();
         if written {
-            output.save(&small)?;
+            output.save(small)?;
+            checkpoint::remove(&pruned_part)?;
         }
-        let rounded = Rounded { file: &args.output, written, verdict: &verdict, skipped: &skipped };
-        console.result(&rounded, || figures("weights", &verdict))?;
-        return Ok(outcome(&args.output, &verdict, console));
+        Ok(written)
+    };
+    let about = pruned.as_ref().map_or_else(String::new, channels);
+    let prune = pruned.as_ref();
+    if args.weights_only.is_some() || args.floats {
+        let (small, verdict, skipped) = match args.weights_only {
+            Some(bits) => weights_only(&model, &data, bits.into(), &options, &threads, console)?,
+            None => {
+                let before = options.before.as_ref().unwrap_or(&model);
+                let (verdict, skipped) =
+                    compress::verdict(before, &model, &data, &options.gate, &threads, console)?;
+                (model, verdict, skipped)
+            }
+        };
+        say_skipped(&skipped, console);
+        let written = save(&small, &verdict)?;
+        let rounded = Rounded { file, written, prune, verdict: &verdict, skipped: &skipped };
+        let name = if args.floats { "pruned" } else { "weights" };
+        console.result(&rounded, || figures(name, &verdict) + &about)?;
+        return Ok(outcome(file, &verdict, console));
     }
     let compressed = compress::int8(&model, &data, &options, &threads, console);
     if matches!(compressed, Err(Error::Interrupted)) {
@@ -252,20 +353,43 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     if report.qat.is_none() {
         spare(&part, args.force, LEARNING)?;
     }
-    let written = report.verdict.passed();
+    let written = save(&small, &report.verdict)?;
     if written {
-        output.save(&small)?;
         checkpoint::remove(&part)?;
     }
-    console
-        .result(&Compressed { file: &args.output, written, report: &report }, || describe(&args, &report))?;
+    console.result(&Compressed { file, written, prune, report: &report }, || {
+        describe(&args, &report) + &about
+    })?;
     if !written && report.qat.is_some() && part.is_file() {
         console.say(&format!(
             "{}: what it has learnt; with another --max-drop, --max-latency or --max-size it need not be learnt again",
             part.display()
         ));
     }
-    Ok(outcome(&args.output, &report.verdict, console))
+    Ok(outcome(file, &report.verdict, console))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// What went.
+fn channels(report: &prune::Report) -> String {
+    let prune::Report { share, macs, params, sets, epochs, steps, seconds, .. } = report;
+    let mut text = format!(
+        "\npruned: {:.1} % of the multiply-accumulates gone ({:.1} → {:.1} million), {:.1} % of the parameters; \
+         {epochs} epochs ({steps} steps) in {seconds:.0} s\n",
+        100.0 * share,
+        macs[0] as f64 / 1e6,
+        macs[1] as f64 / 1e6,
+        100.0 * (1.0 - params[1] as f64 / params[0] as f64),
+    );
+    for set in sets.iter().filter(|set| set.after < set.before) {
+        let _ = writeln!(text, "  {:28} {:>5} → {:>5}", set.name, set.before, set.after);
+    }
+    text
 }
 
 /// What a verdict comes to; a missed gate is said.

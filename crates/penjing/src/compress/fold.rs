@@ -57,6 +57,11 @@ pub(super) fn layer(node: &Node) -> bool {
     matches!(node.op, Op::Conv(_) | Op::Linear { .. })
 }
 
+/// Whether a node is a convolution of several groups, such as a depthwise one.
+pub(super) fn in_groups(node: &Node) -> bool {
+    matches!(&node.op, Op::Conv(conv) if conv.groups > 1)
+}
+
 /// The node whose result this one passes on: itself, if it makes one.
 pub(super) fn source(graph: &Graph, id: NodeId) -> NodeId {
     match graph.node(id).op {

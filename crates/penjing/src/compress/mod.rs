@@ -12,10 +12,13 @@ mod gptq;
 pub mod grid;
 pub mod judge;
 pub mod observe;
+pub mod prune;
 pub mod ptq;
 pub mod qat;
+mod reads;
 pub mod storage;
 pub mod table;
+mod tune;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +59,8 @@ use crate::{
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The model that the gate compares with and that teaches; `None`: the one that is compressed.
+    pub before: Option<Model>,
     /// How ranges are made; `None` tries all ways and takes what is nearest to the network before, on the photos that
     /// were watched.
     pub ranging: Option<Ranging>,
@@ -78,6 +83,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            before: None,
             ranging: None,
             rounding: Rounding::recommended(),
             equalize: false,
@@ -130,12 +136,13 @@ pub fn int8(
     progress: &dyn Progress,
 ) -> Result<(Model, Report)> {
     let model = &*model::in_floats(model)?;
-    let (watched, mut skipped) = tensors(model, data, options, threads, progress)?;
+    let before = &*model::in_floats(options.before.as_ref().unwrap_or(model))?;
+    let (Watched { inputs, .. }, mut skipped) = tensors(model, data, options, threads, progress)?;
     let (mut graph, mut weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
     if options.equalize {
         (graph, weights) = equalize::equalize(&graph, &weights).map_err(unsupported)?;
     }
-    let work = Work { model, graph, weights, inputs: watched, threads, progress };
+    let work = Work { before, model, graph, weights, inputs, threads, progress };
     let seen = observe::observe(&work.graph, &work.weights, &work.inputs, threads, progress)?;
     let exact = work.logits(&work.graph, &work.weights)?;
 
@@ -155,7 +162,7 @@ pub fn int8(
     let (ranging, _) = best.ok_or_else(|| Error::Unsupported("no way of making ranges was given".into()))?;
     let grids = grid::grids(&work.graph, &seen, ranging);
 
-    let judges = gate::Judges::new(model, data, threads, progress)?;
+    let judges = gate::Judges::new(before, data, threads, progress)?;
     let candidate = |rounding: &Rounding| {
         let (graph, weights) = work.quantized(&grids, &seen, rounding)?;
         let verdict = judges.judge(&work.model_of(&graph, &weights), &options.gate)?;
@@ -237,6 +244,22 @@ pub fn int8(
     Ok((compressed, report))
 }
 
+/// What the gate says of a small model beside the one before, and photos that could not be read.
+///
+/// # Errors
+/// [`Error::Data`] for photos of classes that the model does not know, or where none can be read; [`Error::Interrupted`].
+pub fn verdict(
+    before: &Model,
+    small: &Model,
+    data: &Dataset,
+    gate: &Gate,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<(Verdict, Vec<Skipped>)> {
+    let judges = gate::Judges::new(before, data, threads, progress)?;
+    Ok((judges.judge(small, gate)?, judges.skipped))
+}
+
 /// A network in 8 bits, and what the gate says of it.
 struct Candidate {
     graph: Graph,
@@ -267,6 +290,8 @@ fn unsupported(error: RuntimeError) -> Error {
 
 /// What the steps share.
 struct Work<'a> {
+    /// What the gate compares with.
+    before: &'a Model,
     model: &'a Model,
     /// With folded BatchNorm.
     graph: Graph,
@@ -308,7 +333,7 @@ impl Work<'_> {
     /// Trains from a network in 8 bits; `None` where it cannot be trained and need not be.
     fn learn(&self, rounded: &Candidate, data: &Dataset, options: &Options) -> Result<Option<Learnt>> {
         let start = qat::Start {
-            model: self.model,
+            teacher: self.before,
             floats: &self.weights,
             graph: &rounded.graph,
             integers: &rounded.weights,
@@ -377,14 +402,23 @@ fn describe(
     text + "; " + &verdict.in_words()
 }
 
-/// The input tensors of the photos that are watched: as many of each class as can be, drawn by the seed.
+/// Photos that are watched.
+#[derive(Default)]
+struct Watched {
+    /// Input tensors `[H,W,C]`.
+    inputs: Vec<Vec<f32>>,
+    /// The class of each, by its place among the model's.
+    classes: Vec<usize>,
+}
+
+/// The photos that are watched: as many of each class as can be, drawn by the seed.
 fn tensors(
     model: &Model,
     data: &Dataset,
     options: &Options,
     threads: &Threads,
     progress: &dyn Progress,
-) -> Result<(Vec<Vec<f32>>, Vec<Skipped>)> {
+) -> Result<(Watched, Vec<Skipped>)> {
     let mut classes: BTreeMap<usize, Vec<&Sample>> = BTreeMap::new();
     for (_, sample) in data.part(Part::Train) {
         classes.entry(sample.class).or_default().push(sample);
@@ -394,7 +428,8 @@ fn tensors(
             Some(&class) => format!("all photos to watch are of one class, “{}”", data.classes[class]),
             None => "holds no training photos".into(),
         };
-        let out = "8 bits are fitted to what goes through the network: give photos of all classes";
+        let out =
+            "the small network is fitted to what goes through the large one: give photos of all classes";
         return Err(Error::data(&data.root, format!("{what}; {out}")));
     }
     let mut random = SplitMix64::new(options.seed);
@@ -417,19 +452,22 @@ fn tensors(
     };
     let photos: Option<Vec<_>> = threads.install(|| chosen.par_iter().map(read).collect());
     progress.end();
-    let (mut inputs, mut skipped) = (Vec::new(), Vec::new());
+    let (mut watched, mut skipped) = (Watched::default(), Vec::new());
     for (sample, photo) in chosen.into_iter().zip(photos.ok_or(Error::Interrupted)?) {
         match photo {
-            Ok(tensor) => inputs.push(tensor),
+            Ok(tensor) => {
+                watched.inputs.push(tensor);
+                watched.classes.push(gate::place(model, data, sample.class)?);
+            }
             Err(error) => skipped.push(Skipped::new(&sample.path, &error)),
         }
     }
-    if inputs.len() < FEWEST {
+    if watched.inputs.len() < FEWEST {
         let what = format!(
-            "{} photos to watch are too few for 8 bits to be fitted to; give {FEWEST} or more",
-            inputs.len()
+            "{} photos to watch are too few for a network to be fitted to; give {FEWEST} or more",
+            watched.inputs.len()
         );
         return Err(Error::data(&data.root, what));
     }
-    Ok((inputs, skipped))
+    Ok((watched, skipped))
 }

@@ -6,7 +6,7 @@
 //! the layers, so that statistics stay as they are; grids stay too. The network in floats is the teacher (Mishra and
 //! Marr, arXiv 1711.05852), beside the labels.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc};
 
 use penjing_runtime::{
     file::Model,
@@ -14,29 +14,19 @@ use penjing_runtime::{
     tensor::{Data, Weights},
 };
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{gate, ptq, ptq::Rounding, unsupported};
+use super::{ptq, ptq::Rounding, tune};
 use crate::{
-    Error, Result,
-    data::{Dataset, Part, Sample, Skipped},
+    Result,
+    data::{Dataset, Skipped},
     progress::Progress,
     threads::Threads,
-    train::{
-        augment::Augment,
-        checkpoint::{Identity, Keeper, Tensors},
-        distill::{Distill, Soft},
-        feed::{self, Photo},
-        learner::Quantizer,
-        memory,
-        mix::Mix,
-        optimizer::{Rates, Rule},
-        parameters::Parameters,
-        tape::Statistics,
-        teacher::Teacher,
-        trainer::{self, Job, Recipe, Standing, Watch},
-    },
+    train::{learner::Quantizer, parameters::Parameters},
 };
+
+/// Photos that are seen in all: so many looks bring a network back, whether at few photos or at many.
+const LOOKS: f64 = 5_000.0;
 
 /// Whether, and how long.
 #[derive(Clone, Debug)]
@@ -142,9 +132,9 @@ impl Quantizer for Integers {
 
 /// The start of the training.
 pub(super) struct Start<'a> {
-    /// The model in floats.
-    pub model: &'a Model,
-    /// Its network with folded BatchNorm: the weights.
+    /// The model in floats that teaches.
+    pub teacher: &'a Model,
+    /// The network in floats with folded BatchNorm: the weights.
     pub floats: &'a Weights,
     /// The same in 8 bits.
     pub graph: &'a Graph,
@@ -164,91 +154,50 @@ pub(super) struct Learnt {
     pub skipped: Vec<Skipped>,
 }
 
-/// The state that is kept, beside tensors.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    standing: Standing,
-    /// Seconds that the training has taken before.
-    seconds: f64,
-}
-
 /// Trains; `asked` tells other work apart.
 ///
 /// # Errors
-/// [`Error::Unsupported`] when the network cannot be trained; [`Error::Data`] when there is nothing to learn from;
-/// [`Error::Model`] for the state of other work; [`Error::Interrupted`], and a state has been kept then.
+/// As [`tune::train`].
 pub(super) fn train(
     start: &Start,
     data: &Dataset,
     options: &Options,
-    asked: Vec<(&str, String)>,
+    asked: Vec<(&'static str, String)>,
     seed: u64,
     threads: &Threads,
     progress: &dyn Progress,
 ) -> Result<Learnt> {
-    let (model, began) = (start.model, Instant::now());
-    let pixels = &model.pixels;
-    if pixels.height != pixels.width {
-        let what =
-            format!("inputs of {} × {} px cannot be trained on, only squares", pixels.width, pixels.height);
-        return Err(Error::Unsupported(what));
-    }
-    let mut skipped = Vec::new();
-    let mut photos = |part| photos(model, data, part, threads, progress, &mut skipped);
-    let [learn, judge] = [photos(Part::Train)?, photos(Part::Val)?];
-    let memory = memory::available();
-    let recipe = recipe(learn.len(), options, pixels.height).fitted(start.graph, learn.len(), memory)?;
-    let keeper =
-        Keeper::new(options.part.as_deref(), identity(start, [&learn, &judge], options, asked, seed)?);
-    let resume: Option<(State, _)> = keeper.load(options.force)?;
-    let (mut before, mut from) = (0.0, None);
-    if let Some((state, tensors)) = resume {
-        progress.notice(&format!("going on after {} steps", state.standing.step));
-        (before, from) = (state.seconds, Some((state.standing, tensors)));
-    }
-    let seconds = || before + began.elapsed().as_secs_f64();
-
-    let teacher = Teacher::new(model, &model.labels, false)?;
     let rounding = Rounding { correct_biases: false, ..start.rounding.clone() };
     let quantizer = Arc::new(Integers { graph: start.graph.clone(), rounding });
-    let job = Job {
+    let work = tune::Work {
         name: "quantization-aware training",
+        teacher: start.teacher,
         graph: start.graph,
-        pixels,
-        learn,
-        judge,
-        classes: model.labels.len(),
-        recipe: &recipe,
-        teacher: Some(&teacher),
+        start: parameters(start)?,
         quantizer: Some(quantizer.clone()),
-        seed,
-        memory,
-    };
-    let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
-        keeper.keep(&State { standing: standing.clone(), seconds: seconds() }, tensors, progress);
-        Ok(())
-    };
-    let mut watch = Watch { progress, log: None, keep: &mut keep };
-    let trained = trainer::train(&job, parameters(start)?, from, threads, &mut watch)?;
-    if trained.interrupted {
-        return Err(Error::Interrupted);
-    }
-    let taught = Taught {
-        epochs: recipe.epochs,
-        steps: recipe.steps(job.learn.len()),
-        batch: recipe.batch,
+        epochs: options.epochs,
+        looks: LOOKS,
         rate: options.rate,
-        photos: job.learn.len(),
-        seconds: seconds(),
+        part: options.part.as_deref(),
+        force: options.force,
+        asked,
+        seed,
+    };
+    let tuned = tune::train(work, data, threads, progress)?;
+    let taught = Taught {
+        epochs: tuned.recipe.epochs,
+        steps: tuned.steps,
+        batch: tuned.recipe.batch,
+        rate: options.rate,
+        photos: tuned.photos,
+        seconds: tuned.seconds,
         top1_before: start.top1,
         top1_after: None,
         kept: false,
-        stopped: trained.stopped,
+        stopped: tuned.trained.stopped.clone(),
     };
-    let learnt = trained.best.map_or(trained.average, |(_, best)| best);
-    let weights = trained.whole.then(|| quantizer.quantize(&learnt));
-    Ok(Learnt { weights, taught, skipped })
+    let weights = tuned.weights().map(|learnt| quantizer.quantize(learnt));
+    Ok(Learnt { weights, taught, skipped: tuned.skipped })
 }
 
 /// Weights in floats, and the biases that make up for their rounding.
@@ -258,107 +207,4 @@ fn parameters(start: &Start) -> Result<Parameters> {
         (name.clone(), floats.unwrap_or(tensor).clone())
     };
     Parameters::new(start.graph, &start.integers.iter().map(float).collect())
-}
-
-/// The photos of a part that can be read, by the model's classes.
-fn photos(
-    model: &Model,
-    data: &Dataset,
-    part: Part,
-    threads: &Threads,
-    progress: &dyn Progress,
-    skipped: &mut Vec<Skipped>,
-) -> Result<Vec<Photo>> {
-    let samples: Vec<&Sample> = data.part(part).map(|(_, sample)| sample).collect();
-    let paths: Vec<_> = samples.iter().map(|sample| &sample.path).collect();
-    let mut photos = Vec::new();
-    for (sample, read) in samples.iter().zip(feed::read(&paths, &model.pixels, threads, progress)?) {
-        match read {
-            Ok(hash) => photos.push(Photo {
-                path: sample.path.clone(),
-                class: Some(gate::place(model, data, sample.class)? as u32),
-                key: feed::key(&hash),
-            }),
-            Err(error) => skipped.push(Skipped::new(&sample.path, &error)),
-        }
-    }
-    Ok(photos)
-}
-
-/// Photos that are seen in all: so many looks bring a network back, whether at few photos or at many.
-const LOOKS: f64 = 5_000.0;
-const MOST_EPOCHS: f64 = 20.0;
-const BATCH: usize = 16;
-
-/// How a network of so many photos learns.
-fn recipe(photos: usize, options: &Options, size: usize) -> Recipe {
-    let by_photos = || (LOOKS / photos.max(1) as f64).clamp(1.0, MOST_EPOCHS).round();
-    Recipe {
-        epochs: options.epochs.map_or_else(by_photos, f64::from),
-        batch: BATCH,
-        at_once: BATCH,
-        // Grids were fitted to results at the size in use.
-        size,
-        early: None,
-        rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-        decay: 0.0,
-        clip: Some(1.0),
-        rates: Rates { head: options.rate, last: options.rate, middle: options.rate, first: options.rate },
-        warmup: 0.1,
-        floor: 0.01,
-        smoothing: 0.0,
-        // Nobody knows here whether mirrored photos do harm.
-        augment: Augment { scale: 0.7, ..Augment::NONE },
-        mix: Mix { mixup: 0.0, cutmix: 0.0 },
-        balance: 0.0,
-        statistics: Statistics::Frozen,
-        momentum: 0.0,
-        first: 0,
-        half_life: 0.1,
-        frugal: false,
-        distill: Some(Distill { soft: Soft::Kd { temperature: 4.0, share: 0.9 }, hints: 0.0 }),
-    }
-}
-
-/// What makes two trainings differ.
-fn identity(
-    start: &Start,
-    photos: [&[Photo]; 2],
-    options: &Options,
-    asked: Vec<(&str, String)>,
-    seed: u64,
-) -> Result<Identity> {
-    let model = blake3::hash(&start.model.to_bytes().map_err(unsupported)?);
-    let mut hasher = blake3::Hasher::new();
-    for photos in photos {
-        hasher.update(&photos.len().to_le_bytes());
-        for photo in photos {
-            hasher.update(&photo.key.to_le_bytes());
-            hasher.update(&photo.class.unwrap_or(u32::MAX).to_le_bytes());
-        }
-    }
-    let own = [
-        ("the work", "quantization-aware training".into()),
-        ("the model", model.to_hex().to_string()),
-        ("the photos", hasher.finalize().to_hex().to_string()),
-        ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
-        ("--seed", seed.to_string()),
-        ("--epochs", options.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
-        ("the rate", options.rate.to_string()),
-    ];
-    let parts = own.into_iter().chain(asked).map(|(name, value)| (name.to_string(), value));
-    Ok(Identity { parts: parts.collect() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_photos_are_seen_more_often() {
-        let epochs = |photos| recipe(photos, &Options::default(), 64).epochs;
-        assert_eq!([10, 250, 1_000, 5_000, 50_000].map(epochs), [20.0, 20.0, 5.0, 1.0, 1.0]);
-        let asked = Options { epochs: Some(3), ..Options::default() };
-        assert_eq!(recipe(10, &asked, 64).epochs, 3.0);
-    }
 }

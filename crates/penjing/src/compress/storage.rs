@@ -4,11 +4,15 @@ use penjing_runtime::{
     file::Model,
     graph::Node,
     nibbles::{GROUP, Nibbles},
-    op::Op,
     tensor::Tensor,
 };
 
-use super::{Options, Verdict, fold::layer, gate::Judges, gptq, unsupported};
+use super::{
+    Options, Verdict,
+    fold::{in_groups, layer},
+    gate::Judges,
+    gptq, unsupported,
+};
 use crate::{
     Result,
     data::{Dataset, Skipped},
@@ -28,7 +32,7 @@ pub enum Bits {
     Four,
 }
 
-/// Rounds the weights of convolutions and linear layers; all else stays as it is. Of the options count the gate and, with
+/// Rounds the weights of convolutions and linear layers; all else stays as it is. Of the options count `before`, the gate and, with
 /// [`Bits::Four`], how many photos of the training part are watched, and the seed that draws them.
 ///
 /// # Errors
@@ -47,13 +51,14 @@ pub fn weights_only(
         Bits::Eight => Default::default(),
         Bits::Four => super::tensors(model, data, options, threads, progress)?,
     };
-    let mut judges = Judges::new(model, data, threads, progress)?;
+    let before = &*model::in_floats(options.before.as_ref().unwrap_or(model))?;
+    let mut judges = Judges::new(before, data, threads, progress)?;
     skipped.append(&mut judges.skipped);
-    let mut small = rounded(model, bits, &watched, threads, progress)?;
+    let mut small = rounded(model, bits, &watched.inputs, threads, progress)?;
     let mut verdict = judges.judge(&small, &options.gate)?;
     let width = match bits {
         Bits::Eight => "8 bits".into(),
-        Bits::Four => format!("4 bits, {} photos watched", watched.len()),
+        Bits::Four => format!("4 bits, {} photos watched", watched.inputs.len()),
     };
     small.provenance.recipe.push(format!("weights in {width}; {}", verdict.in_words()));
     small.provenance.val_top1 = None;
@@ -90,9 +95,8 @@ fn rounded(
 
 /// Whether each output of a layer that is in one piece fills a group.
 fn takes_four(node: &Node, weight: Option<&Tensor>) -> bool {
-    let whole = !matches!(&node.op, Op::Conv(conv) if conv.groups > 1);
     let fills = |weight: &Tensor| weight.shape[1..].iter().product::<usize>() >= GROUP;
-    whole && weight.is_some_and(|weight| Nibbles::fit(&weight.shape) && fills(weight))
+    !in_groups(node) && weight.is_some_and(|weight| Nibbles::fit(&weight.shape) && fills(weight))
 }
 
 #[cfg(test)]
@@ -101,7 +105,7 @@ mod tests {
         Isa, PlanBuf, Serial, Session,
         file::{Calibration, Provenance},
         graph::Graph,
-        op::Conv,
+        op::{Conv, Op},
         tensor::Data,
     };
 

@@ -1,0 +1,197 @@
+//! How many channels of each set go: those whose loss costs least for the arithmetic that it saves.
+
+use penjing_runtime::{graph::Graph, op::Op};
+
+use super::{
+    cut,
+    ledger::{Ledger, Set, Unit, depthwise},
+};
+use crate::{Error, Result};
+
+/// Shares of a set's units without which the network is tried.
+pub(super) const TRIED: [f64; 3] = [0.25, 0.5, 0.75];
+
+/// A multiply-accumulate of a depthwise convolution takes as long as so many of a dense one.
+const DEPTHWISE: u64 = 3;
+
+/// Least share of a set that stays.
+const LEAST: f64 = 0.125;
+
+/// The loss where nothing would be left of a layer.
+pub(super) const ALL: f64 = 1e6;
+
+/// One set, and what the network loses with its units.
+pub(super) struct Scanned {
+    pub set: Set,
+    /// Its units, those that are missed least first.
+    pub order: Vec<Unit>,
+    /// Divergence of the network without each of the [`TRIED`] shares.
+    pub losses: [f64; 3],
+}
+
+impl Scanned {
+    /// The loss without so many units: through the shares that were tried, never falling.
+    fn loss(&self, gone: usize) -> f64 {
+        let share = gone as f64 / self.order.len() as f64;
+        let (mut from, mut low) = (0.0, 0.0);
+        for (to, loss) in TRIED.into_iter().zip(self.losses) {
+            let high = loss.max(low);
+            if share <= to {
+                return low + (high - low) * (share - from) / (to - from);
+            }
+            (from, low) = (to, high);
+        }
+        // Beyond the last it grows as between the last two, and faster.
+        let slope = (low - self.losses[1].min(low)).max(low / 3.0) / 0.25;
+        low + 2.0 * slope * (share - from)
+    }
+
+    /// What the counts of units that stay are multiples of: what kernels like.
+    fn multiple(&self) -> usize {
+        match self.order.len() {
+            0..16 => 1,
+            16..64 => 8,
+            _ => 16,
+        }
+    }
+
+    /// Fewest units that stay.
+    fn least(&self) -> usize {
+        let least = (self.order.len() as f64 * LEAST).ceil() as usize;
+        least.next_multiple_of(self.multiple()).min(self.order.len())
+    }
+}
+
+/// Multiply-accumulates, and the same as dense ones would take as long.
+pub(super) fn macs(graph: &Graph) -> (u64, u64) {
+    let (mut macs, mut time) = (0, 0);
+    for node in graph.nodes() {
+        let Some(input) = node.inputs.first().map(|input| graph.shape(*input)) else { continue };
+        let own = node.op.macs(input, node.shape);
+        let slow = matches!(&node.op, Op::Conv(conv) if depthwise(conv, input[3]));
+        macs += own;
+        time += if slow { DEPTHWISE * own } else { own };
+    }
+    (macs, time)
+}
+
+/// How many units of each set stay, so that a share `goal` of the multiply-accumulates goes.
+///
+/// # Errors
+/// [`Error::Unsupported`], with the nearest share, where not so many can go.
+pub(super) fn choose(graph: &Graph, ledger: &Ledger, scanned: &[Scanned], goal: f64) -> Result<Vec<usize>> {
+    let mut stay: Vec<usize> = scanned.iter().map(|scanned| scanned.order.len()).collect();
+    let whole = macs(graph).0 as f64;
+    // Nothing where nothing would be left of a layer.
+    let small = |stay: &[usize]| -> Option<(u64, u64)> {
+        let gone = gone(ledger, scanned, stay);
+        cut::shape(graph, ledger, &|unit| !gone[unit.index()]).ok().map(|small| macs(&small))
+    };
+    let (mut left, mut time) = macs(graph);
+    while left as f64 > (1.0 - goal) * whole {
+        // (loss for the time saved, set, units that stay, macs, time)
+        let mut best: Option<(f64, usize, usize, u64, u64)> = None;
+        for (at, scanned) in scanned.iter().enumerate() {
+            let multiple = scanned.multiple();
+            let next = stay[at].saturating_sub(1) / multiple * multiple;
+            if next < scanned.least() || next >= stay[at] {
+                continue;
+            }
+            let mut trial = stay.clone();
+            trial[at] = next;
+            let Some((macs, after)) = small(&trial) else { continue };
+            let size = scanned.order.len();
+            let loss = scanned.loss(size - next) - scanned.loss(size - stay[at]);
+            let price = loss / time.saturating_sub(after).max(1) as f64;
+            if macs < left && best.is_none_or(|(least, ..)| price < least) {
+                best = Some((price, at, next, macs, after));
+            }
+        }
+        let Some((_, at, next, macs, after)) = best else {
+            let most = 1.0 - left as f64 / whole;
+            return Err(Error::Unsupported(format!(
+                "at most {most:.3} of the multiply-accumulates can go while every layer keeps an eighth of its channels; the \
+                 nearest is --prune {:.2}",
+                (100.0 * most).floor() / 100.0
+            )));
+        };
+        (stay[at], left, time) = (next, macs, after);
+    }
+    Ok(stay)
+}
+
+/// For each unit whether it goes, where so many of each set stay.
+pub(super) fn gone(ledger: &Ledger, scanned: &[Scanned], stay: &[usize]) -> Vec<bool> {
+    let mut gone = vec![false; ledger.len()];
+    for (scanned, stay) in scanned.iter().zip(stay) {
+        let count = scanned.order.len() - stay;
+        scanned.order[..count].iter().for_each(|unit| gone[unit.index()] = true);
+    }
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use penjing_runtime::op::Conv;
+
+    use super::*;
+
+    /// Three convolutions of 64 channels, of which the last one is the result.
+    fn chain() -> (Graph, Ledger, Vec<Scanned>) {
+        let mut graph = Graph::default();
+        let mut last = graph.push("x", Op::Input { shape: [1, 4, 4, 64] }, &[]).unwrap();
+        for name in ["a", "b", "c"] {
+            last = graph.push(name, Op::Conv(Conv::new(64, 1, 1)), &[last]).unwrap();
+        }
+        let ledger = Ledger::new(&graph);
+        let scanned = ledger.sets(&graph).into_iter().zip([[0.1, 0.2, 0.4], [1.0, 2.0, 4.0]]);
+        let scanned =
+            scanned.map(|(set, losses)| Scanned { order: set.units.clone(), set, losses }).collect();
+        (graph, ledger, scanned)
+    }
+
+    #[test]
+    fn the_cheapest_go_first_in_steps_that_kernels_like() {
+        let (graph, ledger, scanned) = chain();
+        // a and b are read and made: a quarter of a alone saves (2·16·64 of 3·64·64) a sixth.
+        assert_eq!(choose(&graph, &ledger, &scanned, 0.1).unwrap(), [48, 64]);
+        let stay = choose(&graph, &ledger, &scanned, 0.5).unwrap();
+        assert!(stay[0] < stay[1] && stay.iter().all(|count| count % 16 == 0), "{stay:?}");
+        let gone = gone(&ledger, &scanned, &stay);
+        let small = cut::shape(&graph, &ledger, &|unit| !gone[unit.index()]).unwrap();
+        let share = macs(&small).0 as f64 / macs(&graph).0 as f64;
+        assert!((0.35..=0.5).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn what_cannot_go_is_said_with_what_can() {
+        let (graph, ledger, scanned) = chain();
+        let error = choose(&graph, &ledger, &scanned, 0.9).unwrap_err().to_string();
+        // 16 of each stay: 64·16 + 16·16 + 16·64 of 3·64·64.
+        assert!(error.contains("at most 0.812 of") && error.contains("nearest is --prune 0.81"), "{error}");
+        assert!(choose(&graph, &ledger, &scanned, 0.81).is_ok());
+    }
+
+    #[test]
+    fn losses_never_fall() {
+        let (_, _, mut scanned) = chain();
+        let set = &mut scanned[0];
+        set.losses = [0.4, 0.1, 0.8];
+        let losses: Vec<f64> = [0, 8, 16, 32, 40, 48, 56].map(|gone| set.loss(gone)).to_vec();
+        assert_eq!(losses[..4], [0.0, 0.2, 0.4, 0.4]);
+        assert!(losses.is_sorted() && losses[6] > 2.0 * losses[5] - losses[4], "{losses:?}");
+        set.losses = [ALL; 3];
+        assert!(set.loss(0) == 0.0 && set.loss(64).is_finite());
+    }
+
+    #[test]
+    fn depthwise_arithmetic_counts_for_more_time() {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 4, 4, 8] }, &[]).unwrap();
+        let deep = Conv { groups: 8, padding: [1; 4], ..Conv::new(8, 3, 1) };
+        let deep = graph.push("deep", Op::Conv(deep), &[x]).unwrap();
+        graph.push("dense", Op::Conv(Conv::new(4, 1, 1)), &[deep]).unwrap();
+        let (own, dense) = (16 * 8 * 9, 16 * 8 * 4);
+        assert_eq!(macs(&graph), (own + dense, 3 * own + dense));
+    }
+}

@@ -1,0 +1,244 @@
+//! How much a network would miss its channels.
+
+use std::collections::BTreeMap;
+
+use penjing_runtime::{
+    graph::{Graph, Node, NodeId},
+    op::Op,
+    tensor::Weights,
+};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::ledger::{Ledger, Unit, depthwise};
+use crate::{
+    Result,
+    compress::{
+        fold::{in_groups, layer, users},
+        reads::{self, Reads},
+    },
+    random::SplitMix64,
+    train::{
+        loss,
+        parameters::Parameters,
+        tape::{Policy, Statistics, Tape},
+    },
+};
+
+/// What tells channels that are missed from those that are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Criterion {
+    /// What the layers that read a channel lose of their results' variance without it, once their other weights have made up
+    /// for it as well as they can: w² / (G⁻¹) with the covariance G of what they read (the optimal brain surgeon; Hassibi and
+    /// Stork, 1993).
+    #[default]
+    Surgeon,
+    /// The sum of the weights' magnitudes, of each layer as a share of its mean.
+    L1,
+    /// The weights' Euclidean norm, of each layer as a share of its mean.
+    L2,
+    /// The magnitude of BatchNorm's scale (Liu et al., arXiv 1708.06519).
+    Scale,
+    /// (Σ gradient · weight)², summed over batches (Molchanov et al., arXiv 1906.10771).
+    Taylor,
+    /// How far a filter is from the others of its layer (FPGM; He et al., arXiv 1811.00250).
+    Distance,
+    /// Drawn; the yardstick.
+    Random,
+}
+
+/// What criteria look at.
+pub(super) struct Sight<'a> {
+    /// The network with its BatchNorms, if it has any.
+    pub before: (&'a Graph, &'a Weights),
+    /// And with these drawn in.
+    pub graph: &'a Graph,
+    pub weights: &'a Weights,
+    pub ledger: &'a Ledger,
+    /// What its layers of one group read.
+    pub reads: &'a BTreeMap<String, Reads>,
+    /// Photos, and their classes.
+    pub photos: (&'a [Vec<f32>], &'a [usize]),
+    pub seed: u64,
+}
+
+/// The score of each unit: the least are missed least.
+///
+/// # Errors
+/// [`crate::Error::Unsupported`] for [`Criterion::Scale`] of a network without BatchNorm, and for [`Criterion::Taylor`] of one that
+/// cannot be trained.
+pub(super) fn scores(criterion: Criterion, sight: &Sight) -> Result<Vec<f64>> {
+    let mut scores = Scores { ledger: sight.ledger, of: vec![0.0; sight.ledger.len()] };
+    let magnitude = |power: i32| {
+        move |values: &mut dyn Iterator<Item = f32>| -> f64 {
+            let sum: f64 = values.map(|w| f64::from(w.abs()).powi(power)).sum();
+            sum.powf(1.0 / f64::from(power))
+        }
+    };
+    match criterion {
+        Criterion::Surgeon => surgeon(sight, &mut scores),
+        Criterion::L1 => norms(sight, &magnitude(1), &mut scores),
+        Criterion::L2 => norms(sight, &magnitude(2), &mut scores),
+        Criterion::Scale => scales(sight, &mut scores)?,
+        Criterion::Taylor => taylor(sight, &mut scores)?,
+        Criterion::Distance => distances(sight, &mut scores),
+        Criterion::Random => {
+            let mut random = SplitMix64::new(sight.seed);
+            scores.of.iter_mut().for_each(|score| *score = random.uniform());
+        }
+    }
+    Ok(scores.of)
+}
+
+struct Scores<'a> {
+    ledger: &'a Ledger,
+    of: Vec<f64>,
+}
+
+impl Scores<'_> {
+    /// Adds what a node's channels come to.
+    fn add(&mut self, id: NodeId, values: &[f64]) {
+        for (unit, value) in self.ledger.channels(id).iter().zip(values) {
+            self.of[unit.index()] += value;
+        }
+    }
+
+    /// As [`add`](Self::add), as shares of their mean: of layers small and large.
+    fn add_shares(&mut self, id: NodeId, values: &[f64]) {
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        if mean > 0.0 {
+            let shares: Vec<f64> = values.iter().map(|value| value / mean).collect();
+            self.add(id, &shares);
+        }
+    }
+}
+
+/// A layer of the network, and its weights `[out][rest]`.
+fn weights_of<'a>(sight: &'a Sight) -> impl Iterator<Item = (NodeId, &'a Node, Vec<f32>)> + 'a {
+    let layers = sight.graph.iter().filter(|(_, node)| layer(node));
+    layers.map(|(id, node)| (id, node, sight.weights[&format!("{}.weight", node.name)].to_f32()))
+}
+
+fn norms(sight: &Sight, norm: &dyn Fn(&mut dyn Iterator<Item = f32>) -> f64, scores: &mut Scores) {
+    for (id, node, weights) in weights_of(sight) {
+        let outputs = node.shape[3];
+        let made: Vec<f64> =
+            weights.chunks_exact(weights.len() / outputs).map(|row| norm(&mut row.iter().copied())).collect();
+        scores.add_shares(id, &made);
+        if !in_groups(node) {
+            let read = sight.graph.shape(node.inputs[0])[3];
+            let column = |channel: usize| norm(&mut weights.iter().skip(channel).step_by(read).copied());
+            scores.add_shares(node.inputs[0], &(0..read).map(column).collect::<Vec<f64>>());
+        }
+    }
+}
+
+fn distances(sight: &Sight, scores: &mut Scores) {
+    for (id, node, weights) in weights_of(sight) {
+        if matches!(&node.op, Op::Conv(conv) if depthwise(conv, sight.graph.shape(node.inputs[0])[3])) {
+            continue;
+        }
+        let each = weights.len() / node.shape[3];
+        let far = |row: &[f32]| -> f64 {
+            let square = |other: &[f32]| -> f32 { row.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum() };
+            weights.chunks_exact(each).map(|other| f64::from(square(other)).sqrt()).sum()
+        };
+        scores.add_shares(id, &weights.chunks_exact(each).map(far).collect::<Vec<f64>>());
+    }
+}
+
+fn scales(sight: &Sight, scores: &mut Scores) -> Result<()> {
+    let (before, weights) = sight.before;
+    let users = users(before);
+    let mut found = false;
+    for (id, node) in sight.graph.iter().filter(|(_, node)| layer(node)) {
+        let Some((of, _)) = before.iter().find(|(_, other)| other.name == node.name) else { continue };
+        let norm = users[of.index()].iter().map(|user| before.node(*user));
+        for norm in norm.filter(|node| matches!(node.op, Op::BatchNorm { .. })) {
+            let gamma = weights[&format!("{}.gamma", norm.name)].to_f32();
+            scores.add(id, &gamma.iter().map(|g| f64::from(g.abs())).collect::<Vec<f64>>());
+            found = true;
+        }
+    }
+    let why = "the network has no BatchNorm whose scales could tell channels apart; take another criterion";
+    if found { Ok(()) } else { Err(crate::Error::Unsupported(why.into())) }
+}
+
+/// Photos of a batch whose gradients are taken, and most batches.
+const BATCH: usize = 8;
+const BATCHES: usize = 20;
+
+fn taylor(sight: &Sight, scores: &mut Scores) -> Result<()> {
+    let unsupported = |error: penjing_runtime::Error| crate::Error::Unsupported(error.to_string());
+    let batch = BATCH.min(sight.photos.0.len());
+    let [_, h, w, c] = sight.graph.input_shape().unwrap_or_default();
+    let graph = sight.graph.with_input([batch, h, w, c]).map_err(unsupported)?;
+    let parameters = Parameters::new(&graph, sight.weights)?;
+    let mut tape = Tape::new(&graph, &Policy::whole(Statistics::Frozen))?;
+    tape.prepare(&parameters);
+    let classes = sight.graph.nodes().last().map_or(0, |node| node.shape[3]);
+    let (mut targets, mut slope) = (vec![0.0; batch * classes], vec![0.0; batch * classes]);
+    let photos = sight.photos.0.chunks_exact(batch).zip(sight.photos.1.chunks_exact(batch));
+    for (photos, labels) in photos.take(BATCHES) {
+        tape.input().copy_from_slice(&photos.concat());
+        for (label, row) in labels.iter().zip(targets.chunks_exact_mut(classes)) {
+            loss::smoothed(*label, 0.0, row);
+        }
+        loss::cross_entropy(classes, tape.forward(None), &targets, &mut slope);
+        let mut gradients = tape.gradients(&parameters);
+        tape.backward(&slope, None, &mut gradients);
+        tape.finish(&parameters, &mut gradients);
+        for (id, node, weights) in weights_of(sight) {
+            let Some(place) = parameters.position(&format!("{}.weight", node.name)) else { continue };
+            let each = weights.len() / node.shape[3];
+            let rows = weights.chunks_exact(each).zip(gradients[place].chunks_exact(each));
+            let square = |(weights, gradient): (&[f32], &[f32])| {
+                let sum: f64 = weights.iter().zip(gradient).map(|(w, g)| f64::from(w * g)).sum();
+                sum * sum
+            };
+            scores.add(id, &rows.map(square).collect::<Vec<f64>>());
+        }
+    }
+    Ok(())
+}
+
+fn surgeon(sight: &Sight, scores: &mut Scores) {
+    let layers: Vec<_> = weights_of(sight).collect();
+    let lost: Vec<_> = layers.par_iter().map(|(_, node, weights)| losses(sight, node, weights)).collect();
+    for ((_, node, _), lost) in layers.iter().zip(lost) {
+        scores.add(node.inputs[0], &lost);
+    }
+}
+
+/// For each channel that a layer reads the share of its results' variance that is lost without it.
+fn losses(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
+    let Some(x) = sight.reads.get(&node.name) else { return Vec::new() };
+    let (each, read) = (weights.len() / node.shape[3], sight.graph.shape(node.inputs[0])[3]);
+    let mut x = x.clone();
+    reads::centre(&mut x, each);
+    let along = reads::correlations(&x, each);
+    // What the results vary in all: Σ wᵀ·G·w.
+    let varies = |row: &[f32]| -> f64 {
+        let rows = along.chunks_exact(each).zip(row).filter(|(_, w)| **w != 0.0);
+        let times = |along: &[f64]| -> f64 { along.iter().zip(row).map(|(g, w)| g * f64::from(*w)).sum() };
+        rows.map(|(along, w)| f64::from(*w) * times(along)).sum()
+    };
+    let total: f64 = weights.chunks_exact(each).map(varies).sum();
+    let inverse = reads::damped_inverse_factor(along, each);
+    let diagonal = |i: usize| (0..=i).map(|j| inverse[j * each + i].powi(2)).sum::<f64>();
+    let mut lost = vec![0.0; read];
+    for i in 0..each {
+        let square: f64 = weights.chunks_exact(each).map(|row| f64::from(row[i]).powi(2)).sum();
+        lost[i % read] += square / diagonal(i);
+    }
+    let share = |lost: f64| if total > 0.0 { lost / total } else { 0.0 };
+    lost.into_iter().map(share).collect()
+}
+
+/// The units of a set, those that are missed least first.
+pub(super) fn order(units: &[Unit], scores: &[f64]) -> Vec<Unit> {
+    let mut order = units.to_vec();
+    order.sort_by(|a, b| scores[a.index()].total_cmp(&scores[b.index()]).then(a.cmp(b)));
+    order
+}

@@ -1,0 +1,146 @@
+//! The layers that read what is left, fitted again to what they gave before: least squares (He, Zhang and Sun,
+//! arXiv 1707.06168).
+
+use std::collections::BTreeMap;
+
+use penjing_kernels::pointwise;
+use penjing_runtime::{
+    Act, Isa, Serial,
+    aligned::Aligned,
+    graph::Graph,
+    tensor::{Tensor, Weights},
+};
+
+use rayon::prelude::*;
+
+use super::ledger::{Ledger, Unit};
+use crate::{
+    Result,
+    compress::{
+        fold::layer,
+        reads::{self, Reads, watch},
+    },
+    progress::{Hushed, Progress},
+    threads::Threads,
+};
+
+/// Most weights of an output that are fitted: what it takes grows with their cube. Of wider layers biases alone are.
+const WIDEST: usize = 2304;
+
+/// Fits `weights` `[outputs][each]` and biases so that rows `x` `[places][each]` come as near to `y` `[places][outputs]` as can
+/// be. Where the rows tell little the weights stay as they are.
+fn fit(weights: &mut [f32], biases: &mut [f32], mut x: Vec<f32>, mut y: Vec<f32>) {
+    let outputs = biases.len();
+    let each = weights.len() / outputs;
+    // What is left to explain, and how it goes along with what is read.
+    let given = results(weights, &vec![0.0; outputs], &x);
+    y.iter_mut().zip(given).for_each(|(y, given)| *y -= given);
+    let (mean_x, mean_y) = (reads::centre(&mut x, each), reads::centre(&mut y, outputs));
+    let mut moved = vec![0.0; weights.len()];
+    if each <= WIDEST {
+        let along = reads::products(&y, &x, outputs, each);
+        let inverse = reads::damped_inverse_factor(reads::correlations(&x, each), each);
+        let rows = moved.par_chunks_exact_mut(each).zip(along.par_chunks_exact(each));
+        rows.for_each(|(moved, along)| {
+            // Uᵀ·(U·along)
+            for (i, row) in inverse.chunks_exact(each).enumerate() {
+                let v: f64 = row[i..].iter().zip(&along[i..]).map(|(u, a)| u * f64::from(*a)).sum();
+                moved[i..].iter_mut().zip(&row[i..]).for_each(|(moved, u)| *moved += u * v);
+            }
+        });
+    }
+    for (((row, bias), moved), mean) in
+        weights.chunks_exact_mut(each).zip(biases).zip(moved.chunks_exact(each)).zip(mean_y)
+    {
+        let mut shift = f64::from(mean);
+        for ((w, moved), mean) in row.iter_mut().zip(moved).zip(&mean_x) {
+            *w += *moved as f32;
+            shift -= moved * f64::from(*mean);
+        }
+        *bias = shift as f32;
+    }
+}
+
+/// What a layer gives for what it reads: `[places][outputs]`.
+fn results(weights: &[f32], biases: &[f32], x: &[f32]) -> Vec<f32> {
+    let (outputs, each) = (biases.len(), weights.len() / biases.len());
+    let mut packed = Aligned::zeros(pointwise::packed_len(outputs, each));
+    pointwise::pack(outputs, each, weights, Some(biases), packed.get_mut());
+    let places = x.len() / each;
+    let mut y = vec![0.0; places * outputs];
+    let isa = Isa::detect();
+    pointwise::run(isa, &Serial, places, each, outputs, Act::None, x, packed.get(), None, &mut y);
+    y
+}
+
+/// A network before and after channels went.
+pub(super) struct Change<'a> {
+    /// Before: BatchNorm drawn in, a bias in every layer.
+    pub graph: &'a Graph,
+    pub weights: &'a Weights,
+    pub ledger: &'a Ledger,
+    /// What its layers of one group read.
+    pub reads: &'a BTreeMap<String, Reads>,
+    pub stays: &'a (dyn Fn(Unit) -> bool + Sync),
+}
+
+impl Change<'_> {
+    /// Fits one layer of the network after, of which `x` reads what is left.
+    fn fit(&self, name: &str, small: &mut Weights, x: Vec<f32>) {
+        let Some((id, _)) = self.graph.iter().find(|(_, node)| node.name == name) else { return };
+        let [weight, bias] = ["weight", "bias"].map(|suffix| format!("{name}.{suffix}"));
+        let channels = self.ledger.channels(id);
+        let whole = [&weight, &bias].map(|name| self.weights[name].to_f32());
+        let each = whole[0].len() / channels.len();
+        let (mut rows, mut shifts) = (Vec::new(), Vec::new());
+        for (at, _) in channels.iter().enumerate().filter(|(_, unit)| (self.stays)(**unit)) {
+            rows.extend_from_slice(&whole[0][at * each..][..each]);
+            shifts.push(whole[1][at]);
+        }
+        let y = results(&rows, &shifts, &self.reads[name]);
+        let (mut weights, mut biases) = (small[&weight].to_f32(), small[&bias].to_f32());
+        fit(&mut weights, &mut biases, x, y);
+        let shape = small[&weight].shape.clone();
+        small.insert(weight, Tensor::f32(&shape, weights));
+        small.insert(bias, Tensor::f32(&[biases.len()], biases));
+    }
+
+    /// Fits the layers that read channels which went, as if all before them gave what they gave: right where channels of one set
+    /// went.
+    pub fn mend_readers(&self, small: &mut Weights) {
+        for (_, node) in self.graph.iter().filter(|(_, node)| layer(node)) {
+            let channels = self.ledger.channels(node.inputs[0]);
+            let gone = channels.iter().any(|unit| !(self.stays)(*unit));
+            let Some(x) = self.reads.get(&node.name).filter(|_| gone) else { continue };
+            let kept: Vec<bool> = channels.iter().map(|unit| (self.stays)(*unit)).collect();
+            let left: Vec<f32> =
+                x.iter().enumerate().filter(|(at, _)| kept[at % kept.len()]).map(|(_, v)| *v).collect();
+            self.fit(&node.name, small, left);
+        }
+    }
+
+    /// Fits layer after layer to what it gave before, from what it reads now.
+    ///
+    /// # Errors
+    /// As [`watch`].
+    pub fn mend_all(
+        &self,
+        graph: &Graph,
+        small: &mut Weights,
+        (inputs, places): (&[Vec<f32>], usize),
+        threads: &Threads,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        progress.begin("fitting what is left", self.reads.len());
+        for node in graph.nodes().iter().filter(|node| layer(node) && self.reads.contains_key(&node.name)) {
+            let name = [node.name.clone()];
+            let mut reads = watch(graph, small, &name, inputs, places, threads, &Hushed(progress))?;
+            if let Some(x) = reads.remove(&node.name) {
+                threads.install(|| self.fit(&node.name, small, x));
+            }
+            progress.advance(1);
+        }
+        progress.end();
+        Ok(())
+    }
+}

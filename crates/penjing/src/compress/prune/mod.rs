@@ -1,0 +1,323 @@
+//! Fewer channels: structured pruning.
+//!
+//! The [`ledger`] says which channels go together, [criteria](Criterion) which of them are missed least, a scan what the
+//! network loses with a quarter, half and three quarters of each set. Then, step by step, those go whose loss costs
+//! least for the time that it saves, until so much of the arithmetic is gone; what is left is [cut](mod@cut) out, fitted to what it
+//! gave before, and learns from the photos under the network before. The result is a plain smaller graph.
+
+mod choose;
+pub mod criteria;
+pub mod cut;
+pub mod ledger;
+mod mend;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
+use serde::Serialize;
+
+pub use self::criteria::Criterion;
+use self::{
+    choose::{Scanned, TRIED, macs},
+    criteria::Sight,
+    ledger::Ledger,
+    mend::Change,
+};
+use super::{
+    Watched, fold,
+    fold::{in_groups, layer},
+    judge::{self, Distance},
+    reads::{Reads, watch},
+    tensors, tune, unsupported,
+};
+use crate::{
+    Error, Result,
+    data::{Dataset, Skipped},
+    model,
+    progress::Progress,
+    threads::Threads,
+    train::parameters::Parameters,
+};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Share of the multiply-accumulates that goes, 0..1.
+    pub share: f64,
+    /// What tells channels apart.
+    pub criterion: Criterion,
+    /// Whether what is left is fitted to what it gave before.
+    pub mend: bool,
+    /// How often every photo is seen afterwards; `None`: the fewer photos there are, the more often. 0: nothing is learnt.
+    pub epochs: Option<u32>,
+    /// AdamW's rate at its highest.
+    pub rate: f32,
+    /// Where a state is kept from which the training goes on.
+    pub part: Option<PathBuf>,
+    /// Whether a state of other training is thrown away.
+    pub force: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            share: 0.5,
+            criterion: Criterion::default(),
+            mend: true,
+            epochs: None,
+            rate: 3e-4,
+            part: None,
+            force: false,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Share of the multiply-accumulates that went.
+    pub share: f64,
+    /// What told channels apart.
+    pub criterion: Criterion,
+    /// Multiply-accumulates before and after.
+    pub macs: [u64; 2],
+    /// Parameters before and after.
+    pub params: [u64; 2],
+    /// Every set of channels.
+    pub sets: Vec<Kept>,
+    /// How far the network was from the one before when it began to learn, on photos that were watched.
+    pub start: Distance,
+    /// How often every photo was seen afterwards.
+    pub epochs: f64,
+    /// Steps that were taken.
+    pub steps: u64,
+    /// How long the training took, in seconds.
+    pub seconds: f64,
+    /// Photos that could not be read, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One set of channels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Kept {
+    /// The first layer that makes them.
+    pub name: String,
+    /// How many there were.
+    pub before: usize,
+    /// And are.
+    pub after: usize,
+    /// Divergence of the network without a quarter, half and three quarters of them.
+    pub losses: [f64; 3],
+}
+
+/// Photos that the scan runs through.
+const SCANNED: usize = 64;
+/// Photos that what is left is fitted on.
+const FITTED: usize = 128;
+/// About so many places of a layer's result are looked at.
+const PLACES: usize = 4096;
+/// Photos that are seen in all by the training.
+const LOOKS: f64 = 10_000.0;
+
+/// Makes a smaller network of one in floats. Photos of the training part are watched, `photos` of them, and learnt from.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a model that computes in integers already, a share that cannot go, or a network that cannot be
+/// trained; [`Error::Data`] for photos that are too few, of one class, or of classes that the model does not know;
+/// [`Error::Model`] for the state of other work; [`Error::Interrupted`].
+pub fn prune(
+    model: &Model,
+    data: &Dataset,
+    photos: usize,
+    options: &Options,
+    seed: u64,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<(Model, Report)> {
+    let model = &*model::in_floats(model)?;
+    let watching = super::Options { photos, seed, ..Default::default() };
+    let (watched, mut skipped) = tensors(model, data, &watching, threads, progress)?;
+    let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
+    let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
+    let ledger = Ledger::new(&graph);
+    let work = Work { model, graph, weights, ledger, watched, options, seed, threads, progress };
+    let (small, start, sets) = work.small()?;
+    let before = [macs(&work.graph).0, params(&work.graph)];
+    let after = [macs(&small.graph).0, params(&small.graph)];
+    let mut report = Report {
+        share: 1.0 - after[0] as f64 / before[0] as f64,
+        criterion: options.criterion,
+        macs: [before[0], after[0]],
+        params: [before[1], after[1]],
+        sets,
+        start,
+        epochs: 0.0,
+        steps: 0,
+        seconds: 0.0,
+        skipped: Vec::new(),
+    };
+    let mut weights = small.weights;
+    if options.epochs != Some(0) {
+        let work = tune::Work {
+            name: "training after pruning",
+            teacher: model,
+            graph: &small.graph,
+            start: Parameters::new(&small.graph, &weights)?,
+            quantizer: None,
+            epochs: options.epochs,
+            looks: LOOKS,
+            rate: options.rate,
+            part: options.part.as_deref(),
+            force: options.force,
+            asked: Vec::new(),
+            seed,
+        };
+        let tuned = tune::train(work, data, threads, progress)?;
+        let Some(learnt) = tuned.weights() else {
+            let why = tuned.trained.stopped.clone().unwrap_or_default();
+            return Err(Error::Unsupported(format!("training after pruning came to no end: {why}")));
+        };
+        weights = learnt.to_weights();
+        (report.epochs, report.steps, report.seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
+        skipped.extend(tuned.skipped);
+    }
+    skipped.dedup_by(|a, b| a.path == b.path);
+    report.skipped = skipped;
+    let mut pruned = Model { graph: small.graph, weights, ..model.clone() };
+    pruned.provenance.recipe.push(report.describe());
+    pruned.provenance.val_top1 = None;
+    Ok((pruned, report))
+}
+
+fn params(graph: &Graph) -> u64 {
+    penjing_runtime::cost::layers(graph).iter().map(|layer| layer.params).sum()
+}
+
+impl Report {
+    /// In words, for the model's provenance.
+    fn describe(&self) -> String {
+        format!(
+            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {:?}; training of {} \
+             epochs ({} steps) under the model before",
+            100.0 * self.share,
+            100.0 * (1.0 - self.params[1] as f64 / self.params[0] as f64),
+            self.criterion,
+            self.epochs,
+            self.steps,
+        )
+    }
+}
+
+/// A network without some channels.
+struct Small {
+    graph: Graph,
+    weights: Weights,
+}
+
+/// What the steps share.
+struct Work<'a> {
+    model: &'a Model,
+    /// BatchNorm drawn in, a bias in every layer.
+    graph: Graph,
+    weights: Weights,
+    ledger: Ledger,
+    watched: Watched,
+    options: &'a Options,
+    seed: u64,
+    threads: &'a Threads,
+    progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    /// Chooses, cuts and fits.
+    fn small(&self) -> Result<(Small, Distance, Vec<Kept>)> {
+        let inputs = &self.watched.inputs;
+        let inputs = &inputs[..inputs.len().min(FITTED)];
+        let few = &inputs[..inputs.len().min(SCANNED)];
+        let readers: Vec<String> = self
+            .graph
+            .nodes()
+            .iter()
+            .filter(|node| layer(node) && !in_groups(node))
+            .map(|node| node.name.clone())
+            .collect();
+        let reads = watch(&self.graph, &self.weights, &readers, inputs, PLACES, self.threads, self.progress)?;
+        let sight = Sight {
+            before: (&self.model.graph, &self.model.weights),
+            graph: &self.graph,
+            weights: &self.weights,
+            ledger: &self.ledger,
+            reads: &reads,
+            photos: (&self.watched.inputs, &self.watched.classes),
+            seed: self.seed,
+        };
+        let scores = self.threads.install(|| criteria::scores(self.options.criterion, &sight))?;
+        let exact = self.logits(&self.graph, &self.weights, few)?;
+
+        let sets = self.ledger.sets(&self.graph);
+        self.progress.begin("looking for what is missed least", sets.len());
+        let mut scanned = Vec::new();
+        for set in sets {
+            let order = criteria::order(&set.units, &scores);
+            let mut losses = [0.0; TRIED.len()];
+            for (loss, share) in losses.iter_mut().zip(TRIED) {
+                let mut gone = vec![false; self.ledger.len()];
+                let count = ((order.len() as f64 * share) as usize).min(order.len() - 1);
+                order[..count].iter().for_each(|unit| gone[unit.index()] = true);
+                let stays = |unit: ledger::Unit| !gone[unit.index()];
+                // Nothing would be left of a layer.
+                let Ok(mut small) = self.cut(&stays) else {
+                    *loss = choose::ALL;
+                    continue;
+                };
+                if self.options.mend {
+                    self.threads.install(|| self.change(&reads, &stays).mend_readers(&mut small.weights));
+                }
+                let logits = self.logits(&small.graph, &small.weights, few)?;
+                *loss = Distance::between(&exact, &logits).divergence;
+            }
+            scanned.push(Scanned { set, order, losses });
+            self.progress.advance(1);
+        }
+        self.progress.end();
+
+        let stay = choose::choose(&self.graph, &self.ledger, &scanned, self.options.share)?;
+        let gone = choose::gone(&self.ledger, &scanned, &stay);
+        let stays = |unit: ledger::Unit| !gone[unit.index()];
+        let mut small = self.cut(&stays)?;
+        if self.options.mend {
+            let inputs = (inputs, PLACES);
+            let change = self.change(&reads, &stays);
+            change.mend_all(&small.graph, &mut small.weights, inputs, self.threads, self.progress)?;
+        }
+        let start = Distance::between(&exact, &self.logits(&small.graph, &small.weights, few)?);
+        let kept = |(scanned, after): (Scanned, usize)| Kept {
+            before: scanned.order.len(),
+            name: scanned.set.name,
+            after,
+            losses: scanned.losses,
+        };
+        Ok((small, start, scanned.into_iter().zip(stay).map(kept).collect()))
+    }
+
+    fn cut(&self, stays: &dyn Fn(ledger::Unit) -> bool) -> Result<Small> {
+        let (graph, weights) =
+            cut::cut(&self.graph, &self.weights, &self.ledger, stays).map_err(unsupported)?;
+        Ok(Small { graph, weights })
+    }
+
+    fn change<'a>(
+        &'a self,
+        reads: &'a BTreeMap<String, Reads>,
+        stays: &'a (dyn Fn(ledger::Unit) -> bool + Sync),
+    ) -> Change<'a> {
+        Change { graph: &self.graph, weights: &self.weights, ledger: &self.ledger, reads, stays }
+    }
+
+    fn logits(&self, graph: &Graph, weights: &Weights, inputs: &[Vec<f32>]) -> Result<judge::Logits> {
+        if self.progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        judge::logits(graph, weights, &self.model.pixels, inputs, self.threads)
+    }
+}
