@@ -4,24 +4,27 @@
 #[path = "../../penjing-runtime/tests/random_graphs/mod.rs"]
 mod random_graphs;
 mod split_mix;
+mod tinted;
 
 use std::{path::Path, sync::Arc};
 
 use penjing::{
+    Error,
     compress::{
-        Ranging,
+        self, Gate, Ranging,
         fold::fold,
         grid,
         observe::observe,
         prune::{
-            cut,
+            self, Criterion, cut,
             ledger::{Ledger, Unit},
+            prune,
         },
         ptq::{self, Rounding},
     },
     export::{OnnxOptions, to_onnx},
     import::{OnnxDetails, parse_onnx},
-    progress::Quiet,
+    progress::{Progress, Quiet},
     threads::Threads,
     train::{
         learner::{Learner, Method},
@@ -35,17 +38,11 @@ use penjing_runtime::{
     Isa, PlanBuf, Serial, Session,
     file::{Calibration, Model, Provenance},
     graph::Graph,
-    op::Op,
+    op::{Act, Op},
     tensor::{Tensor, Weights},
 };
 use random_graphs::{SplitMix, random_graph, random_weights, size};
-use split_mix::split_mix;
-
-/// Values in 0..1.
-fn uniform(seed: u64) -> impl FnMut() -> f32 {
-    let mut next = split_mix(seed);
-    move || (next() >> 40) as f32 / (1u64 << 24) as f32
-}
+use tinted::{Enough, conv, learnt, photos, uniform};
 
 fn run(graph: &Graph, weights: &Weights, input: &[f32]) -> Vec<f32> {
     let plan = PlanBuf::lower(graph, weights, 1).unwrap();
@@ -207,4 +204,105 @@ fn every_network_prunes_and_then_trains_quantizes_and_exports() {
             assert!((a - b).abs() <= 1e-4 * peak, "{}: {a} {b}", arch.name);
         }
     }
+}
+
+/// A network with far more channels than the photos need.
+fn wide() -> Graph {
+    let mut graph = Graph::default();
+    let mut push = |name: &str, op, inputs: &[_]| graph.push(name, op, inputs).unwrap();
+    let x = push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]);
+    let stem = push("stem", conv(16, 3, 2, 1), &[x]);
+    let stem = push("stem.norm", Op::BatchNorm { eps: 1e-3 }, &[stem]);
+    let stem = push("stem.act", Op::Act(Act::Relu), &[stem]);
+    let expand = push("expand", conv(64, 1, 1, 1), &[stem]);
+    let expand = push("expand.norm", Op::BatchNorm { eps: 1e-3 }, &[expand]);
+    let expand = push("expand.act", Op::Act(Act::Relu), &[expand]);
+    let deep = push("deep", conv(64, 3, 1, 64), &[expand]);
+    let deep = push("deep.act", Op::Act(Act::Relu), &[deep]);
+    let project = push("project", conv(16, 1, 1, 1), &[deep]);
+    let sum = push("sum", Op::Add, &[project, stem]);
+    let last = push("last", conv(64, 1, 1, 1), &[sum]);
+    let last = push("last.act", Op::Act(Act::Relu), &[last]);
+    let pool = push("pool", Op::GlobalAvgPool, &[last]);
+    push("head", Op::Linear { out_features: 4, bias: true }, &[pool]);
+    graph
+}
+
+fn half(criterion: Criterion, epochs: u32, part: Option<&Path>) -> prune::Options {
+    let part = part.map(Path::to_owned);
+    prune::Options { criterion, epochs: Some(epochs), part, rate: 1e-3, ..prune::Options::default() }
+}
+
+#[test]
+fn half_of_the_arithmetic_goes_and_the_answers_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = photos(&folder.path().join("photos"));
+    let model = learnt(wide(), &data);
+    let [one, two] = [1, 2].map(|threads| Threads::new(Some(threads)).unwrap());
+    let prune = |options: &prune::Options, threads, progress: &dyn Progress| {
+        prune(&model, &data, 64, options, 0, threads, progress)
+    };
+    let gate = Gate { max_drop: 1.0, max_latency: f64::INFINITY, max_size: f64::INFINITY };
+    let drop = |small: &Model| compress::verdict(&model, small, &data, &gate, &one, &Quiet).unwrap().0.drop;
+    let (small, report) = prune(&half(Criterion::Surgeon, 0, None), &one, &Quiet).unwrap();
+    assert!((0.5..0.7).contains(&report.share), "{report:?}");
+    assert!(report.macs[1] < report.macs[0] && report.params[1] < report.params[0], "{report:?}");
+    assert!(drop(&small) < 0.05, "{}", drop(&small));
+    // What is fitted is nearer than what is only cut.
+    let plain = prune::Options { mend: false, ..half(Criterion::Surgeon, 0, None) };
+    let (_, cut) = prune(&plain, &one, &Quiet).unwrap();
+    println!("{:?} fitted, {:?} cut", report.start, cut.start);
+    assert!(report.start.divergence < 0.5 * cut.start.divergence, "{:?} {:?}", report.start, cut.start);
+
+    // Every criterion gives a network; what is drawn is worse.
+    let start = |criterion| prune(&half(criterion, 0, None), &one, &Quiet).unwrap().1.start.divergence;
+    let random = start(Criterion::Random);
+    let all = [Criterion::L1, Criterion::L2, Criterion::Scale, Criterion::Taylor, Criterion::Distance];
+    println!("random {random}, {:?}", all.map(start));
+    assert!(report.start.divergence < random, "{:?}, drawn {random}", report.start);
+
+    // It learns; threads change nothing, nor does an interruption.
+    let learn = half(Criterion::Surgeon, 10, None);
+    let (learnt, report) = prune(&learn, &one, &Quiet).unwrap();
+    assert_eq!((report.epochs, report.steps), (10.0, 40));
+    assert!(drop(&learnt) < 0.02, "{}", drop(&learnt));
+    let told = learnt.provenance.recipe.last().unwrap();
+    assert!(told.starts_with("pruned: ") && told.contains("training of 10 epochs (40 steps)"), "{told}");
+    let bytes = |model: &Model| model.to_bytes().unwrap();
+    assert!(bytes(&prune(&learn, &two, &Quiet).unwrap().0) == bytes(&learnt), "threads");
+    let part = folder.path().join("m.part");
+    let learn = half(Criterion::Surgeon, 10, Some(&part));
+    let stopped = prune(&learn, &one, &Enough::after(20 * 16, "training after pruning"));
+    assert!(matches!(stopped, Err(Error::Interrupted)) && part.is_file(), "{stopped:?}");
+    assert!(bytes(&prune(&learn, &one, &Quiet).unwrap().0) == bytes(&learnt), "interrupted");
+    // The state is of this network alone.
+    let refused = prune(&half(Criterion::Random, 10, Some(&part)), &one, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("differs in the network that learns"), "{refused}");
+}
+
+#[test]
+fn what_cannot_be_pruned_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = photos(&folder.path().join("photos"));
+    let model = learnt(wide(), &data);
+    let threads = Threads::new(Some(1)).unwrap();
+    let refused = |model: &Model, options: &prune::Options| {
+        prune(model, &data, 64, options, 0, &threads, &Quiet).unwrap_err().to_string()
+    };
+    let most = prune::Options { share: 0.95, ..half(Criterion::L1, 0, None) };
+    let why = refused(&model, &most);
+    assert!(
+        why.contains("can go while every layer keeps") && why.contains("the nearest is --prune 0."),
+        "{why}"
+    );
+    let options = compress::Options {
+        gate: Gate { max_latency: f64::INFINITY, ..Gate::default() },
+        ..Default::default()
+    };
+    let (int8, _) = compress::int8(&model, &data, &options, &threads, &Quiet).unwrap();
+    let why = refused(&int8, &half(Criterion::L1, 0, None));
+    assert!(why.contains("computes in integers; take the one in floats"), "{why}");
+    let (small, _) = prune(&model, &data, 64, &half(Criterion::L1, 0, None), 0, &threads, &Quiet).unwrap();
+    let why = refused(&small, &half(Criterion::Scale, 0, None));
+    assert!(why.contains("has no BatchNorm whose scales"), "{why}");
 }

@@ -1,14 +1,9 @@
 //! Quantization-aware training, from photos to a network in 8 bits.
 
 mod split_mix;
+mod tinted;
 
-use std::{
-    path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::path::Path;
 
 use penjing::{
     Error,
@@ -18,15 +13,10 @@ use penjing::{
         ptq::{self, Rounding},
         qat::{self, When},
     },
-    data::{
-        Dataset, Part,
-        decode::{self, Limits},
-    },
+    data::Dataset,
     progress::{Progress, Quiet},
     threads::Threads,
     train::{
-        learner::{Learner, Method},
-        optimizer::{Rates, Rule},
         parameters::Parameters,
         tape::{Policy, Statistics, Tape},
     },
@@ -34,23 +24,12 @@ use penjing::{
 };
 use penjing_runtime::{
     Isa, PlanBuf, Serial, Session,
-    file::{Calibration, Model, Provenance},
+    file::Model,
     graph::Graph,
-    op::{Act, Conv, Op},
-    pixels::{Color, DecodeRule, Filter, Fit, Pixels, View},
+    op::{Act, Op},
     tensor::{Tensor, Weights},
 };
-use split_mix::split_mix;
-
-/// Values in 0..1, as the script draws them.
-fn uniform(seed: u64) -> impl FnMut() -> f32 {
-    let mut next = split_mix(seed);
-    move || (next() >> 40) as f32 / (1u64 << 24) as f32
-}
-
-fn conv(out: usize, kernel: usize, stride: usize, groups: usize) -> Op {
-    Op::Conv(Conv { groups, bias: true, padding: [kernel / 2; 4], ..Conv::new(out, kernel, stride) })
-}
+use tinted::{Enough, conv, learnt, photos, uniform};
 
 /// All that a MobileNetV3 has: depthwise layers, hard swish, squeeze and excitation, a residual sum.
 fn mobile() -> (Graph, Weights) {
@@ -111,27 +90,6 @@ fn the_tape_computes_what_the_integers_compute() {
     assert!(off > 0.0 && off < 0.1 * lost, "{off} of {lost}");
 }
 
-const CLASSES: [&str; 4] = ["a", "b", "c", "d"];
-
-/// Photos of noise with a tint, hardly seen, that tells the class.
-fn photos(folder: &Path) -> Dataset {
-    for (part, count) in [("train", 16), ("val", 24)] {
-        for (class, name) in CLASSES.iter().enumerate() {
-            let folder = folder.join(part).join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            for number in 0..count {
-                let mut random = uniform(((class * 2 + usize::from(part == "val")) * 100 + number) as u64);
-                let tint = [[3.0, -3.0, 0.0], [-3.0, 3.0, 0.0], [0.0, 3.0, -3.0], [0.0, -3.0, 3.0]][class];
-                let image = image::RgbImage::from_fn(16, 16, |_, _| {
-                    image::Rgb(tint.map(|tint| (128.0 + tint + 80.0 * (random() - 0.5)) as u8))
-                });
-                image.save(folder.join(format!("{number}.png"))).unwrap();
-            }
-        }
-    }
-    Dataset::open(folder, None).unwrap()
-}
-
 /// A network that has learnt the photos in floats. Then one channel is made two hundred times as strong, and weakened again by
 /// the layer behind it: the same function, but one scale for all channels leaves the others hardly any.
 fn model(data: &Dataset) -> Model {
@@ -146,54 +104,15 @@ fn model(data: &Dataset) -> Model {
     let last = push("last.act", Op::Act(Act::Relu), &[last]);
     let pool = push("pool", Op::GlobalAvgPool, &[last]);
     push("head", Op::Linear { out_features: 4, bias: true }, &[pool]);
-    let pixels = Pixels {
-        decode: DecodeRule::Full,
-        fit: Fit::Squash,
-        filter: Filter::Bilinear,
-        height: 16,
-        width: 16,
-        color: Color::Rgb,
-        mean: [128.0; 3],
-        std: [40.0; 3],
-    };
-    let mut inputs = Vec::new();
-    let mut targets = Vec::new();
-    for (_, sample) in data.part(Part::Train) {
-        let photo = decode::read_for(&sample.path, &Limits::default(), &pixels).unwrap();
-        let at = inputs.len();
-        inputs.resize(at + pixels.len(), 0.0);
-        pixels.tensor(photo.view(), View::PLAIN, &mut inputs[at..]);
-        targets.extend((0..4).map(|class| f32::from(u8::from(class == sample.class))));
-    }
-    let start = Parameters::new(&graph, &zoo::fresh_weights(&graph, 1)).unwrap();
-    let method = Method {
-        rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-        decay: 0.0,
-        clip: None,
-        rates: Rates { head: 1e-2, last: 1e-2, middle: 1e-2, first: 1e-2 },
-        policy: Policy::whole(Statistics::Frozen),
-        momentum: 0.0,
-    };
-    let batched = graph.with_input([64, 16, 16, 3]).unwrap();
-    let mut learner = Learner::new(&batched, start, &method).unwrap();
-    (0..150).for_each(|step| _ = learner.step(&inputs, &targets, step, 1.0));
-    let mut weights = learner.parameters.to_weights();
+    let mut model = learnt(graph, data);
     for (name, factor) in [("stem.weight", 200.0), ("stem.bias", 200.0), ("deep.weight", 1.0 / 200.0)] {
-        let tensor = weights.get_mut(name).unwrap();
+        let tensor = model.weights.get_mut(name).unwrap();
         let mut values = tensor.to_f32();
         let channel = values.len() / 8;
         values[..channel].iter_mut().for_each(|w| *w *= factor);
         *tensor = Tensor::f32(&tensor.shape.clone(), values);
     }
-    Model {
-        arch: "small".into(),
-        graph,
-        weights,
-        pixels,
-        labels: CLASSES.map(String::from).to_vec(),
-        calibration: Calibration { temperature: 1.0 },
-        provenance: Provenance::default(),
-    }
+    model
 }
 
 fn options(when: When, part: Option<&Path>) -> compress::Options {
@@ -209,29 +128,6 @@ fn options(when: When, part: Option<&Path>) -> compress::Options {
         },
         gate: Gate { max_latency: f64::INFINITY, max_size: f64::INFINITY, max_drop: 0.02 },
         ..compress::Options::default()
-    }
-}
-
-/// A user who has enough after so many photos of the training.
-struct Enough {
-    left: AtomicUsize,
-    phase: Mutex<String>,
-}
-
-impl Progress for Enough {
-    fn begin(&self, phase: &str, _items: usize) {
-        *self.phase.lock().unwrap() = phase.into();
-    }
-
-    fn advance(&self, items: usize) {
-        if *self.phase.lock().unwrap() == "quantization-aware training" {
-            let less = |left: usize| Some(left.saturating_sub(items));
-            _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
-    }
-
-    fn cancelled(&self) -> bool {
-        self.left.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -260,7 +156,7 @@ fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
     let (again, _) = int8(When::Auto, None, &two, &Quiet).unwrap();
     assert!(bytes(&again) == bytes(&learnt), "threads");
     let part = folder.path().join("m.part");
-    let enough = Enough { left: AtomicUsize::new(100 * 16), phase: Mutex::default() };
+    let enough = Enough::after(100 * 16, "quantization-aware training");
     let stopped = int8(When::Auto, Some(&part), &one, &enough);
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     assert!(part.is_file());

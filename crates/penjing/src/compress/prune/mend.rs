@@ -144,3 +144,37 @@ impl Change<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SplitMix64;
+
+    #[test]
+    fn what_went_is_told_by_what_goes_along_with_it() {
+        let mut random = SplitMix64::new(2);
+        // The third value is a mixture of the other two and a constant.
+        let (mut whole, mut left) = (Vec::new(), Vec::new());
+        for _ in 0..500 {
+            let [a, b] = [0; 2].map(|_| random.normal() as f32);
+            whole.extend([a, b, 0.5 * a - 2.0 * b + 3.0]);
+            left.extend([a, b]);
+        }
+        let y = results(&[1.0, 1.0, 2.0, 0.0, 0.0, -1.0], &[0.5, 0.0], &whole);
+        // Both outputs without what they read third.
+        let (mut weights, mut biases) = (vec![1.0, 1.0, 0.0, 0.0], vec![0.5, 0.0]);
+        fit(&mut weights, &mut biases, left, y);
+        for (found, exact) in weights.iter().zip([2.0, -3.0, -0.5, 2.0]).chain(biases.iter().zip([6.5, -3.0]))
+        {
+            // Damping holds the weights back a little.
+            assert!((found - exact).abs() < 0.06, "{found}, expected {exact}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_varies_only_biases_move() {
+        let (mut weights, mut biases) = (vec![1.0, 2.0], vec![0.0]);
+        fit(&mut weights, &mut biases, vec![1.0; 20], vec![5.0; 10]);
+        assert_eq!((weights, biases), (vec![1.0, 2.0], vec![2.0]));
+    }
+}
