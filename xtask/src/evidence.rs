@@ -4,6 +4,8 @@ mod accuracy;
 mod care;
 mod distil;
 mod int8;
+mod models;
+mod prune;
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +25,9 @@ enum What {
     /// Test accuracy on the shared data sets, penjing beside PyTorch
     Accuracy(accuracy::Args),
     /// Test accuracy before and after 8 bits
-    Int8(int8::Args),
+    Int8(models::Which),
+    /// Test accuracy and time before and after pruning
+    Prune(models::Which),
     /// What each care taken in making 8 bits is worth
     Care(care::Args),
     /// What a teacher gains: small networks from random weights, alone and under it
@@ -33,7 +37,8 @@ enum What {
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Accuracy(args) => accuracy::run(args),
-        What::Int8(args) => int8::run(args),
+        What::Int8(which) => int8::run(which),
+        What::Prune(which) => prune::run(which),
         What::Care(args) => care::run(args),
         What::Distil(args) => distil::run(args),
     }

@@ -167,6 +167,65 @@ fn what_was_learnt_in_vain_is_not_learnt_again() {
 }
 
 #[test]
+fn a_network_loses_channels_and_then_its_floats() {
+    let place = Place::new();
+    place.photos("photos/train", &CLASSES, 8);
+    place.photos("photos/val", &CLASSES, 6);
+    place.write("m.penjing", std::fs::read(tiny()).unwrap());
+    let before = place.read("m.penjing");
+    let compress = |output: &str, more: &[&str]| {
+        let words =
+            ["compress", "m.penjing", "photos", "-o", output, "--max-drop", "100", "--max-latency", "100"];
+        place.run(&[&words, more].concat())
+    };
+    let prune = ["--prune", "0.4", "--prune-epochs", "2"];
+    let report = compress("s.penjing", &[&prune[..], &["--floats", "--json"]].concat()).json();
+    let (pruned, verdict) = (&report["prune"], &report["verdict"]);
+    let figure = |value: &serde_json::Value| value.as_f64().unwrap();
+    assert!((0.4..0.6).contains(&figure(&pruned["share"])) && report["written"] == true, "{pruned}");
+    assert!(figure(&pruned["macs"][1]) <= 0.6 * figure(&pruned["macs"][0]), "{pruned}");
+    assert_eq!([&pruned["epochs"], &pruned["steps"]], [2.0, 4.0]);
+    assert_eq!(pruned["criterion"], "surgeon");
+    assert!(figure(&verdict["after"]["file_bytes"]) < figure(&verdict["before"]["file_bytes"]), "{verdict}");
+    let shown = place.run(&["inspect", "s.penjing", "--json"]).json();
+    let recipe = shown["provenance"]["recipe"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert!(
+        recipe.starts_with("pruned: ") && recipe.contains("by surgeon; training of 2 epochs"),
+        "{recipe}"
+    );
+    // In words; then in 8 bits, of which the gate compares with the model before.
+    let ran = compress("t.penjing", &[&prune[..], &["--threads", "3"]].concat());
+    assert!(ran.out.contains("pruned: ") && ran.out.contains("8 bits"), "{ran:?}");
+    let report = compress("u.penjing", &[&prune[..], &["--json"]].concat()).json();
+    assert!(place.read("t.penjing") == place.read("u.penjing"), "threads change nothing");
+    for same in ["top1", "file_bytes"] {
+        assert_eq!(report["verdict"]["before"][same], verdict["before"][same]);
+    }
+    assert!(
+        figure(&report["verdict"]["after"]["file_bytes"]) < 0.5 * figure(&verdict["after"]["file_bytes"])
+    );
+    // What was pruned is a model like any other, and in 8 bits it is none to prune.
+    assert_eq!(
+        compress("w.penjing", &["--weights-only", "8", "--prune", "0.2", "--prune-epochs", "0", "--json"])
+            .json()["written"],
+        true
+    );
+    place
+        .run(&["compress", "u.penjing", "photos", "-o", "x.penjing", "--prune", "0.3"])
+        .refused(1, &["computes in integers"]);
+    assert!(place.read("m.penjing") == before);
+    assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing", "t.penjing", "u.penjing", "w.penjing"]);
+    for words in [
+        &["--floats"][..],
+        &["--prune", "1.0"],
+        &["--criterion", "l1"],
+        &["--prune", "0.3", "--floats", "--epochs", "3"],
+    ] {
+        assert_eq!(compress("x.penjing", words).code, Some(2), "{words:?}");
+    }
+}
+
+#[test]
 fn a_missed_gate_says_by_how_much_and_writes_nothing() {
     let place = place();
     let ran = place.run(&[

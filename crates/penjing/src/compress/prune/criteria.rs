@@ -48,6 +48,21 @@ pub enum Criterion {
     Random,
 }
 
+impl Criterion {
+    /// Its name, as users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Criterion::Surgeon => "surgeon",
+            Criterion::L1 => "l1",
+            Criterion::L2 => "l2",
+            Criterion::Scale => "scale",
+            Criterion::Taylor => "taylor",
+            Criterion::Distance => "distance",
+            Criterion::Random => "random",
+        }
+    }
+}
+
 /// What criteria look at.
 pub(super) struct Sight<'a> {
     /// The network with its BatchNorms, if it has any.

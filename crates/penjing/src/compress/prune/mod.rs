@@ -117,7 +117,7 @@ const FITTED: usize = 128;
 /// About so many places of a layer's result are looked at.
 const PLACES: usize = 4096;
 /// Photos that are seen in all by the training.
-const LOOKS: f64 = 10_000.0;
+const LOOKS: f64 = 5_000.0;
 
 /// Makes a smaller network of one in floats. Photos of the training part are watched, `photos` of them, and learnt from.
 ///
@@ -197,11 +197,11 @@ impl Report {
     /// In words, for the model's provenance.
     fn describe(&self) -> String {
         format!(
-            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {:?}; training of {} \
+            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}; training of {} \
              epochs ({} steps) under the model before",
             100.0 * self.share,
             100.0 * (1.0 - self.params[1] as f64 / self.params[0] as f64),
-            self.criterion,
+            self.criterion.name(),
             self.epochs,
             self.steps,
         )
