@@ -118,11 +118,26 @@ const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/compress/gptq.rs", test: "--lib compress", mutations: &[
         ["4 bits: nothing is fed back", "*w -= moved * u", "*w -= 0.0 * moved * u"],
+    ]},
+    Target { file: "crates/penjing/src/compress/reads.rs", test: "--lib compress", mutations: &[
         ["4 bits: windows begin at the right", "place = along(y, dy, 0, conv.padding[0], h).zip(along(x, dx, 1, conv.padding[2], w))",
             "place = along(y, dy, 0, conv.padding[0], h).zip(along(x, dx, 1, conv.padding[3], w))"],
     ]},
+    Target { file: "crates/penjing/src/compress/prune/ledger.rs", test: "--lib --test prune -- prune:: random_graphs what_is_left", mutations: &[
+        ["pruning: joined channels the other way round", "(0..node.inputs.len()).flat_map(input)", "(0..node.inputs.len()).rev().flat_map(input)"],
+        ["pruning: the shuffle undone", "place % groups * each + place / groups", "place % each * groups + place / each"],
+        ["pruning: a shuffle ties nothing", "Op::ChannelShuffle { groups } => {\n                    ties.tie_groups(input(0), *groups);",
+            "Op::ChannelShuffle { groups } => {"],
+        ["pruning: sums tie nothing", "for_each(|(&a, &b)| ties.tie(a, b))", "for_each(|_| ())"],
+    ]},
+    Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib --test prune -- choose half_of", mutations: &[
+        ["pruning: rounded up past the budget", "while left as f64 > (1.0 - goal) * whole {", "while left as f64 > (1.0 - goal) * whole + 16.0 * 4096.0 {"],
+    ]},
+    Target { file: "crates/penjing/src/compress/prune/mend.rs", test: "--lib prune", mutations: &[
+        ["pruning: biases forget what weights moved", "shift -= moved * f64::from(*mean);", "shift -= 0.0 * moved * f64::from(*mean);"],
+    ]},
     Target { file: "crates/penjing/src/compress/storage.rs", test: "--lib compress", mutations: &[
-        ["4 bits: layers in groups too", "whole = !matches!(&node.op, Op::Conv(conv) if conv.groups > 1)", "whole = true"],
+        ["4 bits: layers in groups too", "!in_groups(node) && weight.is_some_and", "weight.is_some_and"],
     ]},
     Target { file: "crates/penjing-runtime/src/nibbles.rs", test: "--lib nibbles", mutations: &[
         ["4 bits: halves of a byte swapped", "half(0) | half(1) << 4", "half(1) | half(0) << 4"],

@@ -220,11 +220,7 @@ pub fn int8(
     let (taught, unread) = taught.map_or((None, Vec::new()), |Learnt { taught, skipped, .. }| {
         (Some(Taught { kept: best.learnt, ..taught }), skipped)
     });
-    for photo in unread.into_iter().chain(judges.skipped) {
-        if !skipped.iter().any(|known| known.path == photo.path) {
-            skipped.push(photo);
-        }
-    }
+    add_unread(&mut skipped, unread.into_iter().chain(judges.skipped));
     let mut compressed = work.model_of(&best.graph, &best.weights);
     compressed.provenance.recipe.push(describe(&work, options, ranging, taught.as_ref(), &best));
     compressed.provenance.val_top1 = None;
@@ -242,6 +238,15 @@ pub fn int8(
         skipped,
     };
     Ok((compressed, report))
+}
+
+/// Adds photos that could not be read, each of them once.
+fn add_unread(known: &mut Vec<Skipped>, more: impl IntoIterator<Item = Skipped>) {
+    for photo in more {
+        if !known.iter().any(|known| known.path == photo.path) {
+            known.push(photo);
+        }
+    }
 }
 
 /// What the gate says of a small model beside the one before, and photos that could not be read.

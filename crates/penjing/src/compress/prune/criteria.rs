@@ -257,3 +257,79 @@ pub(super) fn order(units: &[Unit], scores: &[f64]) -> Vec<Unit> {
     order.sort_by(|a, b| scores[a.index()].total_cmp(&scores[b.index()]).then(a.cmp(b)));
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use penjing_runtime::{op::Conv, tensor::Tensor};
+
+    use super::*;
+
+    /// Three channels between two layers: the second does nearly as the first, the third is loud and hardly listened to.
+    fn scored(criterion: Criterion) -> Vec<f64> {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 1, 1, 2] }, &[]).unwrap();
+        let a = graph.push("a", Op::Conv(Conv { bias: true, ..Conv::new(3, 1, 1) }), &[x]).unwrap();
+        let b = Op::Linear { out_features: 2, bias: true };
+        graph.push("b", b, &[a]).unwrap();
+        let rows = [[1.0, 0.0], [1.0, 0.01], [-1.2, 1.6]];
+        let reads = [[1.0, 1.0, 0.01], [1.0, -1.0, 0.02]];
+        let tensors = [
+            ("a.weight", Tensor::f32(&[3, 1, 1, 2], rows.concat())),
+            ("a.bias", Tensor::f32(&[3], vec![0.0; 3])),
+            ("b.weight", Tensor::f32(&[2, 3], reads.concat())),
+            ("b.bias", Tensor::f32(&[2], vec![0.0; 2])),
+        ];
+        let weights: Weights = tensors.map(|(name, tensor)| (name.to_string(), tensor)).into();
+        let mut random = SplitMix64::new(1);
+        let photos: Vec<Vec<f32>> =
+            (0..64).map(|_| [0; 2].map(|_| random.normal() as f32).to_vec()).collect();
+        let made = |photo: &Vec<f32>| rows.map(|row: [f32; 2]| row[0] * photo[0] + row[1] * photo[1]);
+        let reads =
+            [("a".to_string(), photos.concat()), ("b".to_string(), photos.iter().flat_map(made).collect())];
+        let ledger = Ledger::new(&graph);
+        let classes: Vec<usize> = photos.iter().map(|photo| usize::from(photo[0] > 0.0)).collect();
+        let sight = Sight {
+            before: (&graph, &weights),
+            graph: &graph,
+            weights: &weights,
+            ledger: &ledger,
+            reads: &reads.into(),
+            photos: (&photos, &classes),
+            seed: 3,
+        };
+        let scores = scores(criterion, &sight).unwrap();
+        ledger.channels(a).iter().map(|unit| scores[unit.index()]).collect()
+    }
+
+    #[test]
+    fn criteria_by_hand() {
+        let close = |found: f64, exact: f64| assert!((found - exact).abs() < 1e-3 * exact, "{found} {exact}");
+        // Rows of a: 1, 1.01, 2.8 of a mean of 4.81 / 3; columns of b: 2, 2, 0.03 of 4.03 / 3.
+        let l1 = scored(Criterion::L1);
+        close(l1[0], 3.0 / 4.81 + 6.0 / 4.03);
+        close(l1[2], 8.4 / 4.81 + 0.09 / 4.03);
+        // Rows: 1, 1.00005, 2 of 4.00005 / 3; columns: √2, √2, 0.01·√5.
+        let l2 = scored(Criterion::L2);
+        close(l2[2], 6.0 / 4.00005 + 3.0 * 0.0223607 / 2.850788);
+        // From one another: 0.01, and (2.2, 1.6) and (2.2, 1.59) from the third.
+        let distance = scored(Criterion::Distance);
+        let far = [7.4f64.sqrt(), (4.84 + 1.59f64.powi(2)).sqrt()];
+        let mean = (0.02 + 2.0 * far[0] + 2.0 * far[1]) / 3.0;
+        close(distance[0], (0.01 + far[0]) / mean);
+        close(distance[2], (far[0] + far[1]) / mean);
+    }
+
+    #[test]
+    fn what_others_can_stand_for_is_not_missed() {
+        // The loud one is mute to the layer behind it, and each of the like ones makes up for the other; sizes say otherwise.
+        let surgeon = scored(Criterion::Surgeon);
+        assert!(surgeon.iter().all(|score| (0.0..0.05).contains(score)), "{surgeon:?}");
+        let l2 = scored(Criterion::L2);
+        assert!(l2[2] > 0.5 * l2[0] && surgeon[2] < 0.05 * surgeon[0], "{l2:?} {surgeon:?}");
+        // The first adds the same to both logits, so that the loss knows nothing of it.
+        let taylor = scored(Criterion::Taylor);
+        assert!(taylor[1] > taylor[2] && taylor[2] > taylor[0] && taylor[0] < 1e-9, "{taylor:?}");
+        let drawn = scored(Criterion::Random);
+        assert!(drawn[0] != drawn[1] && drawn == scored(Criterion::Random));
+    }
+}

@@ -24,7 +24,7 @@ use self::{
     mend::Change,
 };
 use super::{
-    Watched, fold,
+    Watched, add_unread, fold,
     fold::{in_groups, layer},
     judge::{self, Distance},
     reads::{Reads, watch},
@@ -114,8 +114,9 @@ pub struct Kept {
 const SCANNED: usize = 64;
 /// Photos that what is left is fitted on.
 const FITTED: usize = 128;
-/// About so many places of a layer's result are looked at.
+/// About so many places of a layer's result are looked at, fewer where what all layers read there would take more bytes.
 const PLACES: usize = 4096;
+const READS_BYTES: usize = 256 << 20;
 /// Photos that are seen in all by the training.
 const LOOKS: f64 = 5_000.0;
 
@@ -179,9 +180,8 @@ pub fn prune(
         };
         weights = learnt.to_weights();
         (report.epochs, report.steps, report.seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
-        skipped.extend(tuned.skipped);
+        add_unread(&mut skipped, tuned.skipped);
     }
-    skipped.dedup_by(|a, b| a.path == b.path);
     report.skipped = skipped;
     let mut pruned = Model { graph: small.graph, weights, ..model.clone() };
     pruned.provenance.recipe.push(report.describe());
@@ -241,7 +241,12 @@ impl Work<'_> {
             .filter(|node| layer(node) && !in_groups(node))
             .map(|node| node.name.clone())
             .collect();
-        let reads = watch(&self.graph, &self.weights, &readers, inputs, PLACES, self.threads, self.progress)?;
+        let each: usize = readers
+            .iter()
+            .map(|name| self.weights[&format!("{name}.weight")].shape[1..].iter().product::<usize>())
+            .sum();
+        let places = (READS_BYTES / size_of::<f32>() / each.max(1)).clamp(PLACES / 8, PLACES);
+        let reads = watch(&self.graph, &self.weights, &readers, inputs, places, self.threads, self.progress)?;
         let sight = Sight {
             before: (&self.model.graph, &self.model.weights),
             graph: &self.graph,
@@ -286,7 +291,7 @@ impl Work<'_> {
         let stays = |unit: ledger::Unit| !gone[unit.index()];
         let mut small = self.cut(&stays)?;
         if self.options.mend {
-            let inputs = (inputs, PLACES);
+            let inputs = (inputs, places);
             let change = self.change(&reads, &stays);
             change.mend_all(&small.graph, &mut small.weights, inputs, self.threads, self.progress)?;
         }
