@@ -259,33 +259,7 @@ impl Work<'_> {
         let scores = self.threads.install(|| criteria::scores(self.options.criterion, &sight))?;
         let exact = self.logits(&self.graph, &self.weights, few)?;
 
-        let sets = self.ledger.sets(&self.graph);
-        self.progress.begin("looking for what is missed least", sets.len());
-        let mut scanned = Vec::new();
-        for set in sets {
-            let order = criteria::order(&set.units, &scores);
-            let mut losses = [0.0; TRIED.len()];
-            for (loss, share) in losses.iter_mut().zip(TRIED) {
-                let mut gone = vec![false; self.ledger.len()];
-                let count = ((order.len() as f64 * share) as usize).min(order.len() - 1);
-                order[..count].iter().for_each(|unit| gone[unit.index()] = true);
-                let stays = |unit: ledger::Unit| !gone[unit.index()];
-                // Nothing would be left of a layer.
-                let Ok(mut small) = self.cut(&stays) else {
-                    *loss = choose::ALL;
-                    continue;
-                };
-                if self.options.mend {
-                    self.threads.install(|| self.change(&reads, &stays).mend_readers(&mut small.weights));
-                }
-                let logits = self.logits(&small.graph, &small.weights, few)?;
-                *loss = Distance::between(&exact, &logits).divergence;
-            }
-            scanned.push(Scanned { set, order, losses });
-            self.progress.advance(1);
-        }
-        self.progress.end();
-
+        let scanned = self.scan(&scores, &reads, &exact, few)?;
         let stay = choose::choose(&self.graph, &self.ledger, &scanned, self.options.share)?;
         let gone = choose::gone(&self.ledger, &scanned, &stay);
         let stays = |unit: ledger::Unit| !gone[unit.index()];
@@ -303,6 +277,43 @@ impl Work<'_> {
             losses: scanned.losses,
         };
         Ok((small, start, scanned.into_iter().zip(stay).map(kept).collect()))
+    }
+
+    /// What the network loses with some of each set, those readers fitted again that miss them.
+    fn scan(
+        &self,
+        scores: &[f64],
+        reads: &BTreeMap<String, Reads>,
+        exact: &judge::Logits,
+        few: &[Vec<f32>],
+    ) -> Result<Vec<Scanned>> {
+        let sets = self.ledger.sets(&self.graph);
+        self.progress.begin("looking for what is missed least", sets.len());
+        let mut scanned = Vec::new();
+        for set in sets {
+            let order = criteria::order(&set.units, scores);
+            let mut losses = [0.0; TRIED.len()];
+            for (loss, share) in losses.iter_mut().zip(TRIED) {
+                let mut gone = vec![false; self.ledger.len()];
+                let count = ((order.len() as f64 * share) as usize).min(order.len() - 1);
+                order[..count].iter().for_each(|unit| gone[unit.index()] = true);
+                let stays = |unit: ledger::Unit| !gone[unit.index()];
+                // Nothing would be left of a layer.
+                let Ok(mut small) = self.cut(&stays) else {
+                    *loss = choose::ALL;
+                    continue;
+                };
+                if self.options.mend {
+                    self.threads.install(|| self.change(reads, &stays).mend_readers(&mut small.weights));
+                }
+                let logits = self.logits(&small.graph, &small.weights, few)?;
+                *loss = Distance::between(exact, &logits).divergence;
+            }
+            scanned.push(Scanned { set, order, losses });
+            self.progress.advance(1);
+        }
+        self.progress.end();
+        Ok(scanned)
     }
 
     fn cut(&self, stays: &dyn Fn(ledger::Unit) -> bool) -> Result<Small> {
