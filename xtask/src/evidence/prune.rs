@@ -125,7 +125,7 @@ fn criteria(runs: &[Value]) -> Result<String> {
     let mut text = "| photos | backbone | criterion | divergence | test top-1, nothing learnt |\n|---|---|---|---|---|\n".to_string();
     for run in runs.iter().filter(|run| !run["epochs"].is_null()) {
         text += &format!(
-            "| {} | {} | {} | {:.4} | {:.2} % |\n",
+            "| {} | {} | {} | {:.1e} | {:.2} % |\n",
             word(&run["set"]),
             word(&run["backbone"]),
             word(&run["criterion"]),
@@ -162,7 +162,7 @@ mod tests {
         );
         assert_eq!(rows[2], "Over all 200 photos: a drop of 1.00 points.");
         let text = criteria(&runs).unwrap();
-        assert_eq!(text.lines().last(), Some("| flowers12 | mobilenet_v2 | l2 | 0.2500 | 50.00 % |"));
+        assert_eq!(text.lines().last(), Some("| flowers12 | mobilenet_v2 | l2 | 2.5e-1 | 50.00 % |"));
         let names: Vec<String> = Pruned::all().iter().map(Run::name).collect();
         assert_eq!((names.len(), names[0].as_str()), (14 + 14, "flowers12/efficientnet_lite0-seed0"));
         assert!(names.contains(&"flowers12/mobilenet_v2-seed0-random-0".into()));
