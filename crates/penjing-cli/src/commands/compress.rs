@@ -292,11 +292,11 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         seed: args.seed,
     };
     let pruned_part = checkpoint::path_for(&with_suffix(&args.output, ".pruned"));
+    if args.prune.is_none() || args.prune_epochs == Some(0) {
+        spare(&pruned_part, args.force, PRUNING)?;
+    }
     let (model, pruned) = match args.prune {
-        None => {
-            spare(&pruned_part, args.force, PRUNING)?;
-            (model, None)
-        }
+        None => (model, None),
         Some(share) => {
             let how = prune::Options {
                 share,
@@ -322,6 +322,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         if written {
             output.save(small)?;
             checkpoint::remove(&pruned_part)?;
+        } else if pruned_part.is_file() {
+            say_learnt(&pruned_part, console);
         }
         Ok(written)
     };
@@ -361,12 +363,17 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         describe(&args, &report) + &about
     })?;
     if !written && report.qat.is_some() && part.is_file() {
-        console.say(&format!(
-            "{}: what it has learnt; with another --max-drop, --max-latency or --max-size it need not be learnt again",
-            part.display()
-        ));
+        say_learnt(&part, console);
     }
     Ok(outcome(file, &report.verdict, console))
+}
+
+/// Says that a missed gate has not cost what was learnt.
+fn say_learnt(part: &Path, console: &Console) {
+    console.say(&format!(
+        "{}: what it has learnt; with another --max-drop, --max-latency or --max-size it need not be learnt again",
+        part.display()
+    ));
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -226,6 +226,31 @@ fn a_network_loses_channels_and_then_its_floats() {
 }
 
 #[test]
+fn what_was_learnt_after_pruning_is_not_lost() {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 8);
+    place.write("m.penjing", std::fs::read(tiny()).unwrap());
+    let compress = |more: &[&str]| {
+        let words = ["compress", "m.penjing", "photos", "-o", "s.penjing", "--max-drop", "100"];
+        place.run(&[&words[..], &["--max-latency", "100", "--floats"], more].concat())
+    };
+    let prune = ["--prune", "0.4", "--prune-epochs", "2"];
+    let ran = compress(&[&prune[..], &["--max-size", "0.01"]].concat());
+    assert_eq!(ran.code, Some(1));
+    ran.says(&["s.penjing.pruned.part: what it has learnt; with another --max-drop"]);
+    // Work that learns nothing would throw it away.
+    let kept = place.read("s.penjing.pruned.part");
+    compress(&["--prune", "0.4", "--prune-epochs", "0"])
+        .refused(1, &["s.penjing.pruned.part", "unfinished training after pruning"]);
+    place.run(&["compress", "m.penjing", "photos", "-o", "s.penjing"]).refused(1, &["s.penjing.pruned.part"]);
+    assert!(place.read("s.penjing.pruned.part") == kept && !place.at("s.penjing").exists());
+    let ran = compress(&prune);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.says(&["going on after 4 steps"]);
+    assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing"]);
+}
+
+#[test]
 fn a_missed_gate_says_by_how_much_and_writes_nothing() {
     let place = place();
     let ran = place.run(&[

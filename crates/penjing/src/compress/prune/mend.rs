@@ -10,7 +10,6 @@ use penjing_runtime::{
     graph::Graph,
     tensor::{Tensor, Weights},
 };
-
 use rayon::prelude::*;
 
 use super::ledger::{Ledger, Unit};
