@@ -133,6 +133,26 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib --test prune -- choose half_of", mutations: &[
         ["pruning: rounded up past the budget", "while left as f64 > (1.0 - goal) * whole {", "while left as f64 > (1.0 - goal) * whole + 16.0 * 4096.0 {"],
     ]},
+    Target { file: "crates/penjing/src/compress/sparsify.rs", test: "--lib --test sparsify sparse", mutations: &[
+        ["sparse: those of greatest magnitude go", "} else if size < edge {", "} else if size > edge {"],
+        ["sparse: of equals one too few", "let mut of_edge = 1 + below", "let mut of_edge = below"],
+        ["sparse: as many zeros from the first step on", "1.0 - left.powi(3)", "1.0"],
+        ["sparse: layers in groups too", "conv.kernel == [1, 1]) && !in_groups(node)", "conv.kernel == [1, 1])"],
+    ]},
+    Target { file: "crates/penjing-kernels/src/sparse.rs", test: "--lib sparse", mutations: &[
+        ["sparse kernel: groups of a pair not as many", "pair[1].0 = pair[0].0;", ""],
+        ["sparse kernel: what fills a group up multiplies", "let mut bytes = [0; GROUP];", "let mut bytes = [0; GROUP];\n            values[at * GROUP..][..groups.min(1)].fill(1.0);"],
+        ["sparse kernel: channels are not checked", "assert!(wrong == 0, \"from `pack`\");", ""],
+        ["sparse kernel: pairs are not checked", "&& pairs, \"from `pack`\"", ", \"from `pack`\""],
+    ]},
+    Target { file: "crates/penjing-kernels/src/arch/sparse.rs", test: "--lib sparse", mutations: &[
+        ["sparse kernel: the activation before the residual", "let last = chunk + 1 == chunks && job.residual.is_none();", "let last = chunk + 1 == chunks;"],
+        ["sparse kernel: squares at the edge left out", "while row < rows {", "while row + S::LANES <= rows {"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/sparse.rs", test: "--lib --test model_file sparse zero values", mutations: &[
+        ["file without zeros: the highest bit first", "<< at)", "<< (7 - at))"],
+        ["file without zeros: as many values as may be", "&& count == self.values.len()", ""],
+    ]},
     Target { file: "crates/penjing/src/compress/prune/mend.rs", test: "--lib prune", mutations: &[
         ["pruning: biases forget what weights moved", "shift -= moved * f64::from(*mean);", "shift -= 0.0 * moved * f64::from(*mean);"],
     ]},
@@ -156,8 +176,8 @@ const TARGETS: &[Target] = &[
             "self.only_user(id)"],
     ]},
     Target { file: "crates/penjing/src/train/learner.rs", test: "--test qat", mutations: &[
-        ["quantization-aware training: weights as they are", "let computed_with = rounded.as_ref().unwrap_or(&self.parameters);",
-            "let computed_with = rounded.as_ref().filter(|_| false).unwrap_or(&self.parameters);"],
+        ["quantization-aware training: weights as they are", "let computed_with = projected.as_ref().unwrap_or(&self.parameters);",
+            "let computed_with = projected.as_ref().filter(|_| false).unwrap_or(&self.parameters);"],
     ]},
     Target { file: "crates/penjing/src/compress/qat.rs", test: "--test qat", mutations: &[
         ["quantization-aware training: begins with rounded weights", "filter(|_| matches!(tensor.data, Data::I8(_)))",

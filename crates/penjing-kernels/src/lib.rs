@@ -32,6 +32,7 @@ pub mod pool;
 pub mod resample;
 pub mod separable;
 pub mod softmax;
+pub mod sparse;
 pub mod update;
 mod window;
 pub mod winograd;

@@ -20,14 +20,17 @@ use crate::{
     nibbles::Nibbles,
     op::Op,
     pixels::Pixels,
+    sparse::Sparse,
     tensor::{Data, Quantized, Tensor, Weights},
 };
 
-/// The newest version of the format, and the newest that is read: models with 4-bit integers. Others are written as version
-/// 2, where they have 8-bit integers, or 1, so that an older penjing reads them.
-pub const FORMAT: u32 = 3;
+/// The newest version of the format, and the newest that is read: models whose zeros are left out. Others are written as version
+/// 3, where they have 4-bit integers, 2, where they have 8-bit ones, or 1, so that an older penjing reads them.
+pub const FORMAT: u32 = 4;
 /// What is appended to a weight's name for the scales of its integers.
 const SCALES: &str = ".scale";
+/// And for the values of one whose zeros are left out.
+const VALUES: &str = ".values";
 /// Longest header that is read; the largest networks need a few hundred kilobytes.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 const METADATA_KEY: &str = "penjing";
@@ -107,12 +110,13 @@ impl Model {
     pub fn check(&self) -> Result<(), Error> {
         self.graph.check(&self.weights)?;
         let bad = |what: String| Err(Error::File(what));
-        let misfit = |tensor: &Tensor| matches!(&tensor.data, Data::I4(four) if !four.is_of(&tensor.shape));
-        if let Some((name, tensor)) = self.weights.iter().find(|(_, tensor)| misfit(tensor)) {
-            return bad(format!(
-                "weight `{name}` of shape {:?} does not fit its 4-bit integers",
-                tensor.shape
-            ));
+        for (name, tensor) in &self.weights {
+            let misfit = match &tensor.data {
+                Data::I4(four) if !four.is_of(&tensor.shape) => "4-bit integers",
+                Data::Sparse(sparse) if !sparse.is_of(&tensor.shape) => "values that are not zero",
+                _ => continue,
+            };
+            return bad(format!("weight `{name}` of shape {:?} does not fit its {misfit}", tensor.shape));
         }
         if let Err(what) = self.pixels.validate() {
             return bad(format!("pixels contract: {what}"));
@@ -147,9 +151,11 @@ impl Model {
 
     /// The oldest version of the format that can say it.
     fn format(&self) -> u32 {
-        match self.weights.values().any(|tensor| matches!(tensor.data, Data::I4(_))) {
-            true => FORMAT,
-            false => 1 + u32::from(self.has_integers()),
+        let any = |is: fn(&Data) -> bool| self.weights.values().any(|tensor| is(&tensor.data));
+        match () {
+            () if any(|data| matches!(data, Data::Sparse(_))) => FORMAT,
+            () if any(|data| matches!(data, Data::I4(_))) => 3,
+            () => 1 + u32::from(self.has_integers()),
         }
     }
 
@@ -174,14 +180,17 @@ impl Model {
         let json = serde_json::to_string(&document).map_err(|error| fault(&error))?;
         let metadata = [(METADATA_KEY.to_string(), json)].into_iter().collect();
         let views = self.weights.iter().flat_map(|(name, tensor)| {
-            let scales = match &tensor.data {
-                Data::I8(q) => Some(Data::F32(q.scales.clone())),
-                Data::I4(q) => Some(Data::F16(q.scales.clone())),
+            let beside = match &tensor.data {
+                Data::I8(q) => Some((SCALES, Data::F32(q.scales.clone()))),
+                Data::I4(q) => Some((SCALES, Data::F16(q.scales.clone()))),
+                Data::Sparse(s) => Some((VALUES, Data::F32(s.values.clone()))),
                 Data::F32(_) | Data::F16(_) => None,
             };
-            let scales = scales.map(|data| Tensor { shape: [data.len()].to_vec(), data });
-            let scales = scales.map(|scales| (format!("{name}{SCALES}"), TensorView::of(Cow::Owned(scales))));
-            [(name.clone(), TensorView::of(Cow::Borrowed(tensor)))].into_iter().chain(scales)
+            let beside = beside.map(|(suffix, data)| {
+                let tensor = Tensor { shape: [data.len()].to_vec(), data };
+                (format!("{name}{suffix}"), TensorView::of(Cow::Owned(tensor)))
+            });
+            [(name.clone(), TensorView::of(Cow::Borrowed(tensor)))].into_iter().chain(beside)
         });
         let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| fault(&error))?;
         let place = hash_place(&bytes).ok_or_else(|| Error::File("the hash has no place".into()))?;
@@ -253,10 +262,11 @@ impl Model {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| unsound(&error))?;
         let document: Document<'_> = serde_json::from_str(json).map_err(|error| unsound(&error))?;
         let mut weights = Weights::new();
-        let is_integer =
+        let is_packed =
             |name: &str| tensors.tensor(name).is_ok_and(|view| matches!(view.dtype(), Dtype::I8 | Dtype::U8));
         for (name, view) in tensors.iter() {
-            if name.strip_suffix(SCALES).is_some_and(is_integer) {
+            // Read with the weight that it stands beside.
+            if [SCALES, VALUES].iter().any(|suffix| name.strip_suffix(suffix).is_some_and(is_packed)) {
                 continue;
             }
             let mut shape = view.shape().to_vec();
@@ -267,6 +277,9 @@ impl Model {
                     values: values(view.data(), i8::from_le_bytes),
                     scales: scales_of(&tensors, name, view.shape()).map_err(|what| unsound(&what))?,
                 }),
+                Dtype::U8 if tensors.tensor(&format!("{name}{VALUES}")).is_ok() => Data::Sparse(
+                    sparse_of(&tensors, name, view.data(), &mut shape).map_err(|what| unsound(&what))?,
+                ),
                 Dtype::U8 => Data::I4(
                     nibbles_of(&tensors, name, view.data(), &mut shape).map_err(|what| unsound(&what))?,
                 ),
@@ -357,6 +370,31 @@ fn nibbles_of(
     }
 }
 
+/// A weight whose zeros are left out. Its innermost extent, which was of bytes, is that of bits.
+fn sparse_of(
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    kept: &[u8],
+    shape: &mut [usize],
+) -> Result<Sparse, String> {
+    let beside = tensors.tensor(&format!("{name}{VALUES}"));
+    let Some(view) = beside.ok().filter(|view| view.dtype() == Dtype::F32) else {
+        return Err(format!("weight `{name}` has values of another type than F32"));
+    };
+    if let [_, .., inner] = shape {
+        // Not more than eight times the bytes that are there.
+        *inner *= 8;
+    }
+    let sparse = Sparse { kept: kept.to_vec(), values: values(view.data(), f32::from_le_bytes) };
+    if !sparse.is_of(shape) {
+        let count = sparse.values.len();
+        return Err(format!(
+            "weight `{name}` of shape {shape:?} keeps {count} values, another number than it says"
+        ));
+    }
+    Ok(sparse)
+}
+
 fn values<T, const N: usize>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|chunk| from(*chunk)).collect()
 }
@@ -393,8 +431,12 @@ struct TensorView<'a> {
 impl<'a> TensorView<'a> {
     fn of(tensor: Cow<'a, Tensor>) -> Self {
         let mut shape = tensor.shape.clone();
-        if let (Data::I4(_), Some(inner)) = (&tensor.data, shape.last_mut()) {
-            *inner /= 2;
+        if let Some(inner) = shape.last_mut() {
+            *inner /= match tensor.data {
+                Data::I4(_) => 2,
+                Data::Sparse(_) => 8,
+                _ => 1,
+            };
         }
         TensorView { tensor, shape }
     }
@@ -406,7 +448,7 @@ impl View for TensorView<'_> {
             Data::F32(_) => Dtype::F32,
             Data::F16(_) => Dtype::F16,
             Data::I8(_) => Dtype::I8,
-            Data::I4(_) => Dtype::U8,
+            Data::I4(_) | Data::Sparse(_) => Dtype::U8,
         }
     }
 
@@ -424,6 +466,7 @@ impl View for TensorView<'_> {
             Data::F16(values) => values.len() * 2,
             Data::I8(q) => q.values.len(),
             Data::I4(q) => q.packed.len(),
+            Data::Sparse(s) => s.kept.len(),
         }
     }
 }

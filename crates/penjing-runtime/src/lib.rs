@@ -38,6 +38,7 @@ pub mod quant;
 #[cfg(feature = "alloc")]
 mod session;
 #[cfg(feature = "alloc")]
+pub mod sparse;
 pub mod tensor;
 
 #[cfg(feature = "alloc")]

@@ -5,7 +5,7 @@ mod rows;
 
 use alloc::{format, string::String, vec, vec::Vec};
 
-use penjing_kernels::{Act, conv, depthwise, pointwise, winograd};
+use penjing_kernels::{Act, conv, depthwise, pointwise, sparse, winograd};
 
 use self::rows::Filter;
 
@@ -325,6 +325,18 @@ impl<'a> Lowering<'a> {
         let fused = self.fuse(id, n, bias, true);
         fused.residual.iter().for_each(|&other| self.need_floats(other));
         let weight = self.scaled_weight(id, &fused.scale);
+        // What is computed by rows saves more.
+        let small = m * k.max(n) < self.how.by_rows;
+        if small && sparse::pays([m, k, n], sparse::count(&weight)) {
+            let weights = self.pack(sparse::packed_len(n, k, &weight), |packed| {
+                sparse::pack(n, k, &weight, Some(&fused.bias), packed);
+            });
+            let len = sparse::scratch_len(k, self.how.threads);
+            let (x, residual, scratch, y) = self.conv_buffers(id, &fused, len);
+            let act = fused.act;
+            let step = Step::Sparse { m, k, n, act, x, weights, residual, scratch, y };
+            return self.push(id, fused.last, step);
+        }
         let weights = self.pack(pointwise::packed_len(n, k), |packed| {
             pointwise::pack(n, k, &weight, Some(&fused.bias), packed);
         });
@@ -379,7 +391,7 @@ impl<'a> Lowering<'a> {
                 winograd::pack(in_channels, out_channels, &weight, bias, packed);
             });
             let len = winograd::scratch_len(&window, in_channels, out_channels, self.how.threads);
-            let (x, residual, scratch, y) = self.dense_buffers(id, &fused, len);
+            let (x, residual, scratch, y) = self.conv_buffers(id, &fused, len);
             let act = fused.act;
             return self.push(
                 id,
@@ -393,7 +405,7 @@ impl<'a> Lowering<'a> {
         });
         let (groups, act) = (spec.groups, fused.act);
         let len = conv::scratch_len(&window, in_channels, groups, self.how.threads);
-        let (x, residual, scratch, y) = self.dense_buffers(id, &fused, len);
+        let (x, residual, scratch, y) = self.conv_buffers(id, &fused, len);
         self.push(
             id,
             fused.last,
@@ -402,7 +414,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The input, the residual, fresh scratch and the result of a convolution.
-    fn dense_buffers(
+    fn conv_buffers(
         &mut self,
         id: NodeId,
         fused: &Fused,
@@ -598,7 +610,9 @@ impl Step {
                 residual.iter_mut().for_each(&mut visit);
                 visit(y);
             }
-            Step::Conv { x, residual, scratch, y, .. } | Step::Winograd { x, residual, scratch, y, .. } => {
+            Step::Conv { x, residual, scratch, y, .. }
+            | Step::Sparse { x, residual, scratch, y, .. }
+            | Step::Winograd { x, residual, scratch, y, .. } => {
                 visit(x);
                 residual.iter_mut().for_each(&mut visit);
                 visit(scratch);

@@ -5,7 +5,7 @@
 
 use penjing_kernels::{
     Act, Isa, Window, Workers, conv, depthwise, elementwise, layout, pointwise, pool, separable, softmax,
-    winograd,
+    sparse, winograd,
 };
 
 use crate::int8::Int8;
@@ -86,6 +86,27 @@ pub enum Step {
         after: Option<Partner>,
         /// Input map.
         x: Buffer,
+        /// Working memory.
+        scratch: Buffer,
+        /// Output map.
+        y: Buffer,
+    },
+    /// A pointwise convolution of whose weights most are zero.
+    Sparse {
+        /// Pixels.
+        m: usize,
+        /// Input channels.
+        k: usize,
+        /// Output channels.
+        n: usize,
+        /// Applied last.
+        act: Act,
+        /// Input map.
+        x: Buffer,
+        /// Packed weights.
+        weights: Span,
+        /// Added before the activation.
+        residual: Option<Buffer>,
         /// Working memory.
         scratch: Buffer,
         /// Output map.
@@ -289,6 +310,7 @@ impl Step {
             | Step::Separable { y, .. }
             | Step::Conv { y, .. }
             | Step::Winograd { y, .. }
+            | Step::Sparse { y, .. }
             | Step::MaxPool { y, .. }
             | Step::AvgPool { y, .. }
             | Step::GlobalAvgPool { y, .. }
@@ -398,6 +420,13 @@ impl Plan<'_> {
                     isa, workers, window, channels.0, channels.1, groups, act, x, packed, residual, scratch,
                     y,
                 );
+            }
+            Step::Sparse { m, k, n, act, x, ref weights, residual, scratch, y } => {
+                let (y, mut rest) = split(arena, y);
+                let (scratch, rest) = rest.split(scratch);
+                let residual = residual.map(|buffer| rest.get(buffer));
+                let (x, packed) = (rest.get(x), packed(weights));
+                sparse::run(isa, workers, [m, k, n], act, x, packed, residual, scratch, y);
             }
             Step::Winograd {
                 ref window,

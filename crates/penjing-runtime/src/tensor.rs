@@ -4,7 +4,7 @@ use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use half::slice::HalfFloatSliceExt;
 
-use crate::nibbles::Nibbles;
+use crate::{nibbles::Nibbles, sparse::Sparse};
 
 /// A network's weights by name.
 pub type Weights = BTreeMap<String, Tensor>;
@@ -29,6 +29,8 @@ pub enum Data {
     I8(Quantized),
     /// 4-bit integers, which stand for floats where they run.
     I4(Nibbles),
+    /// 32-bit floats of which most are zero.
+    Sparse(Sparse),
 }
 
 /// Weights in 8 bits, symmetric: a real value is its integer times a scale.
@@ -56,6 +58,7 @@ impl Data {
             Data::F16(v) => v.len(),
             Data::I8(q) => q.values.len(),
             Data::I4(q) => q.len(),
+            Data::Sparse(s) => s.len(),
         }
     }
 
@@ -67,7 +70,7 @@ impl Data {
     /// Whether they are integers.
     pub fn is_integers(&self) -> bool {
         match self {
-            Data::F32(_) | Data::F16(_) => false,
+            Data::F32(_) | Data::F16(_) | Data::Sparse(_) => false,
             Data::I8(_) | Data::I4(_) => true,
         }
     }
@@ -83,15 +86,17 @@ impl Data {
             }
             Data::I8(q) => q.scaled().map(|(value, scale)| f32::from(value) * scale).collect(),
             Data::I4(q) => q.to_f32(),
+            Data::Sparse(s) => s.to_f32(),
         }
     }
 
-    /// The values at these places, one after another. Integers become floats: their scales go by their places.
+    /// The values at these places, one after another. Integers become floats, since their scales go by their places, and zeros
+    /// are kept again.
     pub fn gather(&self, places: impl Iterator<Item = usize>) -> Data {
         match self {
             Data::F32(v) => Data::F32(places.map(|at| v[at]).collect()),
             Data::F16(v) => Data::F16(places.map(|at| v[at]).collect()),
-            Data::I8(_) | Data::I4(_) => {
+            Data::I8(_) | Data::I4(_) | Data::Sparse(_) => {
                 let v = self.to_f32();
                 Data::F32(places.map(|at| v[at]).collect())
             }
@@ -119,6 +124,12 @@ impl Tensor {
     /// The values as 32-bit floats.
     pub fn to_f32(&self) -> Vec<f32> {
         self.data.to_f32()
+    }
+
+    /// The same tensor with its zeros left out, if its shape lets them.
+    pub fn to_sparse(&self) -> Option<Tensor> {
+        let data = Sparse::fit(&self.shape).then(|| Data::Sparse(Sparse::of(&self.to_f32())))?;
+        Some(Tensor { shape: self.shape.clone(), data })
     }
 
     /// The values in 8 bits, each output with the scale that makes its greatest value ±127 (an output of zeros: the greatest
@@ -151,21 +162,22 @@ impl Tensor {
         Tensor { shape: self.shape.clone(), data: Data::I8(Quantized { values, scales }) }
     }
 
-    /// The values as they stand in a file: little-endian bytes.
+    /// The values as they stand in a file: little-endian bytes; where most are zero, which are not.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match &self.data {
             Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Data::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Data::I8(q) => q.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Data::I4(q) => q.packed.clone(),
+            Data::Sparse(s) => s.kept.clone(),
         }
     }
 
-    /// The same tensor rounded to half precision (ties to even); one of integers stays as it is.
+    /// The same tensor rounded to half precision (ties to even); one of integers or with zeros left out stays as it is.
     pub fn to_f16(&self) -> Tensor {
         let data = match &self.data {
             Data::F32(v) => Data::F16(v.iter().map(|&x| half::f16::from_f32(x)).collect()),
-            Data::F16(_) | Data::I8(_) | Data::I4(_) => self.data.clone(),
+            Data::F16(_) | Data::I8(_) | Data::I4(_) | Data::Sparse(_) => self.data.clone(),
         };
         Tensor { shape: self.shape.clone(), data }
     }

@@ -13,7 +13,7 @@ use penjing_runtime::{
     graph::{Graph, NodeId},
     op::{Act, Conv, Op, Pool},
     plan::Step,
-    tensor::Weights,
+    tensor::{Tensor, Weights},
 };
 use plain::interpret;
 use random_graphs::{SplitMix, random_graph, random_weights, size};
@@ -139,6 +139,69 @@ fn more_threads_than_planned_are_refused() {
     let graph = random_graph(&mut random);
     let buf = PlanBuf::lower(&graph, &random_weights(&mut random, &graph), 1).unwrap();
     buf.plan().run(Isa::scalar(), &Team(2), &mut vec![0.0; buf.plan().arena_len]);
+}
+
+#[test]
+fn zeros_that_are_left_out_change_no_bit() {
+    let mut graph = Graph::default();
+    let image = graph.push("image", Op::Input { shape: [1, 14, 14, 24] }, &[]).unwrap();
+    let mut x = image;
+    for (name, channels) in [("wide", 150), ("narrow", 24)] {
+        x = graph.push(name, Op::Conv(Conv::new(channels, 1, 1)), &[x]).unwrap();
+        let norm = graph.push(&format!("{name}.norm"), Op::BatchNorm { eps: 1e-3 }, &[x]).unwrap();
+        x = norm;
+    }
+    let x = graph.push("add", Op::Add, &[image, x]).unwrap();
+    let x = graph.push("act", Op::Act(Act::HSwish), &[x]).unwrap();
+    let x = graph.push("again", Op::Conv(Conv { bias: true, ..Conv::new(48, 1, 1) }), &[x]).unwrap();
+    let x = graph.push("relu6", Op::Act(Act::Relu6), &[x]).unwrap();
+    let x = graph.push("mean", Op::GlobalAvgPool, &[x]).unwrap();
+    graph.push("head", Op::Linear { out_features: 40, bias: true }, &[x]).unwrap();
+    let mut random = SplitMix(3);
+    let mut weights = random_weights(&mut random, &graph);
+    for name in ["wide.weight", "narrow.weight", "again.weight"] {
+        let tensor = weights.get_mut(name).unwrap();
+        let values = tensor.to_f32().into_iter().enumerate();
+        let values = values.map(|(at, value)| if at % 11 == 0 { value } else { 0.0 }).collect();
+        *tensor = Tensor::f32(&tensor.shape, values);
+    }
+    let sparse = |plan: &PlanBuf| -> usize {
+        plan.plan().steps.iter().filter(|step| matches!(step, Step::Sparse { .. })).count()
+    };
+    let image = random.values(14 * 14 * 24);
+    let expected = interpret(&graph, &weights, &image, |_, _| {});
+    let mut bits: Option<Vec<f32>> = None;
+    for batch in [1, 2] {
+        let graph = graph.with_input([batch, 14, 14, 24]).unwrap();
+        let input = image.repeat(batch);
+        for how in [Lower::fastest(5), Lower::plain(5), Lower { by_rows: 0, ..Lower::fastest(5) }] {
+            let plan = Arc::new(PlanBuf::lower_with(&graph, &weights, how).unwrap());
+            assert_eq!(sparse(&plan), if how.by_rows == 0 { 0 } else { 3 }, "{how:?}");
+            for isa in Isa::available() {
+                for workers in [&Serial as &dyn Workers, &Team(2), &Team(5)] {
+                    let found = run(&plan, isa, workers, &input);
+                    for found in found.chunks(expected.len()) {
+                        let near = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() < 1e-4;
+                        assert!(found.iter().zip(&expected).all(near), "{how:?} {}", isa.name());
+                        assert!(
+                            bits.get_or_insert_with(|| found.to_vec()) == found,
+                            "{how:?} {}",
+                            isa.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+    // Their zeros left out of the file, they are the same weights; with others in their place they are run as before.
+    let packed = weights.clone().into_iter().map(|(name, tensor)| {
+        let sparse = tensor.to_sparse().filter(|_| name == "again.weight");
+        (name, sparse.unwrap_or(tensor))
+    });
+    let plan = Arc::new(PlanBuf::lower(&graph, &packed.collect(), 1).unwrap());
+    assert!(bits.unwrap() == run(&plan, Isa::detect(), &Serial, &image) && sparse(&plan) == 3);
+    let dense = PlanBuf::lower(&graph, &random_weights(&mut random, &graph), 1).unwrap();
+    assert_eq!(sparse(&dense), 0);
 }
 
 #[test]

@@ -237,11 +237,11 @@ fn header_lengths_are_not_believed() {
 
 #[test]
 fn newer_files_ask_for_a_newer_penjing() {
-    for format in ["4", "4294967295"] {
+    for format in ["5", "4294967295"] {
         let message = refused(&edited(r#""format":1"#, &format!(r#""format":{format}"#)));
         says(
             &message,
-            &format!("made by a newer penjing: format {format}, this one reads up to 3; update penjing"),
+            &format!("made by a newer penjing: format {format}, this one reads up to 4; update penjing"),
         );
     }
     // Whatever else a newer version may hold.
@@ -507,7 +507,7 @@ fn nibbles_are_written_and_read_as_version_3() {
     let model = in_4_bits();
     let bytes = model.to_bytes().unwrap();
     let (header, _) = parts(&bytes);
-    assert!(header.contains(r#"\"format\":3,"#) && FORMAT == 3, "{header}");
+    assert!(header.contains(r#"\"format\":3,"#), "{header}");
     assert!(Model::from_bytes(&bytes).unwrap() == model);
     assert!(model.clone().to_half() == model, "integers stay as they are");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -555,6 +555,67 @@ fn nibbles_without_sound_scales_are_refused() {
         let message = refused(&hashed(joined(&changed, data)));
         says(&message, "`head.weight` of shape");
     }
+}
+
+/// The golden model, every third weight of its head kept.
+fn with_zeros() -> Model {
+    let mut model = model();
+    let head = model.weights.get_mut("head.weight").unwrap();
+    let kept = |(at, value)| if at % 3 == 0 { value } else { 0.0 };
+    let values = head.to_f32().into_iter().enumerate().map(kept).collect();
+    *head = Tensor::f32(&head.shape, values).to_sparse().unwrap();
+    model
+}
+
+#[test]
+fn weights_without_their_zeros_are_written_and_read_as_version_4() {
+    let model = with_zeros();
+    let bytes = model.to_bytes().unwrap();
+    let (header, _) = parts(&bytes);
+    assert!(header.contains(r#"\"format\":4,"#) && FORMAT == 4, "{header}");
+    let read = Model::from_bytes(&bytes).unwrap();
+    assert!(read == model);
+    assert!(model.clone().to_half() == model && model.clone().to_floats() != model);
+    let values = read.weights["head.weight"].to_f32();
+    assert_eq!(values.iter().filter(|value| **value != 0.0).count(), values.len().div_ceil(3));
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let of = |name: &str| tensors.tensor(name).unwrap();
+    let [outputs, inner] = model.weights["head.weight"].shape[..] else { panic!("a linear layer") };
+    assert_eq!(
+        (of("head.weight").dtype(), of("head.weight").shape()),
+        (Dtype::U8, &[outputs, inner / 8][..])
+    );
+    assert_eq!(of("head.weight.values").shape(), &[values.len().div_ceil(3)][..]);
+    // Three colours do not go into whole bytes.
+    assert!(model.weights["stem.conv.weight"].to_sparse().is_none());
+    let spoilt = unwritable(|m| {
+        let tensor = m.weights.get_mut("head.weight").unwrap();
+        let Data::Sparse(mut sparse) = tensor.to_sparse().unwrap().data else { panic!() };
+        sparse.values.pop();
+        tensor.data = Data::Sparse(sparse);
+    });
+    says(&spoilt, "`head.weight` of shape");
+}
+
+#[test]
+fn another_number_of_values_than_is_said_is_refused() {
+    let bytes = with_zeros().to_bytes().unwrap();
+    let (header, data) = parts(&bytes);
+    let place = {
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensor("head.weight").unwrap().data().as_ptr().addr() - bytes.as_ptr().addr()
+    };
+    let mut more = bytes.clone();
+    more[place] = !more[place];
+    says(&refused(&hashed(more)), "another number than it says");
+    let [outputs, inner] = model().weights["head.weight"].shape[..] else { panic!("a linear layer") };
+    let stands = format!(r#""dtype":"U8","shape":[{outputs},{}]"#, inner / 8);
+    let flat = format!(r#""dtype":"U8","shape":[{}]"#, outputs * inner / 8);
+    assert!(header.contains(&stands), "{header}");
+    says(&refused(&hashed(joined(&header.replacen(&stands, &flat, 1), data))), "`head.weight` of shape");
+    // As integers it has no scales; of another type they are none of its values.
+    let lost = header.replacen(r#""head.weight.values":"#, r#""head.weight.va1ues":"#, 1);
+    says(&refused(&hashed(joined(&lost, data))), "`head.weight` has integers without scales");
 }
 
 #[test]

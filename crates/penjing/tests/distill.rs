@@ -114,7 +114,7 @@ impl Lesson {
             classes: CLASSES,
             recipe: &self.recipe,
             teacher: self.teacher.as_ref(),
-            quantizer: None,
+            projection: None,
             seed: 0,
             memory: 1 << 30,
         };

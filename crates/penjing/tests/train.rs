@@ -5,7 +5,7 @@ mod split_mix;
 use penjing::{
     compress::{ptq::Rounding, qat::Integers},
     train::{
-        learner::{Learner, Method, Quantizer},
+        learner::{Learner, Method, Projection},
         loss::{cross_entropy, smoothed},
         optimizer::{Rates, Rule},
         parameters::{Gradients, Parameters},
@@ -134,8 +134,8 @@ fn gradients_of_every_operation() {
 fn a_step_of_fake_quantization() {
     let golden = Golden::read("qat");
     let parameters = golden.parameters();
-    let quantizer = Integers { graph: golden.graph.clone(), rounding: Rounding::recommended() };
-    let rounded = parameters.with(&quantizer.quantize(&parameters));
+    let projection = Integers { graph: golden.graph.clone(), rounding: Rounding::recommended() };
+    let rounded = parameters.with(&projection.project(&parameters, 1.0));
     let moved = |name: &str| {
         let place = parameters.position(name).unwrap();
         rounded.list[place].values != parameters.list[place].values

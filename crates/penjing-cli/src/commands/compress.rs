@@ -13,6 +13,7 @@ use penjing::{
         prune::{self, Criterion},
         ptq::Rounding,
         qat::{self, Taught, When},
+        sparsify,
         storage::{Bits, weights_only},
     },
     data::{Dataset, Skipped, displayed},
@@ -55,6 +56,12 @@ pub struct Args {
     /// How often every photo is seen after pruning, 0 for not at all [default: by the number of photos]
     #[arg(long, value_name = "N", requires = "prune", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     prune_epochs: Option<u32>,
+    /// Make weights of 1×1 convolutions zero, such a share of each layer's, from 0.05 to 0.95; the others stay floats
+    #[arg(long, value_name = "SHARE", value_parser = share_parser, conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
+    sparsify: Option<f64>,
+    /// How often every photo is seen while they become so, 0 for not at all [default: by the number of photos]
+    #[arg(long, value_name = "N", requires = "sparsify", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    sparsify_epochs: Option<u32>,
     /// Prune and nothing else: numbers stay floats
     #[arg(long, requires = "prune", conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "epochs"])]
     floats: bool,
@@ -195,6 +202,7 @@ impl From<Qat> for When {
 /// What a state beside the model is of.
 const LEARNING: &str = "quantization-aware training";
 const PRUNING: &str = "training after pruning";
+const SPARSE: &str = "training with zeros";
 
 fn points_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -236,6 +244,8 @@ struct Rounded<'a> {
     written: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     prune: Option<&'a prune::Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparsify: Option<&'a sparsify::Report>,
     verdict: &'a Verdict,
     skipped: &'a [Skipped],
 }
@@ -292,8 +302,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         seed: args.seed,
     };
     let pruned_part = checkpoint::path_for(&with_suffix(&args.output, ".pruned"));
+    let sparse_part = checkpoint::path_for(&with_suffix(&args.output, ".sparse"));
     if args.prune.is_none() || args.prune_epochs == Some(0) {
         spare(&pruned_part, args.force, PRUNING)?;
+    }
+    if args.sparsify.is_none() || args.sparsify_epochs == Some(0) {
+        spare(&sparse_part, args.force, SPARSE)?;
     }
     let (model, pruned) = match args.prune {
         None => (model, None),
@@ -316,20 +330,44 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             (small, Some(report))
         }
     };
+    let (model, sparse) = match args.sparsify {
+        None => (model, None),
+        Some(share) => {
+            let how = sparsify::Options {
+                before: options.before.clone(),
+                share,
+                epochs: args.sparsify_epochs,
+                part: Some(sparse_part.clone()),
+                force: args.force,
+                ..sparsify::Options::default()
+            };
+            let sparse = sparsify::sparsify(&model, &data, &how, args.seed, &threads, console);
+            if matches!(sparse, Err(Error::Interrupted)) {
+                say_resumable(&sparse_part, console);
+            }
+            let (small, report) = sparse?;
+            say_skipped(&report.skipped, console);
+            options.before.get_or_insert(model);
+            (small, Some(report))
+        }
+    };
     let file = &args.output;
     let save = |small: &Model, verdict: &Verdict| -> penjing::Result<bool> {
         let written = verdict.passed();
         if written {
             output.save(small)?;
             checkpoint::remove(&pruned_part)?;
-        } else if pruned_part.is_file() {
-            say_learnt(&pruned_part, console);
+            checkpoint::remove(&sparse_part)?;
+        } else {
+            let kept = [&pruned_part, &sparse_part].into_iter().filter(|part| part.is_file());
+            kept.for_each(|part| say_learnt(part, console));
         }
         Ok(written)
     };
-    let about = pruned.as_ref().map_or_else(String::new, channels);
-    let prune = pruned.as_ref();
-    if args.weights_only.is_some() || args.floats {
+    let about =
+        pruned.as_ref().map_or_else(String::new, channels) + &sparse.as_ref().map_or_else(String::new, zeros);
+    let (prune, sparsify) = (pruned.as_ref(), sparse.as_ref());
+    if args.weights_only.is_some() || args.floats || sparsify.is_some() {
         let (small, verdict, skipped) = match args.weights_only {
             Some(bits) => weights_only(&model, &data, bits.into(), &options, &threads, console)?,
             None => {
@@ -341,8 +379,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         };
         say_skipped(&skipped, console);
         let written = save(&small, &verdict)?;
-        let rounded = Rounded { file, written, prune, verdict: &verdict, skipped: &skipped };
-        let name = if args.floats { "pruned" } else { "weights" };
+        let rounded = Rounded { file, written, prune, sparsify, verdict: &verdict, skipped: &skipped };
+        let name = match args.weights_only {
+            Some(_) => "weights",
+            None if sparsify.is_some() => "sparse",
+            None => "pruned",
+        };
         console.result(&rounded, || figures(name, &verdict) + &about)?;
         return Ok(outcome(file, &verdict, console));
     }
@@ -397,6 +439,18 @@ fn channels(report: &prune::Report) -> String {
         let _ = writeln!(text, "  {:28} {:>5} → {:>5}", set.name, set.before, set.after);
     }
     text
+}
+
+/// What became zero.
+fn zeros(report: &sparsify::Report) -> String {
+    let sparsify::Report { share, weights, epochs, steps, seconds, .. } = report;
+    format!(
+        "\nsparse: {:.1} % of the weights of 1×1 convolutions zero ({} of {} left); {epochs} epochs ({steps} steps) in \
+         {seconds:.0} s\n",
+        100.0 * share,
+        weights[1],
+        weights[0],
+    )
 }
 
 /// What a verdict comes to; a missed gate is said.

@@ -300,3 +300,47 @@ fn what_cannot_be_compressed_is_refused() {
         assert_eq!(ran.code, Some(2), "{words:?}");
     }
 }
+
+#[test]
+fn weights_become_zero_after_channels_went() {
+    let place = Place::new();
+    place.photos("photos", &CLASSES, 8);
+    place.write("m.penjing", std::fs::read(tiny()).unwrap());
+    let compress = |name: &str, more: &[&str]| {
+        let words =
+            ["compress", "m.penjing", "photos", "-o", name, "--max-drop", "100", "--max-latency", "100"];
+        place.run(&[&words[..], more].concat())
+    };
+    let sparse = ["--sparsify", "0.6", "--sparsify-epochs", "2"];
+    let report = compress("s.penjing", &[&sparse[..], &["--json"]].concat()).json();
+    assert!(report["written"] == true && report["prune"].is_null(), "{report}");
+    let zeros = &report["sparsify"];
+    assert!((zeros["share"].as_f64().unwrap() - 0.6).abs() < 0.01 && zeros["steps"] == 4, "{zeros}");
+    let size =
+        |report: &serde_json::Value, when: &str| report["verdict"][when]["file_bytes"].as_u64().unwrap();
+    assert_eq!(size(&report, "after"), std::fs::metadata(place.at("s.penjing")).unwrap().len());
+    assert!(size(&report, "after") < size(&report, "before"));
+    let ran = compress("t.penjing", &[&sparse[..], &["--prune", "0.3", "--prune-epochs", "1"]].concat());
+    assert!(ran.out.contains("pruned: ") && ran.out.contains("sparse: "), "{ran:?}");
+    let report = place.run(&["inspect", "t.penjing", "--json"]).json();
+    let recipe = report["provenance"]["recipe"].to_string();
+    assert!(recipe.find("pruned: ") < recipe.find("sparse: ") && recipe.contains("sparse: "), "{recipe}");
+    place.run(&["eval", "t.penjing", "photos", "--json"]).json();
+    // What was learnt on the way to a missed gate is kept, and not thrown away by work that learns nothing.
+    let ran = compress("u.penjing", &[&sparse[..], &["--max-size", "0.01"]].concat());
+    assert_eq!(ran.code, Some(1));
+    ran.says(&["u.penjing.sparse.part: what it has learnt; with another --max-drop"]);
+    let kept = place.read("u.penjing.sparse.part");
+    compress("u.penjing", &["--sparsify", "0.6", "--sparsify-epochs", "0"])
+        .refused(1, &["u.penjing.sparse.part", "unfinished training with zeros"]);
+    assert!(place.read("u.penjing.sparse.part") == kept);
+    compress("u.penjing", &sparse).says(&["going on after 4 steps"]);
+    assert!(!place.at("u.penjing.sparse.part").exists() && place.at("u.penjing").is_file());
+    for (words, why) in [
+        (&["--sparsify", "1.0"][..], "from 0.05 to 0.95"),
+        (&["--sparsify", "0.5", "--weights-only", "8"], "cannot be used with"),
+        (&["--sparsify-epochs", "3"], "--sparsify"),
+    ] {
+        compress("v.penjing", words).refused(2, &[why]);
+    }
+}

@@ -8,6 +8,8 @@
 //! `… -- int8 [the name of any instruction set]`: the same layers in f32 and in bytes; without a name on every instruction
 //! set with vectors that the processor has.
 //!
+//! `… -- sparse [ISA]`: pointwise layers with ever more zeros among the weights, likewise.
+//!
 //! `… -- winograd [scalar|avx2|avx512|neon]`: dense 3×3 convolutions directly and by Winograd.
 
 mod buffer;
@@ -16,6 +18,7 @@ mod int8;
 mod layer;
 mod machine;
 mod roofline;
+mod sparse;
 mod winograd;
 
 use std::process::ExitCode;
@@ -31,17 +34,22 @@ fn main() -> ExitCode {
     match (args.first().map(String::as_str), isa) {
         (Some("roofline"), Some(isa)) => roofline::print(isa),
         (Some("gradients"), Some(isa)) => gradients::print(isa),
-        (Some("int8"), Some(isa)) => match args.get(1) {
-            Some(_) => int8::print(&[isa]),
-            None => int8::print(&Isa::available().skip(1).collect::<Vec<_>>()),
-        },
+        (Some(what @ ("int8" | "sparse")), Some(isa)) => {
+            let isas = match args.get(1) {
+                Some(_) => vec![isa],
+                None => Isa::available().skip(1).collect(),
+            };
+            if what == "int8" { int8::print(&isas) } else { sparse::print(&isas) }
+        }
         (Some("winograd"), Some(isa)) => winograd::print(isa),
-        (Some("roofline" | "gradients" | "int8" | "winograd"), None) => {
+        (Some("roofline" | "gradients" | "int8" | "sparse" | "winograd"), None) => {
             eprintln!("this machine has no {}", args[1]);
             return ExitCode::FAILURE;
         }
         _ => {
-            eprintln!("usage: kernel_bench roofline|gradients|int8|winograd [scalar|avx2|avx512|neon|…]");
+            eprintln!(
+                "usage: kernel_bench roofline|gradients|int8|sparse|winograd [scalar|avx2|avx512|neon|…]"
+            );
             return ExitCode::FAILURE;
         }
     }

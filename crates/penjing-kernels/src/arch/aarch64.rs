@@ -3,11 +3,12 @@
 use core::arch::{aarch64::*, asm};
 
 use super::{
-    compile::{compile, lines, operations, table},
+    compile::{compile, lines, operations, row, table},
     depthwise::{Line, SpreadLine},
     depthwise_weights::Strip,
     product::Tile,
     simd::Simd,
+    sparse,
 };
 use crate::resample::{HALF, PRECISION_BITS};
 
@@ -48,6 +49,28 @@ impl Simd for Neon {
                 vreinterpretq_s32_f32(p),
                 vshlq_n_s32::<23>(vreinterpretq_s32_f32(n)),
             ))
+        }
+        turn_square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            for half in 0..2 {
+                let from = from.add(2 * half);
+                // The first two values of neighbouring rows, even ones and odd ones.
+                let [a, b, c, d] = [
+                    vld1_f32(from),
+                    vld1_f32(from.add(from_stride)),
+                    vld1_f32(from.add(2 * from_stride)),
+                    vld1_f32(from.add(3 * from_stride)),
+                ];
+                let (even, odd) = (vcombine_f32(a, c), vcombine_f32(b, d));
+                let to = to.add(2 * half * to_stride);
+                vst1q_f32(to, vtrn1q_f32(even, odd));
+                vst1q_f32(to.add(to_stride), vtrn2q_f32(even, odd));
+            }
+        }
+        sparse_tile(vectors: usize, tile: &sparse::Tile) {
+            {
+                use neon::sparse_tile;
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28)
+            }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {
             {

@@ -23,6 +23,16 @@ macro_rules! table {
     };
 }
 
+/// [`table`] of one extent.
+macro_rules! row {
+    ($vectors:expr, $function:ident($tile:expr), $($n:literal)+) => {
+        match $vectors {
+            $($n => $function::<$n>($tile),)+
+            _ => unreachable!("no tile of that many vectors"),
+        }
+    };
+}
+
 /// The functions `arch::select!` chooses from, and the tiles, compiled for one instruction set.
 macro_rules! compile {
     ($module:ident, $simd:ident, $features:literal) => {
@@ -37,6 +47,7 @@ macro_rules! compile {
                     depthwise::{self, Line, SpreadLine},
                     depthwise_weights::{self, Strip},
                     product::{self, Tile},
+                    sparse,
                     vectors,
                     winograd,
                 },
@@ -45,6 +56,7 @@ macro_rules! compile {
                 pointwise::{Block, Gradient},
                 pool::Job as Pool,
                 resample::Taps,
+                sparse::Job as Sparse,
                 winograd::{Input as Patches, Output as Products},
                 workers::{Shared, View},
             };
@@ -52,6 +64,7 @@ macro_rules! compile {
             $crate::arch::compile::compile! { @wrap $simd $features
                 product(block: &Block, y: View) = product::product;
                 gradient(job: &Gradient, dw: View) = product::gradient;
+                sparse(job: &Sparse, scratch: &mut [f32], y: View) = sparse::sparse;
                 convolve(job: &Depthwise, rows: Range<usize>, y: &mut [f32]) = depthwise::convolve;
                 depthwise_input_gradient(
                     window: &Window, c: usize, dy: &[f32], packed: &[f32], rows: Range<usize>, dx: &mut [f32]
@@ -110,6 +123,13 @@ macro_rules! compile {
                 unsafe { product::gradient_tile::<$simd, ROWS, VECTORS>(tile) }
             }
 
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            pub(super) fn sparse_tile<const VECTORS: usize>(tile: &sparse::Tile) {
+                // SAFETY: `sparse::sparse` made the tile.
+                unsafe { sparse::tile::<$simd, VECTORS>(tile) }
+            }
+
             #[target_feature(enable = $features)]
             pub(super) fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(line: &Line) {
                 // SAFETY: `depthwise::convolve` made the line.
@@ -160,4 +180,4 @@ macro_rules! lines {
     };
 }
 
-pub(super) use {compile, lines, operations, table};
+pub(super) use {compile, lines, operations, row, table};

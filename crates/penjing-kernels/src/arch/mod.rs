@@ -29,6 +29,10 @@ mod product;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod simd;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+// Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.
+#[allow(clippy::needless_range_loop)]
+mod sparse;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod vectors;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 // Plain indices into arrays of registers: iterators hide from the compiler that all of them are constant.

@@ -4,6 +4,7 @@ use super::{
     depthwise::{Line, SpreadLine},
     depthwise_weights::Strip,
     product::Tile,
+    sparse,
 };
 use crate::{
     Act,
@@ -51,6 +52,9 @@ pub(crate) trait Simd: Copy {
     /// Adds the low bits of `n` to the exponent of `p`.
     unsafe fn add_exponent(p: Self::V, n: Self::V) -> Self::V;
 
+    /// Turns LANES rows of LANES values into as many columns; `from` and `to` do not overlap.
+    unsafe fn turn_square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
     /// A pixel of [`crate::resample::across`] and a byte without meaning, of so many neighbouring pixels of three bytes;
     /// two bytes behind the last of them are read.
     unsafe fn pixel(pixels: *const u8, weights: *const i32, taps: usize) -> [u8; 4];
@@ -59,6 +63,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn product_tile(rows: usize, vectors: usize, tile: &Tile);
     /// [`super::product::gradient_tile`] likewise.
     unsafe fn gradient_tile(rows: usize, vectors: usize, tile: &Tile);
+    /// [`super::sparse::tile`] of so many vectors likewise.
+    unsafe fn sparse_tile(vectors: usize, tile: &sparse::Tile);
     /// [`super::depthwise::line`] likewise.
     unsafe fn depthwise_line<const K: usize, const STRIDE: usize, const ROWS: usize, const FLIP: bool>(
         line: &Line,

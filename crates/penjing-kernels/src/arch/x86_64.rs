@@ -3,11 +3,12 @@
 use core::arch::x86_64::*;
 
 use super::{
-    compile::{compile, lines, operations, table},
+    compile::{compile, lines, operations, row, table},
     depthwise::{Line, SpreadLine},
     depthwise_weights::Strip,
     product::Tile,
     simd::Simd,
+    sparse,
 };
 use crate::resample::{HALF, PRECISION_BITS};
 
@@ -46,6 +47,30 @@ impl Simd for Avx2 {
                 _mm256_castps_si256(p),
                 _mm256_slli_epi32::<23>(_mm256_castps_si256(n)),
             ))
+        }
+        turn_square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            for quad in 0..2 {
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let from = from.add(i * from_stride + 4 * quad);
+                    let lanes = _mm256_castps128_ps256(_mm_loadu_ps(from));
+                    *row = _mm256_insertf128_ps::<1>(lanes, _mm_loadu_ps(from.add(4 * from_stride)));
+                }
+                let [a, b, c, d] = rows;
+                let (low, lower) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (high, higher) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let to = to.add(4 * quad * to_stride);
+                _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(low, lower));
+                _mm256_storeu_ps(to.add(to_stride), _mm256_shuffle_ps::<0xEE>(low, lower));
+                _mm256_storeu_ps(to.add(2 * to_stride), _mm256_shuffle_ps::<0x44>(high, higher));
+                _mm256_storeu_ps(to.add(3 * to_stride), _mm256_shuffle_ps::<0xEE>(high, higher));
+            }
+        }
+        sparse_tile(vectors: usize, tile: &sparse::Tile) {
+            {
+                use avx2::sparse_tile;
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {
             {
@@ -153,6 +178,32 @@ impl Simd for Avx512 {
                 _mm512_castps_si512(p),
                 _mm512_slli_epi32::<23>(_mm512_castps_si512(n)),
             ))
+        }
+        turn_square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            for quad in 0..4 {
+                let mut rows = [_mm512_setzero_ps(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let from = from.add(i * from_stride + 4 * quad);
+                    let lanes = _mm512_castps128_ps512(_mm_loadu_ps(from));
+                    let lanes = _mm512_insertf32x4::<1>(lanes, _mm_loadu_ps(from.add(4 * from_stride)));
+                    let lanes = _mm512_insertf32x4::<2>(lanes, _mm_loadu_ps(from.add(8 * from_stride)));
+                    *row = _mm512_insertf32x4::<3>(lanes, _mm_loadu_ps(from.add(12 * from_stride)));
+                }
+                let [a, b, c, d] = rows;
+                let (low, lower) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                let (high, higher) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                let to = to.add(4 * quad * to_stride);
+                _mm512_storeu_ps(to, _mm512_shuffle_ps::<0x44>(low, lower));
+                _mm512_storeu_ps(to.add(to_stride), _mm512_shuffle_ps::<0xEE>(low, lower));
+                _mm512_storeu_ps(to.add(2 * to_stride), _mm512_shuffle_ps::<0x44>(high, higher));
+                _mm512_storeu_ps(to.add(3 * to_stride), _mm512_shuffle_ps::<0xEE>(high, higher));
+            }
+        }
+        sparse_tile(vectors: usize, tile: &sparse::Tile) {
+            {
+                use avx512::sparse_tile;
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7)
+            }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {
             {

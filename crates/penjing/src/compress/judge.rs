@@ -32,6 +32,9 @@ pub struct Distance {
     pub divergence: f64,
     /// Share of photos on which both have the same greatest logit.
     pub agreement: f64,
+    /// Squared error of the logits, over their variance within a photo. Unlike the divergence it tells networks apart where
+    /// both are sure; a softmax at a high temperature sees the same (Hinton et al., arXiv 1503.02531, section 2.1).
+    pub error: f64,
 }
 
 impl Distance {
@@ -40,9 +43,19 @@ impl Distance {
         let n = exact.len().max(1) as f64;
         let pairs = || exact.iter().zip(other);
         let same = pairs().filter(|(a, b)| ranked(a)[0] == ranked(b)[0]).count();
-        let divergence: f64 = pairs().map(|(a, b)| divergence(a, b)).sum();
-        Distance { divergence: divergence / n, agreement: same as f64 / n }
+        let sum: f64 = pairs().map(|(a, b)| divergence(a, b)).sum();
+        let apart = |a: &[f32], b: &[f32]| spread(a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+        let off: f64 = pairs().map(|(a, b)| apart(a, b)).sum();
+        let whole: f64 = exact.iter().map(|z| spread(z.iter().copied().map(f64::from))).sum();
+        let error = if off > 0.0 { off / whole } else { 0.0 };
+        Distance { divergence: sum / n, agreement: same as f64 / n, error }
     }
+}
+
+/// Squared distances from the mean: what is added to all logits alike changes no softmax.
+fn spread(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let mean = values.clone().sum::<f64>() / values.clone().count().max(1) as f64;
+    values.map(|value| (value - mean).powi(2)).sum()
 }
 
 /// Σ p·ln(p/q) of softmax(a) and softmax(b).
@@ -69,12 +82,20 @@ mod tests {
     #[test]
     fn distances_by_hand() {
         let exact = vec![vec![0.0, 0.0], vec![2.0, -1.0]];
-        assert_eq!(Distance::between(&exact, &exact), Distance { divergence: 0.0, agreement: 1.0 });
+        assert_eq!(
+            Distance::between(&exact, &exact),
+            Distance { divergence: 0.0, agreement: 1.0, error: 0.0 }
+        );
         let other = vec![vec![0.0, 3f32.ln()], vec![2.0, -1.0]];
         // ½·ln(½ / ¼) + ½·ln(½ / ¾), over two photos.
         let expected = (0.5 * 2f64.ln() + 0.5 * (2f64 / 3.0).ln()) / 2.0;
         let distance = Distance::between(&exact, &other);
         assert!((distance.divergence - expected).abs() < 1e-6, "{distance:?}");
+        // ln 3 between two logits where there was nothing, nothing where there were 3.
+        let error = 3f64.ln().powi(2) / 2.0 / (9.0 / 2.0);
+        assert!((distance.error - error).abs() < 1e-6, "{distance:?}");
+        let shifted = exact.iter().map(|z| z.iter().map(|z| z + 5.0).collect()).collect();
+        assert_eq!(Distance::between(&exact, &shifted).error, 0.0);
         assert_eq!((distance.agreement, top1(&other, &[1, 0]), top1(&other, &[1, 1])), (0.5, 1.0, 0.5));
     }
 }

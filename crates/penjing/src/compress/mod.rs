@@ -16,6 +16,7 @@ pub mod prune;
 pub mod ptq;
 pub mod qat;
 mod reads;
+pub mod sparsify;
 pub mod storage;
 pub mod table;
 mod tune;

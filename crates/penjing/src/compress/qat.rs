@@ -22,7 +22,7 @@ use crate::{
     data::{Dataset, Skipped},
     progress::Progress,
     threads::Threads,
-    train::{learner::Quantizer, parameters::Parameters},
+    train::{learner::Projection, parameters::Parameters},
 };
 
 /// Photos that are seen in all: so many looks bring a network back, whether at few photos or at many.
@@ -116,8 +116,8 @@ pub struct Integers {
     pub rounding: Rounding,
 }
 
-impl Quantizer for Integers {
-    fn quantize(&self, learnt: &Parameters) -> Weights {
+impl Projection for Integers {
+    fn project(&self, learnt: &Parameters, _: f64) -> Weights {
         let mut weights = learnt.to_weights();
         let layers: Vec<_> = self.graph.iter().collect();
         let rounded = layers.par_iter().filter_map(|(id, node)| {
@@ -168,13 +168,13 @@ pub(super) fn train(
     progress: &dyn Progress,
 ) -> Result<Learnt> {
     let rounding = Rounding { correct_biases: false, ..start.rounding.clone() };
-    let quantizer = Arc::new(Integers { graph: start.graph.clone(), rounding });
+    let projection = Arc::new(Integers { graph: start.graph.clone(), rounding });
     let work = tune::Work {
         name: "quantization-aware training",
         teacher: start.teacher,
         graph: start.graph,
         start: parameters(start)?,
-        quantizer: Some(quantizer.clone()),
+        projection: Some(projection.clone()),
         epochs: options.epochs,
         looks: LOOKS,
         rate: options.rate,
@@ -196,7 +196,7 @@ pub(super) fn train(
         kept: false,
         stopped: tuned.trained.stopped.clone(),
     };
-    let weights = tuned.weights().map(|learnt| quantizer.quantize(learnt));
+    let weights = tuned.weights().map(|learnt| projection.project(learnt, 1.0));
     Ok(Learnt { weights, taught, skipped: tuned.skipped })
 }
 

@@ -16,7 +16,7 @@ use crate::{
         checkpoint::{Identity, Keeper, Tensors},
         distill::{Distill, Soft},
         feed::{self, Photo},
-        learner::Quantizer,
+        learner::Projection,
         memory,
         mix::Mix,
         optimizer::{Rates, Rule},
@@ -36,7 +36,7 @@ pub(super) struct Work<'a> {
     /// The network, BatchNorm folded in.
     pub graph: &'a Graph,
     pub start: Parameters,
-    pub quantizer: Option<Arc<dyn Quantizer>>,
+    pub projection: Option<Arc<dyn Projection>>,
     /// How often every photo is seen; `None`: the fewer photos there are, the more often, so that about so many looks are taken.
     pub epochs: Option<u32>,
     pub looks: f64,
@@ -121,7 +121,7 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
         classes: model.labels.len(),
         recipe: &recipe,
         teacher: Some(&teacher),
-        quantizer: work.quantizer,
+        projection: work.projection,
         seed: work.seed,
         memory,
     };

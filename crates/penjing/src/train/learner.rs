@@ -33,11 +33,12 @@ pub struct Method {
 /// The mean loss of some images from the network's results for them; writes its gradient.
 pub type Loss<'a> = dyn Fn(Range<usize>, &[f32], &mut [f32]) -> f64 + 'a;
 
-/// Makes the weights that a network computes with of those that are learnt: some of them integers. Gradients go straight
-/// through to the latter (Jacob et al., arXiv 1712.05877).
-pub trait Quantizer: Debug + Send + Sync {
-    /// The weights of the learnt network, or of one that begins with it.
-    fn quantize(&self, learnt: &Parameters) -> Weights;
+/// Makes the weights that a network computes with of those that are learnt: some of them integers, or zeros. Gradients go
+/// straight through to the latter (Jacob et al., arXiv 1712.05877).
+pub trait Projection: Debug + Send + Sync {
+    /// The weights of the learnt network, or of one that begins with it, when a share `done` of all steps has been taken; 1:
+    /// those that it will have.
+    fn project(&self, learnt: &Parameters, done: f64) -> Weights;
 }
 
 /// A network that learns.
@@ -50,8 +51,10 @@ pub struct Learner {
     /// The optimizer with what it remembers.
     pub optimizer: Optimizer,
     method: Method,
-    /// How the weights are rounded before they are computed with, if at all.
-    pub quantizer: Option<Arc<dyn Quantizer>>,
+    /// What is made of the weights before they are computed with, if anything.
+    pub projection: Option<Arc<dyn Projection>>,
+    /// Which share of all steps has been taken.
+    pub done: f64,
     /// Values of the network's result for an image.
     outputs: usize,
     slope: Vec<f32>,
@@ -75,8 +78,8 @@ impl Learner {
         let optimizer = Optimizer::new(method.rule, method.decay, method.clip, rates, &parameters);
         let outputs = graph.output().map_or(0, |output| graph.shape(output)[3]);
         let slope = vec![0.0; tape.batch() * outputs];
-        let (method, quantizer) = (*method, None);
-        Ok(Learner { tape, parameters, gradients, optimizer, method, quantizer, outputs, slope })
+        let (method, projection, done) = (*method, None, 0.0);
+        Ok(Learner { tape, parameters, gradients, optimizer, method, projection, done, outputs, slope })
     }
 
     /// The same network for inputs of another size; it goes on where it was.
@@ -115,11 +118,11 @@ impl Learner {
         let micro = self.tape.batch();
         let micros = images / micro;
         assert_eq!(images, micros * micro, "whole batches of the tape");
-        let rounded = self
-            .quantizer
+        let projected = self
+            .projection
             .as_ref()
-            .map(|quantizer| self.parameters.with(&quantizer.quantize(&self.parameters)));
-        let computed_with = rounded.as_ref().unwrap_or(&self.parameters);
+            .map(|projection| self.parameters.with(&projection.project(&self.parameters, self.done)));
+        let computed_with = projected.as_ref().unwrap_or(&self.parameters);
         self.tape.prepare(computed_with);
         self.gradients.par_iter_mut().for_each(|gradient| gradient.fill(0.0));
         let mut total = 0.0;

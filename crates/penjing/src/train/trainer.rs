@@ -16,7 +16,7 @@ use super::{
     distill::{self, Answers, Distill},
     ema::Ema,
     feed::{Draw, Feed, Photo},
-    learner::{Learner, Method, Quantizer},
+    learner::{Learner, Method, Projection},
     log::{Event, Log},
     loss,
     mix::Mix,
@@ -108,9 +108,9 @@ pub struct Job<'a> {
     pub recipe: &'a Recipe,
     /// Who is asked, where the recipe distils: it sees the same looks. With hints in the recipe it tells its features.
     pub teacher: Option<&'a Teacher>,
-    /// Where the network shall compute with integers: how its weights become those. Its graph says which results are
-    /// kept in 8 bits.
-    pub quantizer: Option<Arc<dyn Quantizer>>,
+    /// Where the network shall compute with integers or zeros: how its weights become those. Its graph says which results
+    /// are kept in 8 bits.
+    pub projection: Option<Arc<dyn Projection>>,
     /// Seed of order, augmentation and dropout.
     pub seed: u64,
     /// Bytes that training may take.
@@ -384,7 +384,7 @@ impl<'a> Run<'a> {
         };
         let sized = sized(&graph, recipe.at_once, recipe.size_in(epoch))?;
         let mut learner = Learner::new(&sized, start.extended(&graph), &recipe.method())?;
-        learner.quantizer.clone_from(&job.quantizer);
+        learner.projection.clone_from(&job.projection);
         let half_life = recipe.half_life * steps as f64;
         let mut run = Run {
             feed: feed(&job.learn, recipe.augment),
@@ -442,11 +442,12 @@ impl<'a> Run<'a> {
             let rate = self.schedule.factor(step) as f32;
             let seed = SplitMix64::new(self.job.seed ^ DROPOUT).next_u64() ^ step;
             let Run { feed, learner, teacher, batch, job, .. } = &mut self;
+            let done = step as f64 / steps as f64;
+            learner.done = done;
             let mut learn = || match *teacher {
                 None => learner.step(&inputs, &targets, seed, rate),
                 Some((teacher, distill)) => {
                     let (classes, width) = (job.classes, teacher.width());
-                    let done = step as f64 / steps as f64;
                     let loss = |photos: Range<usize>, outputs: &[f32], slope: &mut [f32]| {
                         let targets = &targets[photos.start * classes..photos.end * classes];
                         let teacher = &answers[photos.start * width..photos.end * width];
@@ -587,10 +588,10 @@ impl<'a> Run<'a> {
 
     /// A network on the photos to choose by.
     fn score(&self, parameters: &Parameters) -> Result<Score> {
-        let Job { graph, pixels, judge: photos, classes, quantizer, .. } = self.job;
+        let Job { graph, pixels, judge: photos, classes, projection, .. } = self.job;
         let own = parameters.clone().cut(graph.parameters().len());
         let weights =
-            quantizer.as_ref().map_or_else(|| own.to_weights(), |quantizer| quantizer.quantize(&own));
+            projection.as_ref().map_or_else(|| own.to_weights(), |projection| projection.project(&own, 1.0));
         let runner = Runner::new(graph, &weights, pixels, 1)?;
         let logits = judge(&self.judge, photos, &[runner])?.concat();
         Ok(score(&logits, photos, *classes))
@@ -757,7 +758,7 @@ mod tests {
             classes: 2,
             recipe,
             teacher: None,
-            quantizer: None,
+            projection: None,
             seed: 0,
             memory: 1 << 30,
         };

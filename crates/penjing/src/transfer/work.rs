@@ -296,7 +296,7 @@ impl<'a> Work<'a> {
             classes: self.survey.data.classes.len(),
             recipe,
             teacher: lessons.map(|lessons| &lessons.teacher),
-            quantizer: None,
+            projection: None,
             seed: self.options.seed ^ looks,
             memory: self.memory(),
         };

@@ -25,7 +25,7 @@ pub(super) struct Scanned {
     pub set: Set,
     /// Its units, those that are missed least first.
     pub order: Vec<Unit>,
-    /// Divergence of the network without each of the [`TRIED`] shares.
+    /// [Error](super::Distance::error) of the network without each of the [`TRIED`] shares.
     pub losses: [f64; 3],
 }
 

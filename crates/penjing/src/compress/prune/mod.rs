@@ -106,7 +106,7 @@ pub struct Kept {
     pub before: usize,
     /// And are.
     pub after: usize,
-    /// Divergence of the network without a quarter, half and three quarters of them.
+    /// [`Distance::error`] of the network without a quarter, half and three quarters of them.
     pub losses: [f64; 3],
 }
 
@@ -164,7 +164,7 @@ pub fn prune(
             teacher: model,
             graph: &small.graph,
             start: Parameters::new(&small.graph, &weights)?,
-            quantizer: None,
+            projection: None,
             epochs: options.epochs,
             looks: LOOKS,
             rate: options.rate,
@@ -307,7 +307,7 @@ impl Work<'_> {
                     self.threads.install(|| self.change(reads, &stays).mend_readers(&mut small.weights));
                 }
                 let logits = self.logits(&small.graph, &small.weights, few)?;
-                *loss = Distance::between(exact, &logits).divergence;
+                *loss = Distance::between(exact, &logits).error;
             }
             scanned.push(Scanned { set, order, losses });
             self.progress.advance(1);

@@ -60,7 +60,7 @@ impl Writer<'_> {
     fn integers(&self, id: NodeId) -> Option<&Quantized> {
         match &self.weights.get(&format!("{}.weight", self.graph.node(id).name))?.data {
             Data::I8(integers) => Some(integers),
-            Data::F32(_) | Data::F16(_) | Data::I4(_) => None,
+            Data::F32(_) | Data::F16(_) | Data::I4(_) | Data::Sparse(_) => None,
         }
     }
 
