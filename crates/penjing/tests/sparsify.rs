@@ -62,7 +62,7 @@ fn most_weights_become_zero_and_the_answers_stay() {
     let model = learnt(wide(), &data);
     let [one, two] = [1, 2].map(|threads| Threads::new(Some(threads)).unwrap());
     let make = |options: &Options, threads, progress: &dyn Progress| {
-        sparsify(&model, &data, options, 0, threads, progress)
+        sparsify(&model, &data, 64, options, 0, threads, progress)
     };
     let gate = Gate { max_drop: 1.0, max_latency: f64::INFINITY, max_size: f64::INFINITY };
     let verdict = |small: &Model| compress::verdict(&model, small, &data, &gate, &one, &Quiet).unwrap().0;
@@ -124,7 +124,7 @@ fn what_cannot_be_made_sparse_is_refused() {
     let x = graph.push("pool", Op::GlobalAvgPool, &[x]).unwrap();
     graph.push("head", Op::Linear { out_features: 4, bias: true }, &[x]).unwrap();
     let model = learnt(graph, &data);
-    let refused = sparsify(&model, &data, &most(1, None), 0, &threads, &Quiet).unwrap_err().to_string();
+    let refused = sparsify(&model, &data, 64, &most(1, None), 0, &threads, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("no 1×1 convolution"), "{refused}");
     let model = learnt(wide(), &data);
     let options = compress::Options {
@@ -132,6 +132,6 @@ fn what_cannot_be_made_sparse_is_refused() {
         ..Default::default()
     };
     let (bytes, _) = compress::int8(&model, &data, &options, &threads, &Quiet).unwrap();
-    let refused = sparsify(&bytes, &data, &most(1, None), 0, &threads, &Quiet).unwrap_err().to_string();
+    let refused = sparsify(&bytes, &data, 64, &most(1, None), 0, &threads, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("computes in integers"), "{refused}");
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use penjing_kernels::pointwise;
 use penjing_runtime::{
-    Isa, Lower, PlanBuf, Serial, Session,
+    Act, Isa, Lower, PlanBuf, Serial, Session,
+    aligned::Aligned,
     graph::{Graph, NodeId},
     op::{Conv, Op},
     plan::Made,
@@ -20,6 +21,19 @@ use crate::{Error, Result, progress::Progress, threads::Threads};
 
 /// What a layer's weights multiply: `[places][weights of an output]`.
 pub(super) type Reads = Vec<f32>;
+
+/// Photos that layers are fitted on.
+pub(super) const FITTED: usize = 128;
+/// About so many places of a layer's result are looked at, fewer where what all layers read there would take more bytes.
+const PLACES: usize = 4096;
+const READS_BYTES: usize = 256 << 20;
+
+/// How many places of all these layers are looked at.
+pub(super) fn places(weights: &Weights, names: &[String]) -> usize {
+    let each = |name: &String| weights[&format!("{name}.weight")].shape[1..].iter().product::<usize>();
+    let each: usize = names.iter().map(each).sum();
+    (READS_BYTES / size_of::<f32>() / each.max(1)).clamp(PLACES / 8, PLACES)
+}
 
 /// Runs a network and keeps what these layers, convolutions of one group or linear ones, read at about `places` places over all
 /// photos. The places are those of the layers' results: the same for every network whose maps are as large.
@@ -108,6 +122,18 @@ fn window(conv: &Conv, [h, w, c]: [usize; 3], values: &[f32], [y, x]: [usize; 2]
     }
 }
 
+/// What a layer gives for what it reads: `[places][outputs]`.
+pub(super) fn results(weights: &[f32], biases: &[f32], x: &[f32]) -> Vec<f32> {
+    let (outputs, each) = (biases.len(), weights.len() / biases.len());
+    let mut packed = Aligned::zeros(pointwise::packed_len(outputs, each));
+    pointwise::pack(outputs, each, weights, Some(biases), packed.get_mut());
+    let places = x.len() / each;
+    let mut y = vec![0.0; places * outputs];
+    let isa = Isa::detect();
+    pointwise::run(isa, &Serial, places, each, outputs, Act::None, x, packed.get(), None, &mut y);
+    y
+}
+
 /// `Xᵀ·X`: `X` are rows of `each` values.
 pub(super) fn correlations(x: &[f32], each: usize) -> Vec<f64> {
     products(x, x, each, each).into_iter().map(f64::from).collect()
@@ -140,11 +166,17 @@ pub(super) const DAMPING: f64 = 0.01;
 
 /// [`inverse_factor`] of correlations that few photos tell.
 pub(super) fn damped_inverse_factor(mut h: Vec<f64>, k: usize) -> Vec<f64> {
+    damp(&mut h, k);
+    inverse_factor(h, k)
+}
+
+/// Adds to the diagonal of correlations that few photos tell, and gives what was added.
+pub(super) fn damp(h: &mut [f64], k: usize) -> f64 {
     let mean = (0..k).map(|i| h[i * k + i]).sum::<f64>() / k as f64;
     // Where nothing varies nothing is told.
     let damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };
     (0..k).for_each(|i| h[i * k + i] += damping);
-    inverse_factor(h, k)
+    damping
 }
 
 /// The upper triangle `U` with `Uᵀ·U = H⁻¹`, of the upper triangle of a positive `H`, `k` by `k`.

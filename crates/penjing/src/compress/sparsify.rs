@@ -1,11 +1,15 @@
 //! Fewer weights: unstructured pruning of the 1×1 convolutions.
 //!
-//! Of each such layer the weights of least magnitude become zero, ever more of them over the first steps (Zhu & Gupta, arXiv
-//! 1710.01878), while the network learns from the photos under the one before. A weight that computes as zero goes on learning
-//! and comes back when it has grown (dynamic pruning with feedback: Lin et al., arXiv 2006.07253). The file keeps what is not
-//! zero, and where that is little enough so does what runs.
+//! Layer after layer, those weights become zero without which the layer's result, fitted again, changes least (optimal brain
+//! surgeon: Hassibi and Stork, 1993; for one layer at a time as SparseGPT, arXiv 2301.00774), from what it reads in the network that is
+//! sparse so far. The others are fitted by least squares, each output on its own. Then the network learns from the photos under
+//! the one before, and what is zero stays zero. The file keeps what is not zero, and where that is little enough so does what runs.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use penjing_runtime::{
     file::Model,
@@ -16,14 +20,23 @@ use penjing_runtime::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{fold, fold::in_groups, tune, unsupported};
+use super::{
+    Watched, add_unread, fold,
+    fold::in_groups,
+    judge::{self, Distance},
+    reads::{self, FITTED, Reads, results, watch},
+    tensors, tune, unsupported,
+};
 use crate::{
     Error, Result,
     data::{Dataset, Skipped},
     model,
-    progress::Progress,
+    progress::{Hushed, Progress},
     threads::Threads,
-    train::{learner::Projection, parameters::Parameters},
+    train::{
+        learner::Projection,
+        parameters::{Parameter, Parameters},
+    },
 };
 
 /// What is asked for.
@@ -56,6 +69,8 @@ pub struct Report {
     pub share: f64,
     /// Weights of 1×1 convolutions, and how many of them are not zero.
     pub weights: [u64; 2],
+    /// How far the network was from the one before when it began to learn, on photos that were watched.
+    pub start: Distance,
     /// How often every photo was seen.
     pub epochs: f64,
     /// Steps that were taken.
@@ -69,17 +84,17 @@ pub struct Report {
 /// Photos that are seen in all by the training.
 const LOOKS: f64 = 10_000.0;
 
-/// When this share of the steps has been taken, no more weights become zero.
-const GROWN: f64 = 0.7;
-
-/// Makes a network of one in floats that has zeros among its weights.
+/// Makes a network of one in floats that has zeros among its weights. Photos of the training part are watched, `photos` of them,
+/// and learnt from.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a model that computes in integers already, has no 1×1 convolution, or cannot be trained;
-/// [`Error::Data`] when there is nothing to learn from; [`Error::Model`] for the state of other work; [`Error::Interrupted`].
+/// [`Error::Data`] for photos that are too few, of one class, or of classes that the model does not know; [`Error::Model`] for
+/// the state of other work; [`Error::Interrupted`].
 pub fn sparsify(
     model: &Model,
     data: &Dataset,
+    photos: usize,
     options: &Options,
     seed: u64,
     threads: &Threads,
@@ -87,19 +102,22 @@ pub fn sparsify(
 ) -> Result<(Model, Report)> {
     let model = &*model::in_floats(model)?;
     let teacher = &*model::in_floats(options.before.as_ref().unwrap_or(model))?;
+    let watching = super::Options { photos, seed, ..Default::default() };
+    let (Watched { inputs, .. }, mut skipped) = tensors(model, data, &watching, threads, progress)?;
     let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
     let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
-    let zeros = Zeros::of(&graph, options.share);
-    if zeros.layers.is_empty() {
+    let work = Work { graph: &graph, weights: &weights, inputs: &inputs[..inputs.len().min(FITTED)], threads, progress };
+    let layers = work.layers();
+    if layers.is_empty() {
         return Err(Error::Unsupported("it has no 1×1 convolution whose weights could become zero".into()));
     }
-    let start = Parameters::new(&graph, &weights)?;
-    let mut report =
-        Report { share: 0.0, weights: [0; 2], epochs: 0.0, steps: 0, seconds: 0.0, skipped: Vec::new() };
-    let mut weights = if options.epochs == Some(0) {
-        zeros.project(&start, 1.0)
-    } else {
-        let zeros = Arc::new(zeros.clone());
+    let mut sparse = work.without(&layers, options.share)?;
+    let logits = |weights: &Weights| judge::logits(&graph, weights, &model.pixels, work.inputs, threads);
+    let start = Distance::between(&logits(&weights)?, &logits(&sparse)?);
+    let (mut epochs, mut steps, mut seconds) = (0.0, 0, 0.0);
+    if options.epochs != Some(0) {
+        let start = Parameters::new(&graph, &sparse)?;
+        let zeros = Arc::new(Zeros::of(&start, &layers));
         let work = tune::Work {
             name: "training with zeros",
             teacher,
@@ -111,7 +129,7 @@ pub fn sparsify(
             rate: options.rate,
             part: options.part.as_deref(),
             force: options.force,
-            asked: vec![("--sparsify", options.share.to_string())],
+            asked: vec![("--sparsify", options.share.to_string()), ("--photos", photos.to_string())],
             seed,
         };
         let tuned = tune::train(work, data, threads, progress)?;
@@ -119,21 +137,22 @@ pub fn sparsify(
             let why = tuned.trained.stopped.clone().unwrap_or_default();
             return Err(Error::Unsupported(format!("training with zeros came to no end: {why}")));
         };
-        let weights = zeros.project(learnt, 1.0);
-        (report.epochs, report.steps, report.seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
-        report.skipped = tuned.skipped;
-        weights
-    };
-    for name in &zeros.layers {
-        let Some(tensor) = weights.get_mut(name) else { continue };
-        report.weights[0] += tensor.len() as u64;
-        report.weights[1] += tensor.to_f32().iter().filter(|weight| **weight != 0.0).count() as u64;
-        if let Some(sparse) = tensor.to_sparse() {
-            *tensor = sparse;
+        sparse = zeros.project(learnt, 1.0);
+        (epochs, steps, seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
+        add_unread(&mut skipped, tuned.skipped);
+    }
+    let mut counts = [0; 2];
+    for name in layers {
+        let Some(tensor) = sparse.get_mut(&format!("{name}.weight")) else { continue };
+        counts[0] += tensor.len() as u64;
+        counts[1] += tensor.to_f32().iter().filter(|weight| **weight != 0.0).count() as u64;
+        if let Some(packed) = tensor.to_sparse() {
+            *tensor = packed;
         }
     }
-    report.share = 1.0 - report.weights[1] as f64 / report.weights[0] as f64;
-    let mut sparse = Model { graph, weights, ..model.clone() };
+    let share = 1.0 - counts[1] as f64 / counts[0] as f64;
+    let report = Report { share, weights: counts, start, epochs, steps, seconds, skipped };
+    let mut sparse = Model { graph, weights: sparse, ..model.clone() };
     sparse.provenance.recipe.push(report.describe());
     sparse.provenance.val_top1 = None;
     Ok((sparse, report))
@@ -143,7 +162,7 @@ impl Report {
     /// In words, for the model's provenance.
     fn describe(&self) -> String {
         format!(
-            "sparse: {:.1} % of the weights of 1×1 convolutions zero, by magnitude; training of {} epochs ({} steps) under \
+            "sparse: {:.1} % of the weights of 1×1 convolutions zero, by what results lose; training of {} epochs ({} steps) under \
              the model before",
             100.0 * self.share,
             self.epochs,
@@ -152,113 +171,200 @@ impl Report {
     }
 }
 
-/// Zeros instead of the weights of least magnitude.
+/// What zeros are chosen by.
+struct Work<'a> {
+    /// BatchNorm drawn in, a bias in every layer.
+    graph: &'a Graph,
+    weights: &'a Weights,
+    inputs: &'a [Vec<f32>],
+    threads: &'a Threads,
+    progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    /// The names of the 1×1 convolutions.
+    fn layers(&self) -> Vec<String> {
+        let is = |node: &&Node| {
+            matches!(&node.op, Op::Conv(conv) if conv.kernel == [1, 1]) && !in_groups(node)
+        };
+        self.graph.nodes().iter().filter(is).map(|node| node.name.clone()).collect()
+    }
+
+    /// The weights with a share of zeros in each of these layers, the others fitted.
+    fn without(&self, layers: &[String], share: f64) -> Result<Weights> {
+        let places = reads::places(self.weights, layers);
+        let (threads, progress) = (self.threads, self.progress);
+        let before = watch(self.graph, self.weights, layers, self.inputs, places, threads, progress)?;
+        let mut sparse = self.weights.clone();
+        progress.begin("choosing the weights that stay", layers.len());
+        for name in layers {
+            let own = std::slice::from_ref(name);
+            let mut now = watch(self.graph, &sparse, own, self.inputs, places, threads, &Hushed(progress))?;
+            let [weight, bias] = ["weight", "bias"].map(|suffix| format!("{name}.{suffix}"));
+            let (Some(x), Some(read)) = (now.remove(name), before.get(name)) else { continue };
+            let (mut own, mut shift) = (self.weights[&weight].to_f32(), self.weights[&bias].to_f32());
+            let y = results(&own, &shift, read);
+            threads.install(|| surgeon(&mut own, &mut shift, x, y, share));
+            for (name, values) in [(weight, own), (bias, shift)] {
+                let shape = sparse[&name].shape.clone();
+                sparse.insert(name, Tensor::f32(&shape, values));
+            }
+            progress.advance(1);
+        }
+        progress.end();
+        Ok(sparse)
+    }
+}
+
+/// Makes a share of the weights `[outputs][each]` zero, those without which `y` `[places][outputs]` changes least as what is made of
+/// `x` `[places][each]`, and fits the others and the biases to it.
+fn surgeon(weights: &mut [f32], biases: &mut [f32], mut x: Reads, mut y: Vec<f32>, share: f64) {
+    let outputs = biases.len();
+    let each = weights.len() / outputs;
+    let (mean_x, mean_y) = (reads::centre(&mut x, each), reads::centre(&mut y, outputs));
+    let along = reads::products(&y, &x, outputs, each);
+    let mut h = reads::correlations(&x, each);
+    // It holds weights to what they were, where x tells little.
+    let held = reads::damp(&mut h, each);
+    let target: Vec<f64> =
+        along.iter().zip(weights.iter()).map(|(along, w)| f64::from(*along) + held * f64::from(*w)).collect();
+    // All weights fitted: w = H⁻¹·Xᵀ·y, with H⁻¹ = Uᵀ·U.
+    let u = reads::inverse_factor(h.clone(), each);
+    let fitted = |target: &[f64]| {
+        let mut w = vec![0.0; each];
+        for (i, row) in u.chunks_exact(each).enumerate() {
+            let v: f64 = row[i..].iter().zip(&target[i..]).map(|(u, t)| u * t).sum();
+            w[i..].iter_mut().zip(&row[i..]).for_each(|(w, u)| *w += u * v);
+        }
+        w
+    };
+    let whole: Vec<f64> = target.par_chunks_exact(each).flat_map_iter(fitted).collect();
+    // What the squared error grows by without a weight, the others of its output fitted again: w² ÷ [H⁻¹]ⱼⱼ.
+    let inverse: Vec<f64> =
+        (0..each).map(|j| u.chunks_exact(each).take(j + 1).map(|row| row[j] * row[j]).sum()).collect();
+    let losses: Vec<f64> = whole.iter().enumerate().map(|(at, w)| w * w / inverse[at % each]).collect();
+    let gone = least(&losses, (losses.len() as f64 * share) as usize);
+    let rows = weights.par_chunks_exact_mut(each).zip(gone.par_chunks_exact(each));
+    rows.zip(target.par_chunks_exact(each)).for_each(|((w, gone), target)| {
+        let stay: Vec<usize> = (0..each).filter(|&at| !gone[at]).collect();
+        w.fill(0.0);
+        for (&at, value) in stay.iter().zip(solved(&h, each, &stay, target)) {
+            w[at] = value as f32;
+        }
+    });
+    for ((row, bias), mean) in weights.chunks_exact(each).zip(biases).zip(mean_y) {
+        let moved: f64 = row.iter().zip(&mean_x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+        *bias = (f64::from(mean) - moved) as f32;
+    }
+}
+
+/// The solution of the rows and columns `stay` of `h`, `each` by `each`.
+fn solved(h: &[f64], each: usize, stay: &[usize], target: &[f64]) -> Vec<f64> {
+    let k = stay.len();
+    let part: Vec<f64> = stay.iter().flat_map(|i| stay.iter().map(move |j| h[i * each + j])).collect();
+    let u = reads::inverse_factor(part, k);
+    let mut w = vec![0.0; k];
+    for (i, row) in u.chunks_exact(k.max(1)).enumerate() {
+        let v: f64 = row[i..].iter().zip(&stay[i..]).map(|(u, at)| u * target[*at]).sum();
+        w[i..].iter_mut().zip(&row[i..]).for_each(|(w, u)| *w += u * v);
+    }
+    w
+}
+
+/// The `count` places of the least values; of equals the first.
+fn least(values: &[f64], count: usize) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    if count < order.len() {
+        order.select_nth_unstable_by(count, |a, b| values[*a].total_cmp(&values[*b]).then(a.cmp(b)));
+    }
+    let mut gone = vec![false; values.len()];
+    order[..count].iter().for_each(|at| gone[*at] = true);
+    gone
+}
+
+/// Weights that are zero and stay so.
 #[derive(Clone, Debug)]
 struct Zeros {
-    /// Names of the weights of which some become zero.
-    layers: Vec<String>,
-    /// How many of each, as a share, in the end.
-    share: f64,
+    /// Of each weight of some layers, whether it stays.
+    stay: BTreeMap<String, Vec<bool>>,
 }
 
 impl Zeros {
-    fn of(graph: &Graph, share: f64) -> Self {
-        let layers = graph.nodes().iter().filter(|node| pointwise(node));
-        Zeros { layers: layers.map(|node| format!("{}.weight", node.name)).collect(), share }
+    fn of(start: &Parameters, layers: &[String]) -> Self {
+        let names: Vec<String> = layers.iter().map(|name| format!("{name}.weight")).collect();
+        let some = start.list.iter().filter(|parameter| names.contains(&parameter.name));
+        let stay = |values: &[f32]| values.iter().map(|value| *value != 0.0).collect();
+        Zeros { stay: some.map(|own| (own.name.clone(), stay(&own.values))).collect() }
     }
-
-    /// The share when so much of the training is done: fast at first, when there is much that nobody misses.
-    fn share_at(&self, done: f64) -> f64 {
-        let left = (1.0 - done / GROWN).max(0.0);
-        self.share * (1.0 - left.powi(3))
-    }
-}
-
-fn pointwise(node: &Node) -> bool {
-    matches!(&node.op, Op::Conv(conv) if conv.kernel == [1, 1]) && !in_groups(node)
 }
 
 impl Projection for Zeros {
-    fn project(&self, learnt: &Parameters, done: f64) -> Weights {
-        let share = self.share_at(done);
-        let project = |parameter: &crate::train::parameters::Parameter| {
+    fn project(&self, learnt: &Parameters, _: f64) -> Weights {
+        let project = |parameter: &Parameter| {
             let mut values = parameter.values.clone();
-            if self.layers.contains(&parameter.name) {
-                without_least(&mut values, share);
+            if let Some(stay) = self.stay.get(&parameter.name) {
+                values.iter_mut().zip(stay).filter(|(_, stay)| !**stay).for_each(|(value, _)| *value = 0.0);
             }
             (parameter.name.clone(), Tensor::f32(&parameter.shape, values))
         };
-        learnt.list.par_iter().map(project).collect::<Vec<_>>().into_iter().collect()
-    }
-}
-
-/// Makes a share of the values zero, those of least magnitude; of equals the first.
-fn without_least(values: &mut [f32], share: f64) {
-    let count = (values.len() as f64 * share) as usize;
-    if count == 0 {
-        return;
-    }
-    let mut sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
-    let (below, edge, _) = sizes.select_nth_unstable_by(count - 1, f32::total_cmp);
-    let edge = *edge;
-    let mut of_edge = 1 + below.iter().filter(|size| **size == edge).count();
-    for value in values {
-        let size = value.abs();
-        if size == edge && of_edge > 0 {
-            of_edge -= 1;
-            *value = 0.0;
-        } else if size < edge {
-            *value = 0.0;
-        }
+        learnt.list.iter().map(project).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::op::Conv;
-
     use super::*;
-    use crate::zoo::{Arch, Config, fresh_weights};
+    use crate::random::SplitMix64;
 
     #[test]
-    fn those_of_least_magnitude_go() {
-        let mut values = [3.0, -1.0, 0.5, -4.0, 2.0, 1.0, 0.0, 1.0];
-        without_least(&mut values, 0.25);
-        assert_eq!(values, [3.0, -1.0, 0.0, -4.0, 2.0, 1.0, 0.0, 1.0]);
-        // Three have magnitude 1: as many go as were asked for.
-        without_least(&mut values, 0.5);
-        assert_eq!(values, [3.0, 0.0, 0.0, -4.0, 2.0, 0.0, 0.0, 1.0]);
-        without_least(&mut values, 0.0);
-        assert_eq!(values.iter().filter(|value| **value == 0.0).count(), 4);
-        without_least(&mut values, 1.0);
-        assert_eq!(values, [0.0; 8]);
+    fn what_others_tell_goes_first_and_they_take_its_part() {
+        let mut random = SplitMix64::new(4);
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            let [a, b, c] = [0; 3].map(|_| random.normal() as f32);
+            // The third goes along with the first.
+            let third = a + 0.05 * c;
+            x.extend([a, b, third]);
+            y.extend([0.6 * a + 0.5 * b + 0.7 * third + 2.0, 3.0 * b]);
+        }
+        let (mut weights, mut biases) = (vec![0.6, 0.5, 0.7, 0.0, 3.0, 0.0], vec![2.0, 0.0]);
+        surgeon(&mut weights, &mut biases, x, y, 0.5);
+        // The second weight is the least of the first output, and nobody can take its part.
+        let exact = [0.0, 0.5, 1.3, 0.0, 3.0, 0.0];
+        assert!(weights.iter().zip(exact).all(|(w, exact)| (w - exact).abs() < 0.02), "{weights:?}");
+        assert!((weights[0], weights[3], weights[5]) == (0.0, 0.0, 0.0));
+        assert!((biases[0] - 2.0).abs() < 0.02 && biases[1].abs() < 0.02, "{biases:?}");
     }
 
     #[test]
-    fn zeros_grow_to_their_share_and_spare_all_else() {
-        let (arch, width) = Arch::named("shufflenet_v2_x0.5").unwrap();
-        let graph = arch.graph(&Config { width, size: 32, ..arch.config(3) }).unwrap();
-        let weights = fresh_weights(&graph, 1);
-        let learnt = Parameters::new(&graph, &weights).unwrap();
-        let zeros = Zeros::of(&graph, 0.8);
-        assert!(zeros.layers.len() > 30);
-        for (done, share) in [(0.0, 0.0), (0.35, 0.7), (GROWN, 0.8), (1.0, 0.8)] {
-            assert!((zeros.share_at(done) - share).abs() < 1e-9, "{done}");
-            for (name, tensor) in zeros.project(&learnt, done) {
-                let (before, after) = (weights[&name].to_f32(), tensor.to_f32());
-                if !zeros.layers.contains(&name) {
-                    assert!(after == before, "{name}");
-                    continue;
-                }
-                let gone = after.iter().filter(|value| **value == 0.0).count();
-                assert_eq!(gone, (after.len() as f64 * zeros.share_at(done)) as usize, "{name}");
-                assert!(after.iter().zip(&before).all(|(after, before)| *after == 0.0 || after == before));
-            }
-        }
-        let mut graph = Graph::default();
-        let x = graph.push("x", Op::Input { shape: [1, 4, 4, 8] }, &[]).unwrap();
-        let x = graph.push("grouped", Op::Conv(Conv { groups: 2, ..Conv::new(8, 1, 1) }), &[x]).unwrap();
-        graph.push("wide", Op::Conv(Conv::new(8, 3, 1)), &[x]).unwrap();
-        assert!(Zeros::of(&graph, 0.8).layers.is_empty());
+    fn what_is_left_of_an_output_that_reads_nothing_is_its_bias() {
+        let (mut weights, mut biases) = (vec![1.0, 2.0, 1.0, 2.0], vec![0.0, 0.0]);
+        surgeon(&mut weights, &mut biases, vec![1.0; 40], [5.0, 7.0].repeat(20), 0.5);
+        assert_eq!((weights, biases), (vec![0.0, 2.0, 0.0, 2.0], vec![3.0, 5.0]));
+    }
+
+    #[test]
+    fn as_many_go_as_are_asked_for() {
+        let values = [3.0, 1.0, 0.5, 4.0, 1.0, 1.0];
+        let gone = |count| -> Vec<usize> {
+            least(&values, count).iter().enumerate().filter(|(_, gone)| **gone).map(|(at, _)| at).collect()
+        };
+        assert_eq!([gone(0), gone(1), gone(3)], [vec![], vec![2], vec![1, 2, 4]]);
+        assert_eq!(gone(6).len(), 6);
+    }
+
+    #[test]
+    fn zeros_stay_and_all_else_is_free() {
+        let parameter = |name: &str, values: &[f32]| Parameter {
+            name: name.into(),
+            shape: vec![values.len()],
+            kind: crate::train::parameters::Kind::Weight,
+            values: values.to_vec(),
+        };
+        let list = |a: &[f32], b: &[f32]| Parameters { list: vec![parameter("a.weight", a), parameter("b.weight", b)] };
+        let zeros = Zeros::of(&list(&[0.0, 2.0, 0.0], &[0.0, 1.0]), &["a".into()]);
+        let weights = zeros.project(&list(&[5.0, 6.0, 7.0], &[8.0, 9.0]), 0.3);
+        assert_eq!(weights["a.weight"].to_f32(), [0.0, 6.0, 0.0]);
+        assert_eq!(weights["b.weight"].to_f32(), [8.0, 9.0]);
     }
 }

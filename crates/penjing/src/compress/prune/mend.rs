@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use penjing_kernels::pointwise;
 use penjing_runtime::{
-    Act, Isa, Serial,
-    aligned::Aligned,
     graph::Graph,
     tensor::{Tensor, Weights},
 };
@@ -17,7 +14,7 @@ use crate::{
     Result,
     compress::{
         fold::layer,
-        reads::{self, Reads, watch},
+        reads::{self, Reads, results, watch},
     },
     progress::{Hushed, Progress},
     threads::Threads,
@@ -58,18 +55,6 @@ fn fit(weights: &mut [f32], biases: &mut [f32], mut x: Vec<f32>, mut y: Vec<f32>
         }
         *bias = shift as f32;
     }
-}
-
-/// What a layer gives for what it reads: `[places][outputs]`.
-fn results(weights: &[f32], biases: &[f32], x: &[f32]) -> Vec<f32> {
-    let (outputs, each) = (biases.len(), weights.len() / biases.len());
-    let mut packed = Aligned::zeros(pointwise::packed_len(outputs, each));
-    pointwise::pack(outputs, each, weights, Some(biases), packed.get_mut());
-    let places = x.len() / each;
-    let mut y = vec![0.0; places * outputs];
-    let isa = Isa::detect();
-    pointwise::run(isa, &Serial, places, each, outputs, Act::None, x, packed.get(), None, &mut y);
-    y
 }
 
 /// A network before and after channels went.

@@ -27,7 +27,7 @@ use super::{
     Watched, add_unread, fold,
     fold::{in_groups, layer},
     judge::{self, Distance},
-    reads::{Reads, watch},
+    reads::{self, FITTED, Reads, watch},
     tensors, tune, unsupported,
 };
 use crate::{
@@ -112,11 +112,6 @@ pub struct Kept {
 
 /// Photos that the scan runs through.
 const SCANNED: usize = 64;
-/// Photos that what is left is fitted on.
-const FITTED: usize = 128;
-/// About so many places of a layer's result are looked at, fewer where what all layers read there would take more bytes.
-const PLACES: usize = 4096;
-const READS_BYTES: usize = 256 << 20;
 /// Photos that are seen in all by the training.
 const LOOKS: f64 = 5_000.0;
 
@@ -241,11 +236,7 @@ impl Work<'_> {
             .filter(|node| layer(node) && !in_groups(node))
             .map(|node| node.name.clone())
             .collect();
-        let each: usize = readers
-            .iter()
-            .map(|name| self.weights[&format!("{name}.weight")].shape[1..].iter().product::<usize>())
-            .sum();
-        let places = (READS_BYTES / size_of::<f32>() / each.max(1)).clamp(PLACES / 8, PLACES);
+        let places = reads::places(&self.weights, &readers);
         let reads = watch(&self.graph, &self.weights, &readers, inputs, places, self.threads, self.progress)?;
         let sight = Sight {
             before: (&self.model.graph, &self.model.weights),
