@@ -133,10 +133,21 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib --test prune -- choose half_of", mutations: &[
         ["pruning: rounded up past the budget", "while left as f64 > (1.0 - goal) * whole {", "while left as f64 > (1.0 - goal) * whole + 16.0 * 4096.0 {"],
     ]},
+    Target { file: "crates/penjing/src/costs.rs", test: "--lib costs::", mutations: &[
+        ["costs: terms below nothing", "/ h[i][i]).max(0.0);", "/ h[i][i]);"],
+        ["costs: a network judges itself", ".filter(|(other, _)| *other != at)", ""],
+        ["costs: another version's are read", "version.format != FORMAT || version.penjing != own", "version.format != FORMAT"],
+        ["costs: times below nothing are read", "!value.is_finite() || value < 0.0", "!value.is_finite()"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/load.rs", test: "-p penjing --lib costs::", mutations: &[
+        ["costs: the convolution before is left out", "before.0 + after.0", "after.0"],
+        ["costs: windows without their channels", "macs(&[window.out_pixels(), window.taps(), channels])", "macs(&[window.out_pixels(), window.taps()])"],
+    ]},
     Target { file: "crates/penjing/src/compress/sparsify.rs", test: "--lib --test sparsify sparse", mutations: &[
-        ["sparse: those of greatest magnitude go", "} else if size < edge {", "} else if size > edge {"],
-        ["sparse: of equals one too few", "let mut of_edge = 1 + below", "let mut of_edge = below"],
-        ["sparse: as many zeros from the first step on", "1.0 - left.powi(3)", "1.0"],
+        ["sparse: by magnitude", "w * w / inverse[at % each]", "f64::from(weights[at]).powi(2) + 0.0 * w * inverse[at % each]"],
+        ["sparse: what is left is not fitted", "w[at] = value as f32;", "w[at] = whole[0] as f32 * 0.0 + value.signum() as f32;"],
+        ["sparse: the bias keeps what went", "*bias = (f64::from(mean) - moved) as f32;", "*bias += 0.0 * (f64::from(mean) - moved) as f32;"],
+        ["sparse: zeros come back", "filter(|(_, stay)| !**stay)", "filter(|(_, stay)| **stay)"],
         ["sparse: layers in groups too", "conv.kernel == [1, 1]) && !in_groups(node)", "conv.kernel == [1, 1])"],
     ]},
     Target { file: "crates/penjing-kernels/src/sparse.rs", test: "--lib sparse", mutations: &[

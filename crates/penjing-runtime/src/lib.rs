@@ -25,6 +25,7 @@ pub mod file;
 #[cfg(feature = "alloc")]
 pub mod graph;
 pub mod int8;
+pub mod load;
 #[cfg(feature = "alloc")]
 mod lower;
 #[cfg(feature = "alloc")]

@@ -8,6 +8,7 @@
 
 pub mod classifier;
 pub mod compress;
+pub mod costs;
 pub mod data;
 mod error;
 pub mod eval;

@@ -32,6 +32,11 @@ impl Runner {
         Ok(Runner { plan: Arc::new(plan), isa: Isa::detect(), pixels: pixels.clone(), idle })
     }
 
+    /// The same on another instruction set.
+    pub fn on(self, isa: Isa) -> Self {
+        Runner { isa, idle: Mutex::default(), ..self }
+    }
+
     /// The plan that is run.
     pub fn plan(&self) -> &PlanBuf {
         &self.plan

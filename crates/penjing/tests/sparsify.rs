@@ -121,6 +121,8 @@ fn what_cannot_be_made_sparse_is_refused() {
     let mut graph = Graph::default();
     let x = graph.push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]).unwrap();
     let x = graph.push("stem", conv(8, 3, 2, 1), &[x]).unwrap();
+    // In groups there is too little to choose from.
+    let x = graph.push("grouped", conv(8, 1, 1, 2), &[x]).unwrap();
     let x = graph.push("pool", Op::GlobalAvgPool, &[x]).unwrap();
     graph.push("head", Op::Linear { out_features: 4, bias: true }, &[x]).unwrap();
     let model = learnt(graph, &data);

@@ -1,12 +1,15 @@
 //! `penjing bench`.
 
 use std::{
-    path::PathBuf,
+    fmt::Write as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use penjing::{
-    Error, model,
+    Error,
+    costs::Costs,
+    model::{self, Output},
     progress::Progress as _,
     runner::Runner,
     threads::Threads,
@@ -20,6 +23,8 @@ use penjing::{
     zoo::{self, Network},
 };
 
+use penjing_runtime::Isa;
+
 use super::{Outcome, ThreadsArg, arch_parser, size_parser};
 use crate::console::{Console, peak_rss_bytes};
 
@@ -27,10 +32,10 @@ use crate::console::{Console, peak_rss_bytes};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A model file
-    #[arg(value_name = "MODEL", required_unless_present = "arch", conflicts_with = "arch")]
+    #[arg(value_name = "MODEL", required_unless_present_any = ["arch", "costs"], conflicts_with_all = ["arch", "costs"])]
     model: Option<PathBuf>,
     /// A network with random weights instead, such as mobilenet_v2 or mobilenet_v2_x0.5, or one of your own, such as my_net.toml
-    #[arg(long, value_name = "NAME", value_parser = arch_parser)]
+    #[arg(long, value_name = "NAME", value_parser = arch_parser, conflicts_with = "costs")]
     arch: Option<String>,
     /// Input size of --arch in pixels [default: the published one]
     #[arg(long, value_name = "PX", requires = "arch", value_parser = size_parser())]
@@ -49,9 +54,22 @@ pub struct Args {
     /// Measure training with frozen statistics, as in fine-tuning
     #[arg(long, requires = "train")]
     frozen: bool,
-    /// How long to measure, in seconds
-    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds_parser)]
-    seconds: f64,
+    /// How long to measure, in seconds [default: 3; for --costs 30]
+    #[arg(long, value_name = "S", value_parser = seconds_parser)]
+    seconds: Option<f64>,
+    /// The instruction set to use, such as avx2 or neon [default: the best there is]
+    #[arg(long, value_name = "ISA", value_parser = isa_parser)]
+    isa: Option<Isa>,
+    /// Measure what the steps of networks take here and write it to a file, from which other machines tell what any network
+    /// takes here
+    #[arg(long, value_name = "FILE")]
+    costs: Option<PathBuf>,
+    /// Overwrite the file of --costs
+    #[arg(long, requires = "costs")]
+    force: bool,
+    /// Tell too what the network takes on the machine of such a file
+    #[arg(long, value_name = "FILE", conflicts_with = "costs")]
+    cost: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadsArg,
 }
@@ -64,6 +82,9 @@ struct Measured {
     latency_ms: Percentiles,
     images_per_s: f64,
     peak_rss_bytes: Option<u64>,
+    /// What the network takes on the machine of a file of costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elsewhere: Option<Elsewhere>,
     /// Images a second through training steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     train_images_per_s: Option<f64>,
@@ -76,10 +97,26 @@ struct Measured {
 }
 
 #[derive(serde::Serialize)]
+struct Elsewhere {
+    machine: String,
+    isa: String,
+    threads: usize,
+    /// Of a photo.
+    latency_ms: f64,
+    /// Root of the mean squared relative error of the networks that were measured there.
+    error: f64,
+}
+
+#[derive(serde::Serialize)]
 struct Percentiles {
     p50: f64,
     p90: f64,
     p99: f64,
+}
+
+fn isa_parser(name: &str) -> Result<Isa, String> {
+    let known: Vec<&str> = Isa::available().map(Isa::name).collect();
+    Isa::named(name).ok_or_else(|| format!("this machine has {}", known.join(", ")))
 }
 
 fn seconds_parser(text: &str) -> Result<f64, String> {
@@ -90,20 +127,37 @@ fn seconds_parser(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    let isa = args.isa.unwrap_or_else(Isa::detect);
+    if let Some(path) = &args.costs {
+        return measure(path, &args, isa, console);
+    }
     let threads = args.threads.start()?;
-    let runner = match (&args.model, &args.arch) {
+    let costs = args.cost.as_deref().map(Costs::load).transpose()?;
+    let (graph, weights, pixels) = match (&args.model, &args.arch) {
         (Some(path), _) => {
             let model = model::load(path)?;
-            Runner::new(&model.graph, &model.weights, &model.pixels, threads.count())?
+            (model.graph, model.weights, model.pixels)
         }
         (None, name) => {
             let network = Network::named(name.as_deref().unwrap_or_default())?;
             let size = args.size.unwrap_or(network.size());
             let graph = network.graph(size, args.classes as usize)?;
-            Runner::new(&graph, &zoo::random_weights(&graph, 0), &network.pixels(size), threads.count())?
+            let weights = zoo::random_weights(&graph, 0);
+            (graph, weights, network.pixels(size))
         }
     };
-    let times = times(&runner, &threads, args.seconds, console)?;
+    let elsewhere = match costs {
+        None => None,
+        Some(costs) => {
+            let latency_ms = (costs.predict(&graph, &weights)? * 1e3).round() / 1e3;
+            let Costs { machine, isa, threads, error, .. } = costs;
+            Some(Elsewhere { machine, isa, threads, latency_ms, error })
+        }
+    };
+    let runner = Runner::new(&graph, &weights, &pixels, threads.count())?.on(isa);
+    drop((graph, weights));
+    let seconds = args.seconds.unwrap_or(SECONDS);
+    let times = times(&runner, &threads, seconds, console)?;
     let total: Duration = times.iter().sum();
     let percentile = |share: f64| {
         let index = (share * (times.len() - 1) as f64).round() as usize;
@@ -119,6 +173,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         latency_ms: Percentiles { p50: percentile(0.5), p90: percentile(0.9), p99: percentile(0.99) },
         images_per_s: (times.len() as f64 / total.as_secs_f64() * 10.0).round() / 10.0,
         peak_rss_bytes: latency_peak,
+        elsewhere,
         train_images_per_s: training.map(|training| training.images_per_s),
         train_planned_bytes: training.map(|training| training.planned_bytes),
         train_peak_bytes: training.and_then(|_| peak_rss_bytes()),
@@ -129,7 +184,16 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         format!(
             "p50 {p50:.2} ms   p90 {p90:.2} ms   p99 {p99:.2} ms   {:.1} images/s   {} threads, {}, {} runs{memory}\n",
             measured.images_per_s, measured.threads, measured.isa, measured.runs
-        ) + &training.map_or(String::new(), |training| {
+        ) + &measured.elsewhere.as_ref().map_or(String::new(), |there| {
+            format!(
+                "there      {:.2} ms ± {:.0} %   {}, {} threads, {}\n",
+                there.latency_ms,
+                100.0 * there.error,
+                there.machine,
+                there.threads,
+                there.isa
+            )
+        }) + &training.map_or(String::new(), |training| {
             format!(
                 "training {:.1} images/s   planned memory {}   peak memory {}\n",
                 training.images_per_s,
@@ -137,6 +201,36 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                 measured.train_peak_bytes.map_or("unknown".into(), crate::console::bytes)
             )
         })
+    })?;
+    Ok(Outcome::Done)
+}
+
+const SECONDS: f64 = 3.0;
+/// For the costs of all kinds of steps.
+const SECONDS_OF_COSTS: f64 = 30.0;
+
+/// Measures what steps take here.
+fn measure(path: &Path, args: &Args, isa: Isa, console: &Console) -> anyhow::Result<Outcome> {
+    let output = Output::new(path, args.force)?;
+    let threads = args.threads.start()?;
+    let costs = Costs::measure(isa, &threads, args.seconds.unwrap_or(SECONDS_OF_COSTS), console)?;
+    output.write(&costs.to_bytes())?;
+    console.result(&costs, || {
+        let mut text = format!("{:44} {:>10} {:>10}\n", "", "measured", "predicted");
+        for network in &costs.networks {
+            let (name, measured, predicted) = (&network.name, network.measured_ms, network.predicted_ms);
+            let _ = writeln!(text, "{name:44} {measured:>7.2} ms {predicted:>7.2} ms");
+        }
+        let _ = writeln!(
+            text,
+            "{}: {}, {} threads, {}; networks are predicted by the others to ± {:.0} %",
+            path.display(),
+            costs.machine,
+            costs.threads,
+            costs.isa,
+            100.0 * costs.error
+        );
+        text
     })?;
     Ok(Outcome::Done)
 }
@@ -213,7 +307,7 @@ fn training(args: &Args, threads: &Threads, console: &Console) -> anyhow::Result
     let mut times = Vec::new();
     let interrupted = threads.install(|| {
         let start = Instant::now();
-        while times.len() < 6 || start.elapsed().as_secs_f64() < args.seconds {
+        while times.len() < 6 || start.elapsed().as_secs_f64() < args.seconds.unwrap_or(SECONDS) {
             if console.cancelled() {
                 return true;
             }

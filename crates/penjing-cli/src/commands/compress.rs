@@ -341,7 +341,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                 force: args.force,
                 ..sparsify::Options::default()
             };
-            let sparse = sparsify::sparsify(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
+            let sparse =
+                sparsify::sparsify(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
             if matches!(sparse, Err(Error::Interrupted)) {
                 say_resumable(&sparse_part, console);
             }

@@ -134,3 +134,35 @@ fn a_declaration_that_does_not_fit_is_refused_by_its_row() {
     place.run(&["bench", "--arch", "gone.toml"]).refused(2, &["there is no file gone.toml"]);
     place.run(&["bench", "--arch", "bad.toml"]).refused(1, &["bad.toml: row 2: "]);
 }
+
+#[test]
+fn what_a_network_takes_elsewhere_is_told_from_what_was_measured_there() {
+    let place = Place::new();
+    let measure = ["bench", "--costs", "there.json", "--seconds", "0.1", "--threads", "1", "--json"];
+    let costs = place.run(&measure).json();
+    assert_eq!(costs["threads"], 1);
+    let networks = costs["networks"].as_array().unwrap();
+    assert!(
+        networks.len() > 30 && networks.iter().all(|network| network["measured_ms"].as_f64() > Some(0.0))
+    );
+    let written: serde_json::Value = serde_json::from_slice(&place.read("there.json")).unwrap();
+    assert_eq!(written, costs);
+    // It is not measured again unasked.
+    place.run(&["bench", "--costs", "there.json"]).refused(1, &["there.json", "--force"]);
+    let bench = ["bench", "--arch", "mobilenet_v1_x0.25", "--size", "64", "--seconds", "0.05"];
+    let elsewhere = |file: &str| place.run(&[&bench[..], &["--cost", file]].concat());
+    let ran = elsewhere("there.json");
+    assert!(ran.out.contains("there ") && ran.out.contains("1 threads, "), "{ran:?}");
+    let told = place.run(&[&bench[..], &["--cost", "there.json", "--json"]].concat()).json();
+    let there = &told["elsewhere"];
+    assert_eq!(there["isa"], costs["isa"]);
+    assert!(there["latency_ms"].as_f64() > Some(0.0) && there["error"] == costs["error"], "{told}");
+    // Of another version, or none.
+    let text = written.to_string().replace(r#""penjing":""#, r#""penjing":"9"#);
+    place.write("old.json", text.as_bytes());
+    elsewhere("old.json").refused(1, &["old.json: measured by penjing 9", "penjing bench --costs FILE"]);
+    place.write("none.json", b"{}");
+    elsewhere("none.json").refused(1, &["none.json: not a file of costs"]);
+    elsewhere("gone.json").refused(1, &["gone.json: cannot read"]);
+    place.run(&[&bench[..], &["--isa", "abacus"]].concat()).refused(2, &["this machine has scalar"]);
+}

@@ -5,11 +5,7 @@
 //! sparse so far. The others are fitted by least squares, each output on its own. Then the network learns from the photos under
 //! the one before, and what is zero stays zero. The file keeps what is not zero, and where that is little enough so does what runs.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use penjing_runtime::{
     file::Model,
@@ -82,7 +78,7 @@ pub struct Report {
 }
 
 /// Photos that are seen in all by the training.
-const LOOKS: f64 = 10_000.0;
+const LOOKS: f64 = 5_000.0;
 
 /// Makes a network of one in floats that has zeros among its weights. Photos of the training part are watched, `photos` of them,
 /// and learnt from.
@@ -106,7 +102,13 @@ pub fn sparsify(
     let (Watched { inputs, .. }, mut skipped) = tensors(model, data, &watching, threads, progress)?;
     let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
     let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
-    let work = Work { graph: &graph, weights: &weights, inputs: &inputs[..inputs.len().min(FITTED)], threads, progress };
+    let work = Work {
+        graph: &graph,
+        weights: &weights,
+        inputs: &inputs[..inputs.len().min(FITTED)],
+        threads,
+        progress,
+    };
     let layers = work.layers();
     if layers.is_empty() {
         return Err(Error::Unsupported("it has no 1×1 convolution whose weights could become zero".into()));
@@ -184,9 +186,8 @@ struct Work<'a> {
 impl Work<'_> {
     /// The names of the 1×1 convolutions.
     fn layers(&self) -> Vec<String> {
-        let is = |node: &&Node| {
-            matches!(&node.op, Op::Conv(conv) if conv.kernel == [1, 1]) && !in_groups(node)
-        };
+        let is =
+            |node: &&Node| matches!(&node.op, Op::Conv(conv) if conv.kernel == [1, 1]) && !in_groups(node);
         self.graph.nodes().iter().filter(is).map(|node| node.name.clone()).collect()
     }
 
@@ -261,10 +262,13 @@ fn surgeon(weights: &mut [f32], biases: &mut [f32], mut x: Reads, mut y: Vec<f32
 /// The solution of the rows and columns `stay` of `h`, `each` by `each`.
 fn solved(h: &[f64], each: usize, stay: &[usize], target: &[f64]) -> Vec<f64> {
     let k = stay.len();
+    if k == 0 {
+        return Vec::new();
+    }
     let part: Vec<f64> = stay.iter().flat_map(|i| stay.iter().map(move |j| h[i * each + j])).collect();
     let u = reads::inverse_factor(part, k);
     let mut w = vec![0.0; k];
-    for (i, row) in u.chunks_exact(k.max(1)).enumerate() {
+    for (i, row) in u.chunks_exact(k).enumerate() {
         let v: f64 = row[i..].iter().zip(&stay[i..]).map(|(u, at)| u * target[*at]).sum();
         w[i..].iter_mut().zip(&row[i..]).for_each(|(w, u)| *w += u * v);
     }
@@ -344,6 +348,17 @@ mod tests {
     }
 
     #[test]
+    fn an_output_may_lose_all_its_weights() {
+        let mut random = SplitMix64::new(4);
+        let x: Vec<f32> = (0..200).map(|_| random.normal() as f32).collect();
+        let y = x.chunks_exact(2).flat_map(|x| [2.0 * x[0] - x[1], 0.1 * x[1] + 4.0]).collect();
+        let (mut weights, mut biases) = (vec![2.0, -1.0, 0.0, 0.1], vec![0.0, 4.0]);
+        surgeon(&mut weights, &mut biases, x, y, 0.5);
+        assert!((weights[0] - 2.0).abs() < 0.05 && weights[2..] == [0.0; 2], "{weights:?}");
+        assert!((biases[1] - 4.0).abs() < 0.05, "{biases:?}");
+    }
+
+    #[test]
     fn as_many_go_as_are_asked_for() {
         let values = [3.0, 1.0, 0.5, 4.0, 1.0, 1.0];
         let gone = |count| -> Vec<usize> {
@@ -361,7 +376,9 @@ mod tests {
             kind: crate::train::parameters::Kind::Weight,
             values: values.to_vec(),
         };
-        let list = |a: &[f32], b: &[f32]| Parameters { list: vec![parameter("a.weight", a), parameter("b.weight", b)] };
+        let list = |a: &[f32], b: &[f32]| Parameters {
+            list: vec![parameter("a.weight", a), parameter("b.weight", b)],
+        };
         let zeros = Zeros::of(&list(&[0.0, 2.0, 0.0], &[0.0, 1.0]), &["a".into()]);
         let weights = zeros.project(&list(&[5.0, 6.0, 7.0], &[8.0, 9.0]), 0.3);
         assert_eq!(weights["a.weight"].to_f32(), [0.0, 6.0, 0.0]);
