@@ -11,6 +11,7 @@ use crate::process;
 const TILES: &[&str] = &[
     "one_product_tile",
     "gradient_tile",
+    "sparse_tile",
     "depthwise_line",
     "depthwise_weight_gradient",
     "int8_product_tile",

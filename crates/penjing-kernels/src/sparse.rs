@@ -14,8 +14,8 @@ use crate::{
     workers::{MAX_PIECES, Shared, View, dispatch, part, pieces},
 };
 
-/// Most pixels that are turned round at a time: as many vectors of them as leave a register for a weight, where there are
-/// sixteen. What is left of a map is shared out evenly: 196, 784 and 3136 pixels are 12¼, 49 and 196 vectors of sixteen.
+/// Most pixels that are turned round at a time, on any instruction set. A map is shared out evenly: 196, 784 and 3136 pixels are
+/// 12¼, 49 and 196 vectors of sixteen.
 pub(crate) const TILE: usize = 112;
 /// Weights of an output that stand together.
 pub(crate) const GROUP: usize = 4;

@@ -23,6 +23,7 @@ impl Simd for Neon {
     const TILE_ROWS: &'static [usize] = &[16, 12, 8, 6];
     const ROW_STEP: usize = 48;
     const GRADIENT_ROWS: &'static [usize] = &[16, 10, 8, 6];
+    const SPARSE_SUMS: usize = 28;
 
     operations! {
         splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }

@@ -27,6 +27,8 @@ pub(crate) trait Simd: Copy {
     const ROW_STEP: usize;
     /// Rows of the largest register tile of the weight gradient over one, two and more vectors of x.
     const GRADIENT_ROWS: &'static [usize];
+    /// Most sums of a tile of the product without zeros: as many as the compiler keeps in registers.
+    const SPARSE_SUMS: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;

@@ -32,7 +32,7 @@ pub(crate) unsafe fn sparse<S: Simd>(job: &Job, scratch: &mut [f32], mut y: View
     let (y, sums) = (y.as_mut_ptr(), &mut sums[..BLOCK * TILE]);
     let (x, sums) = (x.as_mut_ptr(), sums.as_mut_ptr());
     let all = rows.div_ceil(S::LANES);
-    let tiles = all.div_ceil(TILE / S::LANES);
+    let tiles = all.div_ceil(S::SPARSE_SUMS.min(TILE / S::LANES));
     for tile in 0..tiles {
         // As equal as can be, in whole vectors but for the end.
         let [from, end] = [tile, tile + 1].map(|tile| rows.min(tile * all / tiles * S::LANES));
@@ -126,10 +126,8 @@ unsafe fn turn<S: Simd>(
     }
 }
 
-/// Tiles of up to so many vectors, where there are registers for twice as many, take two outputs at a time.
-const PAIRED: usize = TILE / 16;
-
-/// Adds a chunk to the sums of `VECTORS` vectors of pixels: of two outputs at a time where one would keep few units busy.
+/// Adds a chunk to the sums of `VECTORS` vectors of pixels: of two outputs at a time where there are registers for
+/// both: one alone would keep few units busy.
 ///
 /// # Safety
 /// As [`Simd`]; the pointers are valid for the tile's extents, and the part's numbers in their ranges.
@@ -139,7 +137,7 @@ pub(crate) unsafe fn tile<S: Simd, const VECTORS: usize>(t: &Tile) {
     let outputs = t.part.outputs.len();
     // SAFETY: at least as many outputs are left.
     unsafe {
-        if VECTORS <= PAIRED {
+        if 2 * VECTORS <= S::SPARSE_SUMS {
             while at + 2 <= outputs {
                 chains::<S, VECTORS, 2>(t, at, &mut from);
                 at += 2;

@@ -24,6 +24,7 @@ impl Simd for Avx2 {
     const TILE_ROWS: &'static [usize] = &[12, 6];
     const ROW_STEP: usize = 48;
     const GRADIENT_ROWS: &'static [usize] = &[6, 6];
+    const SPARSE_SUMS: usize = 12;
 
     operations! {
         splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
@@ -69,7 +70,7 @@ impl Simd for Avx2 {
         sparse_tile(vectors: usize, tile: &sparse::Tile) {
             {
                 use avx2::sparse_tile;
-                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12)
             }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {
@@ -153,6 +154,7 @@ impl Simd for Avx512 {
     const TILE_ROWS: &'static [usize] = &[14, 14, 7];
     const ROW_STEP: usize = 56;
     const GRADIENT_ROWS: &'static [usize] = &[14, 14, 8, 6];
+    const SPARSE_SUMS: usize = 28;
 
     operations! {
         splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
