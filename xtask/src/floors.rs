@@ -65,6 +65,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
+    ("costs", &["error", "compress", "progress", "random", "threads", "zoo"]),
     (
         "compress",
         &[

@@ -1,7 +1,7 @@
 //! Pointwise convolution with weights of which most are zero: only the others are kept and multiplied.
 //!
-//! In `[N,H,W,C]` neighbouring values are channels, and what one output leaves out the next one needs. So [`TILE`] pixels at a
-//! time are turned round, a row for each channel; every weight then multiplies a row (Elsen et al., arXiv 1911.09723, who
+//! In `[N,H,W,C]` neighbouring values are channels, and what one output leaves out the next one needs. So a tile of pixels at a
+//! time is turned round, a row for each channel; every weight then multiplies a row (Elsen et al., arXiv 1911.09723, who
 //! keep maps that way round). What a block of outputs needs of a chunk of channels stands together, so that their rows stay
 //! in the first-level cache; there those outputs come first that have most weights, in groups filled up with zeros, so that two
 //! neighbours end at once and a processor rarely guesses wrongly when they do. The result has the bits of [`pointwise`](crate::pointwise) with the
