@@ -40,6 +40,7 @@ pub mod quant;
 mod session;
 #[cfg(feature = "alloc")]
 pub mod sparse;
+#[cfg(feature = "alloc")]
 pub mod tensor;
 
 #[cfg(feature = "alloc")]
