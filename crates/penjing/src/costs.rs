@@ -28,7 +28,7 @@ use crate::{
     },
     progress::{Hushed, Progress},
     random::SplitMix64,
-    threads::Threads,
+    threads::{MAX_THREADS, Threads},
     zoo::{Network, random_weights},
 };
 
@@ -186,7 +186,11 @@ impl Costs {
         Costs::parse(&bytes).map_err(wrong)
     }
 
-    fn parse(bytes: &[u8]) -> std::result::Result<Costs, String> {
+    /// Costs of a file's bytes.
+    ///
+    /// # Errors
+    /// In words, for what are none, or those of another version.
+    pub fn parse(bytes: &[u8]) -> std::result::Result<Costs, String> {
         #[derive(Deserialize)]
         struct Version {
             format: u32,
@@ -204,8 +208,10 @@ impl Costs {
         }
         let costs: Costs = serde_json::from_slice(bytes).map_err(none)?;
         let laws = costs.laws.values().flat_map(|law| [law.call, law.mac, law.filter, law.map, law.weight]);
-        if costs.threads == 0 || laws.chain([costs.error]).any(|value| !value.is_finite() || value < 0.0) {
-            return Err(format!("holds a time that is none; {AGAIN}"));
+        if !(1..=MAX_THREADS).contains(&costs.threads)
+            || laws.chain([costs.error]).any(|value| !value.is_finite() || value < 0.0)
+        {
+            return Err(format!("holds a time, or a number of threads, that is none; {AGAIN}"));
         }
         Ok(costs)
     }
@@ -438,8 +444,10 @@ mod tests {
         let own = format!("\"penjing\": \"{}\"", env!("CARGO_PKG_VERSION"));
         assert!(refused(&own, "\"penjing\": \"9.9.9\"").contains("measured by penjing 9.9.9"));
         assert!(refused("\"format\": 1", "\"format\": 7").contains("format 7"));
-        assert!(refused("\"threads\": 2", "\"threads\": 0").contains("a time that is none"));
-        assert!(refused("\"error\": ", "\"error\": -").contains("a time that is none"));
+        assert!(refused("\"threads\": 2", "\"threads\": 0").contains("that is none"));
+        // Scratch memory for so many would have no length.
+        assert!(refused("\"threads\": 2", "\"threads\": 257").contains("that is none"));
+        assert!(refused("\"error\": ", "\"error\": -").contains("that is none"));
         assert!(refused("\"isa\"", "\"iza\"").contains("not a file of costs"));
         assert!(Costs::parse(b"").unwrap_err().contains("penjing bench --costs"));
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::{Error, Result};
 
 /// Most threads of one run: what the kernels take.
-const MAX_THREADS: usize = 256;
+pub(crate) const MAX_THREADS: usize = 256;
 
 /// A pool of threads: photos are shared out among them, or the pieces of one inference.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc};
 use penjing::{
     Error,
     compress::{
-        self, Gate, Ranging,
+        self, Gate, Learning, Ranging,
         fold::fold,
         grid,
         observe::observe,
@@ -230,7 +230,8 @@ fn wide() -> Graph {
 
 fn half(criterion: Criterion, epochs: u32, part: Option<&Path>) -> prune::Options {
     let part = part.map(Path::to_owned);
-    prune::Options { criterion, epochs: Some(epochs), part, rate: 1e-3, ..prune::Options::default() }
+    let learning = Learning { epochs: Some(epochs), part, rate: 1e-3, force: false };
+    prune::Options { criterion, learning, ..prune::Options::default() }
 }
 
 #[test]

@@ -121,10 +121,12 @@ fn options(when: When, part: Option<&Path>) -> compress::Options {
         rounding: Rounding { per_channel: false, ..Rounding::recommended() },
         qat: qat::Options {
             when,
-            epochs: Some(50),
-            rate: 1e-3,
-            part: part.map(Path::to_owned),
-            force: false,
+            learning: compress::Learning {
+                epochs: Some(50),
+                rate: 1e-3,
+                part: part.map(Path::to_owned),
+                force: false,
+            },
         },
         gate: Gate { max_latency: f64::INFINITY, max_size: f64::INFINITY, max_drop: 0.02 },
         ..compress::Options::default()
@@ -165,7 +167,7 @@ fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
     assert!(report.qat.unwrap().kept);
     // The state is of this training alone.
     let mut other = options(When::Auto, Some(&part));
-    other.qat.epochs = Some(9);
+    other.qat.learning.epochs = Some(9);
     let refused = compress::int8(&model, &data, &other, &one, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --epochs (then 50, now 9)"), "{refused}");
 }

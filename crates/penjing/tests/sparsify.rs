@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use penjing::{
     Error,
     compress::{
-        self, Gate,
+        self, Gate, Learning,
         sparsify::{Options, sparsify},
     },
     export::{OnnxOptions, to_onnx},
@@ -52,7 +52,8 @@ const LAYERS: [&str; 3] = ["expand.weight", "project.weight", "last.weight"];
 
 fn most(epochs: u32, part: Option<&Path>) -> Options {
     let part = part.map(Path::to_owned);
-    Options { share: 0.8, epochs: Some(epochs), rate: 3e-3, part, ..Options::default() }
+    let learning = Learning { epochs: Some(epochs), rate: 3e-3, part, force: false };
+    Options { share: 0.8, learning, ..Options::default() }
 }
 
 #[test]

@@ -45,7 +45,8 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     classes: u32,
     /// Measure training steps of the whole network too: forward, backward and update under the batch's own statistics
-    #[arg(long, requires = "arch")]
+    // It learns on the best instruction set there is.
+    #[arg(long, requires = "arch", conflicts_with = "isa")]
     train: bool,
     /// Photos of a training step
     #[arg(long, value_name = "N", requires = "train", default_value_t = 32)]

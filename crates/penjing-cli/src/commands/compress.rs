@@ -9,7 +9,7 @@ use std::{
 use penjing::{
     Error,
     compress::{
-        self, Gate, Options, Ranging, Report, Verdict,
+        self, Gate, Learning, Options, Ranging, Report, Verdict,
         prune::{self, Criterion},
         ptq::Rounding,
         qat::{self, Taught, When},
@@ -280,6 +280,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         }),
         max_size: args.max_size,
     };
+    let learning = |by_default: Learning, epochs, part: &Path| Learning {
+        epochs,
+        part: Some(part.to_owned()),
+        force: args.force,
+        ..by_default
+    };
     let mut options = Options {
         before: None,
         ranging: args.ranges.map(Into::into),
@@ -292,10 +298,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         photos: args.photos.into(),
         qat: qat::Options {
             when: args.qat.into(),
-            epochs: args.epochs,
-            part: Some(part.clone()),
-            force: args.force,
-            ..qat::Options::default()
+            learning: learning(qat::Options::default().learning, args.epochs, &part),
         },
         gate,
         layers: args.layers,
@@ -315,9 +318,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             let how = prune::Options {
                 share,
                 criterion: args.criterion.into(),
-                epochs: args.prune_epochs,
-                part: Some(pruned_part.clone()),
-                force: args.force,
+                learning: learning(prune::Options::default().learning, args.prune_epochs, &pruned_part),
                 ..prune::Options::default()
             };
             let pruned = prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
@@ -336,10 +337,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             let how = sparsify::Options {
                 before: options.before.clone(),
                 share,
-                epochs: args.sparsify_epochs,
-                part: Some(sparse_part.clone()),
-                force: args.force,
-                ..sparsify::Options::default()
+                learning: learning(sparsify::Options::default().learning, args.sparsify_epochs, &sparse_part),
             };
             let sparse =
                 sparsify::sparsify(&model, &data, args.photos.into(), &how, args.seed, &threads, console);

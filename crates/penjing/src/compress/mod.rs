@@ -37,6 +37,7 @@ use serde::Serialize;
 pub use self::{
     gate::{Gate, Measured, Verdict},
     grid::Ranging,
+    tune::Learning,
 };
 use self::{
     judge::{Distance, Logits},

@@ -6,7 +6,7 @@
 //! the layers, so that statistics stay as they are; grids stay too. The network in floats is the teacher (Mishra and
 //! Marr, arXiv 1711.05852), beside the labels.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use penjing_runtime::{
     file::Model,
@@ -16,7 +16,11 @@ use penjing_runtime::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{ptq, ptq::Rounding, tune};
+use super::{
+    ptq,
+    ptq::Rounding,
+    tune::{self, Learning},
+};
 use crate::{
     Result,
     data::{Dataset, Skipped},
@@ -33,19 +37,13 @@ const LOOKS: f64 = 5_000.0;
 pub struct Options {
     /// When a network is trained.
     pub when: When,
-    /// How often every photo is seen; `None`: the fewer photos there are, the more often.
-    pub epochs: Option<u32>,
-    /// AdamW's rate at its highest.
-    pub rate: f32,
-    /// Where a state is kept from which the training goes on.
-    pub part: Option<PathBuf>,
-    /// Whether a state of other training is thrown away.
-    pub force: bool,
+    /// How.
+    pub learning: Learning,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { when: When::default(), epochs: None, rate: 1e-4, part: None, force: false }
+        Options { when: When::default(), learning: Learning::at(1e-4) }
     }
 }
 
@@ -175,11 +173,8 @@ pub(super) fn train(
         graph: start.graph,
         start: parameters(start)?,
         projection: Some(projection.clone()),
-        epochs: options.epochs,
+        how: &options.learning,
         looks: LOOKS,
-        rate: options.rate,
-        part: options.part.as_deref(),
-        force: options.force,
         asked,
         seed,
     };
@@ -188,7 +183,7 @@ pub(super) fn train(
         epochs: tuned.recipe.epochs,
         steps: tuned.steps,
         batch: tuned.recipe.batch,
-        rate: options.rate,
+        rate: options.learning.rate,
         photos: tuned.photos,
         seconds: tuned.seconds,
         top1_before: start.top1,

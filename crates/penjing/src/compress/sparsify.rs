@@ -5,7 +5,7 @@
 //! sparse so far. The others are fitted by least squares, each output on its own. Then the network learns from the photos under
 //! the one before, and what is zero stays zero. The file keeps what is not zero, and where that is little enough so does what runs.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use penjing_runtime::{
     file::Model,
@@ -21,7 +21,9 @@ use super::{
     fold::in_groups,
     judge::{self, Distance},
     reads::{self, FITTED, Reads, results, watch},
-    tensors, tune, unsupported,
+    tensors,
+    tune::{self, Learning},
+    unsupported,
 };
 use crate::{
     Error, Result,
@@ -42,19 +44,13 @@ pub struct Options {
     pub before: Option<Model>,
     /// Share of the weights of every 1×1 convolution that become zero, 0..1.
     pub share: f64,
-    /// How often every photo is seen; `None`: the fewer photos there are, the more often. 0: nothing is learnt.
-    pub epochs: Option<u32>,
-    /// AdamW's rate at its highest.
-    pub rate: f32,
-    /// Where a state is kept from which the training goes on.
-    pub part: Option<PathBuf>,
-    /// Whether a state of other training is thrown away.
-    pub force: bool,
+    /// How the network learns.
+    pub learning: Learning,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { before: None, share: 0.8, epochs: None, rate: 3e-4, part: None, force: false }
+        Options { before: None, share: 0.8, learning: Learning::at(3e-4) }
     }
 }
 
@@ -117,7 +113,7 @@ pub fn sparsify(
     let logits = |weights: &Weights| judge::logits(&graph, weights, &model.pixels, work.inputs, threads);
     let start = Distance::between(&logits(&weights)?, &logits(&sparse)?);
     let (mut epochs, mut steps, mut seconds) = (0.0, 0, 0.0);
-    if options.epochs != Some(0) {
+    if options.learning.epochs != Some(0) {
         let start = Parameters::new(&graph, &sparse)?;
         let zeros = Arc::new(Zeros::of(&start, &layers));
         let work = tune::Work {
@@ -126,20 +122,13 @@ pub fn sparsify(
             graph: &graph,
             start,
             projection: Some(zeros.clone()),
-            epochs: options.epochs,
+            how: &options.learning,
             looks: LOOKS,
-            rate: options.rate,
-            part: options.part.as_deref(),
-            force: options.force,
             asked: vec![("--sparsify", options.share.to_string()), ("--photos", photos.to_string())],
             seed,
         };
         let tuned = tune::train(work, data, threads, progress)?;
-        let Some(learnt) = tuned.weights() else {
-            let why = tuned.trained.stopped.clone().unwrap_or_default();
-            return Err(Error::Unsupported(format!("training with zeros came to no end: {why}")));
-        };
-        sparse = zeros.project(learnt, 1.0);
+        sparse = zeros.project(tuned.learnt()?, 1.0);
         (epochs, steps, seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
         add_unread(&mut skipped, tuned.skipped);
     }

@@ -1,6 +1,6 @@
 //! A changed network learns from the photos of the training part, under the model that it was made of as teacher.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use penjing_runtime::{file::Model, graph::Graph};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,27 @@ use crate::{
     },
 };
 
+/// How a changed network learns.
+#[derive(Clone, Debug)]
+pub struct Learning {
+    /// How often every photo is seen; `None`: the fewer photos there are, the more often. 0: nothing is learnt, where that makes
+    /// sense.
+    pub epochs: Option<u32>,
+    /// AdamW's rate at its highest.
+    pub rate: f32,
+    /// Where a state is kept from which the training goes on.
+    pub part: Option<PathBuf>,
+    /// Whether a state of other training is thrown away.
+    pub force: bool,
+}
+
+impl Learning {
+    /// By default, at up to this rate.
+    pub(super) fn at(rate: f32) -> Self {
+        Learning { epochs: None, rate, part: None, force: false }
+    }
+}
+
 /// What learns.
 pub(super) struct Work<'a> {
     /// What the log and the kept state call it.
@@ -37,15 +58,9 @@ pub(super) struct Work<'a> {
     pub graph: &'a Graph,
     pub start: Parameters,
     pub projection: Option<Arc<dyn Projection>>,
-    /// How often every photo is seen; `None`: the fewer photos there are, the more often, so that about so many looks are taken.
-    pub epochs: Option<u32>,
+    pub how: &'a Learning,
+    /// About so many looks at photos are taken, unless it is said how often each is seen.
     pub looks: f64,
-    /// AdamW's rate at its highest.
-    pub rate: f32,
-    /// Where a state is kept from which the training goes on.
-    pub part: Option<&'a Path>,
-    /// Whether a state of other training is thrown away.
-    pub force: bool,
     /// What tells other work apart, beside the teacher, the photos, the seed, epochs and rate.
     pub asked: Vec<(&'static str, String)>,
     pub seed: u64,
@@ -53,6 +68,8 @@ pub(super) struct Work<'a> {
 
 /// What came of it.
 pub(super) struct Tuned {
+    /// What the log calls it.
+    name: &'static str,
     pub trained: Trained,
     /// How it learnt.
     pub recipe: Recipe,
@@ -71,6 +88,17 @@ impl Tuned {
     pub fn weights(&self) -> Option<&Parameters> {
         let trained = &self.trained;
         trained.whole.then(|| trained.best.as_ref().map_or(&trained.average, |(_, best)| best))
+    }
+
+    /// The weights to use, where there is nothing else to go back to.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the training came to no end.
+    pub fn learnt(&self) -> Result<&Parameters> {
+        self.weights().ok_or_else(|| {
+            let why = self.trained.stopped.as_deref().unwrap_or_default();
+            Error::Unsupported(format!("{} came to no end: {why}", self.name))
+        })
     }
 }
 
@@ -101,8 +129,8 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
     let [learn, judge] = [photos(Part::Train)?, photos(Part::Val)?];
     let memory = memory::available();
     let recipe = recipe(&work, learn.len(), pixels.height).fitted(work.graph, learn.len(), memory)?;
-    let keeper = Keeper::new(work.part, identity(&work, [&learn, &judge])?);
-    let resume: Option<(State, _)> = keeper.load(work.force)?;
+    let keeper = Keeper::new(work.how.part.as_deref(), identity(&work, [&learn, &judge])?);
+    let resume: Option<(State, _)> = keeper.load(work.how.force)?;
     let (mut before, mut from) = (0.0, None);
     if let Some((state, tensors)) = resume {
         progress.notice(&format!("going on after {} steps", state.standing.step));
@@ -135,7 +163,7 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
         return Err(Error::Interrupted);
     }
     let steps = recipe.steps(photos);
-    Ok(Tuned { trained, steps, photos, seconds: seconds(), skipped, recipe })
+    Ok(Tuned { name: work.name, trained, steps, photos, seconds: seconds(), skipped, recipe })
 }
 
 /// The photos of a part that can be read, by the model's classes.
@@ -168,8 +196,9 @@ const BATCH: usize = 16;
 
 /// How a network of so many photos learns.
 fn recipe(work: &Work, photos: usize, size: usize) -> Recipe {
+    let rate = work.how.rate;
     Recipe {
-        epochs: work.epochs.map_or_else(|| epochs(work.looks, photos), f64::from),
+        epochs: work.how.epochs.map_or_else(|| epochs(work.looks, photos), f64::from),
         batch: BATCH,
         at_once: BATCH,
         // What was fitted to results at the size in use fits those of no other.
@@ -178,7 +207,7 @@ fn recipe(work: &Work, photos: usize, size: usize) -> Recipe {
         rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         decay: 0.0,
         clip: Some(1.0),
-        rates: Rates { head: work.rate, last: work.rate, middle: work.rate, first: work.rate },
+        rates: Rates { head: rate, last: rate, middle: rate, first: rate },
         warmup: 0.1,
         floor: 0.01,
         smoothing: 0.0,
@@ -222,8 +251,8 @@ fn identity(work: &Work, photos: [&[Photo]; 2]) -> Result<Identity> {
         ("the photos", hasher.finalize().to_hex().to_string()),
         ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
         ("--seed", work.seed.to_string()),
-        ("--epochs", work.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
-        ("the rate", work.rate.to_string()),
+        ("--epochs", work.how.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
+        ("the rate", work.how.rate.to_string()),
     ];
     let asked = work.asked.iter().map(|(name, value)| (*name, value.clone()));
     let parts = own.into_iter().chain(asked).map(|(name, value)| (name.to_string(), value));

@@ -11,7 +11,7 @@ pub mod cut;
 pub mod ledger;
 mod mend;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 use serde::Serialize;
@@ -28,7 +28,9 @@ use super::{
     fold::{in_groups, layer},
     judge::{self, Distance},
     reads::{self, FITTED, Reads, watch},
-    tensors, tune, unsupported,
+    tensors,
+    tune::{self, Learning},
+    unsupported,
 };
 use crate::{
     Error, Result,
@@ -48,27 +50,13 @@ pub struct Options {
     pub criterion: Criterion,
     /// Whether what is left is fitted to what it gave before.
     pub mend: bool,
-    /// How often every photo is seen afterwards; `None`: the fewer photos there are, the more often. 0: nothing is learnt.
-    pub epochs: Option<u32>,
-    /// AdamW's rate at its highest.
-    pub rate: f32,
-    /// Where a state is kept from which the training goes on.
-    pub part: Option<PathBuf>,
-    /// Whether a state of other training is thrown away.
-    pub force: bool,
+    /// How what is left learns.
+    pub learning: Learning,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            share: 0.5,
-            criterion: Criterion::default(),
-            mend: true,
-            epochs: None,
-            rate: 3e-4,
-            part: None,
-            force: false,
-        }
+        Options { share: 0.5, criterion: Criterion::default(), mend: true, learning: Learning::at(3e-4) }
     }
 }
 
@@ -153,27 +141,20 @@ pub fn prune(
         skipped: Vec::new(),
     };
     let mut weights = small.weights;
-    if options.epochs != Some(0) {
+    if options.learning.epochs != Some(0) {
         let work = tune::Work {
             name: "training after pruning",
             teacher: model,
             graph: &small.graph,
             start: Parameters::new(&small.graph, &weights)?,
             projection: None,
-            epochs: options.epochs,
+            how: &options.learning,
             looks: LOOKS,
-            rate: options.rate,
-            part: options.part.as_deref(),
-            force: options.force,
             asked: Vec::new(),
             seed,
         };
         let tuned = tune::train(work, data, threads, progress)?;
-        let Some(learnt) = tuned.weights() else {
-            let why = tuned.trained.stopped.clone().unwrap_or_default();
-            return Err(Error::Unsupported(format!("training after pruning came to no end: {why}")));
-        };
-        weights = learnt.to_weights();
+        weights = tuned.learnt()?.to_weights();
         (report.epochs, report.steps, report.seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
         add_unread(&mut skipped, tuned.skipped);
     }
