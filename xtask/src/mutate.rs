@@ -227,11 +227,14 @@ const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/data/decode.rs", test: "--test decode", mutations: &[
         ["reduced scale: of a photo that lies on its side", "if turned { pixels.reduction(h, w) }",
             "if turned { pixels.reduction(w, h) }"],
-        ["reduced scale: one step further", "let side = |side: u16| usize::from(side).div_ceil(by)",
-            "let side = |side: u16| usize::from(side).div_ceil(2 * by)"],
-        ["channel order: photos decoded as BGR", "let upright = upright.into_rgb8();",
-            "let mut upright = upright.into_rgb8(); upright.pixels_mut().for_each(|p| p.0.reverse());"],
         ["orientation tag ignored", "upright.apply_orientation(orientation);", ""],
+    ]},
+    Target { file: "crates/penjing/src/data/jpeg.rs", test: "--test decode --lib data::", mutations: &[
+        ["reduced scale: one step further", "try_new(1, by as u32)", "try_new(1, (2 * by).min(8) as u32)"],
+        ["channel order: photos decoded as BGR", "PixelFormat::Rgb }", "PixelFormat::Bgr }"],
+        ["CMYK: black is no ink", "black.saturating_sub(", "255_u8.saturating_sub("],
+        ["a photo that ends early is shown in part", "if !is_complete(bytes) {", "if false {"],
+        ["the sides of a JPEG the wrong way round", "[[left, right], [high, low]]", "[[high, low], [left, right]]"],
     ]},
     Target { file: "crates/penjing/src/data/split.rs", test: "--lib data::split", mutations: &[
         ["grouping: folds deal single photos", "assert!(k > 0, \"at least one fold\");",

@@ -8,6 +8,10 @@ use crate::{Isa, arch};
 pub const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// The weight one.
 pub const ONE: i32 = 1 << PRECISION_BITS;
+/// Inputs that are weighted at once.
+pub const STEP: usize = 4;
+/// Bytes that a line holds behind its pixels, whatever they are: a step of inputs less one, and a step more.
+pub const SPARE: usize = 4 * STEP - 3;
 pub(crate) const HALF: i32 = ONE / 2;
 
 /// Which inputs each output is made of.
@@ -15,17 +19,18 @@ pub(crate) const HALF: i32 = ONE / 2;
 pub struct Taps<'a> {
     /// First input and number of inputs of each output.
     pub spans: &'a [(usize, usize)],
-    /// `reach` weights for each output, of which it uses as many as it has inputs.
+    /// `reach` weights for each output: as many as it has inputs, then zeros.
     pub weights: &'a [i32],
-    /// The most inputs that an output has, at least 1.
+    /// The most inputs that an output has, up to a multiple of [`STEP`].
     pub reach: usize,
 }
 
 /// A row of pixels of `C` bytes, 1 or 3, through a filter: out\[x\]\[c\] = Σ line\[first + i\]\[c\]·w\[x\]\[i\], rounded and
-/// clamped to a byte. `line` holds two bytes more than its pixels, whatever they are. No sum may leave 32 bits.
+/// clamped to a byte. `line` holds [`SPARE`] bytes more than its pixels. No sum may leave 32 bits.
 pub fn across<const C: usize>(isa: Isa, line: &[u8], taps: Taps, out: &mut [u8]) {
     assert!(C == 1 || C == 3, "pixels of 1 or 3 bytes");
     assert!(out.len() == taps.spans.len() * C && taps.weights.len() == taps.spans.len() * taps.reach);
+    assert!(taps.reach > 0 && taps.reach.is_multiple_of(STEP), "whole steps");
     if C == 3 {
         arch::select!(isa, across_rgb(line, taps, out));
     } else {
@@ -123,15 +128,17 @@ mod tests {
         // 1/4·8 + 3/4·16 = 14; 3/2·200 − 1/2·16 = 292, clamped.
         let taps = Taps {
             spans: &[(0, 2), (1, 2)],
-            weights: &[ONE / 4, ONE / 4 * 3, -ONE / 2, ONE / 2 * 3],
-            reach: 2,
+            weights: &[ONE / 4, ONE / 4 * 3, 0, 0, -ONE / 2, ONE / 2 * 3, 0, 0],
+            reach: STEP,
         };
         for isa in Isa::available() {
             let mut gray = [0; 2];
-            across::<1>(isa, &[8, 16, 200, 99, 99], taps, &mut gray);
+            across::<1>(isa, &[8, 16, 200], taps, &mut gray);
             assert_eq!(gray, [14, 255]);
             let mut rgb = [0; 6];
-            across::<3>(isa, &[8, 0, 255, 16, 4, 255, 200, 4, 255, 99, 99], taps, &mut rgb);
+            let mut line = [99; 9 + SPARE];
+            line[..9].copy_from_slice(&[8, 0, 255, 16, 4, 255, 200, 4, 255]);
+            across::<3>(isa, &line, taps, &mut rgb);
             assert_eq!(rgb, [14, 3, 255, 255, 4, 255]);
             let mut rows = [0; 3];
             down(isa, &[16, 4, 0, 8, 0, 1], 3, 1, &[ONE / 4, ONE / 4 * 3], &mut rows);
@@ -148,9 +155,13 @@ mod tests {
                     (first, (inputs - first).min(reach - x % 2 * usize::from(reach > 1)))
                 })
                 .collect();
-            let weights = weights(outputs * reach, reach);
-            let taps = Taps { spans: &spans, weights: &weights, reach };
-            let line = bytes(inputs * 3 + 2, reach);
+            let whole = reach.next_multiple_of(STEP);
+            let mut weights = weights(outputs * whole, reach);
+            for (weights, (_, len)) in weights.chunks_mut(whole).zip(&spans) {
+                weights[*len..].fill(0);
+            }
+            let taps = Taps { spans: &spans, weights: &weights, reach: whole };
+            let line = bytes(inputs * 3 + SPARE, reach);
             let all = |isa: Isa| {
                 let (mut rgb, mut gray) = (vec![0; outputs * 3], vec![0; outputs]);
                 across::<3>(isa, &line, taps, &mut rgb);

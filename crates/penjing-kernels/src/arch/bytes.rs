@@ -13,8 +13,9 @@ pub(crate) unsafe fn across_rgb<S: Simd>(line: &[u8], taps: Taps, out: &mut [u8]
     let each =
         out.as_chunks_mut::<3>().0.iter_mut().zip(taps.spans).zip(taps.weights.chunks_exact(taps.reach));
     for ((out, &(first, len)), weights) in each {
-        let (pixels, weights) = (&line[first * 3..][..len * 3 + 2], &weights[..len]);
-        // SAFETY: the slices hold `len` pixels and two bytes more, and as many weights.
+        let whole = len.next_multiple_of(resample::STEP);
+        let (pixels, weights) = (&line[first * 3..][..whole * 3 + resample::STEP], &weights[..whole]);
+        // SAFETY: the slices hold `len` pixels up to a whole step and as many weights, and a step of bytes more.
         let [r, g, b, _] = unsafe { S::pixel(pixels.as_ptr(), weights.as_ptr(), len) };
         *out = [r, g, b];
     }

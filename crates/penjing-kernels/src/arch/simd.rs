@@ -58,7 +58,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn turn_square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 
     /// A pixel of [`crate::resample::across`] and a byte without meaning, of so many neighbouring pixels of three bytes;
-    /// two bytes behind the last of them are read.
+    /// pixels and weights are read to the next whole [`crate::resample::STEP`], and as many bytes behind.
     unsafe fn pixel(pixels: *const u8, weights: *const i32, taps: usize) -> [u8; 4];
 
     /// [`super::product::tiles`] of so many rows and vectors, compiled for the instruction set.

@@ -7,7 +7,7 @@ use alloc::{vec, vec::Vec};
 
 use penjing_kernels::{
     Isa,
-    resample::{self, ONE},
+    resample::{self, ONE, SPARE, STEP},
 };
 
 use super::Filter;
@@ -53,8 +53,7 @@ pub(super) fn resize<'o, const C: usize>(
     // The line begins at the first column that is needed.
     across.spans.iter_mut().for_each(|(first, _)| *first -= left);
     let len = (right - left) * C;
-    // Two bytes more, as `resample::across` wants it.
-    let mut line = vec![0u8; len + 2];
+    let mut line = vec![0u8; len + SPARE];
     let isa = Isa::detect();
 
     // Pillow 13 (no earlier one) goes down first where that axis shrinks by more than twice as many pixels; since the pass between
@@ -112,7 +111,7 @@ struct Taps {
     spans: Vec<(usize, usize)>,
     /// `reach` weights for each output.
     weights: Vec<i32>,
-    /// The most inputs that an output has.
+    /// The most inputs that an output has, up to whole steps.
     reach: usize,
 }
 
@@ -131,7 +130,7 @@ impl Taps {
             (center, first, end.saturating_sub(first))
         };
         let spans: Vec<_> = (from..from + count).map(&span).map(|(_, first, len)| (first, len)).collect();
-        let reach = spans.iter().map(|s| s.1).max().unwrap_or(0).max(1);
+        let reach = spans.iter().map(|s| s.1).max().unwrap_or(0).max(1).next_multiple_of(STEP);
         let mut weights = vec![0i32; count * reach];
         let mut exact = vec![0f64; reach];
         for (i, weights) in (from..).zip(weights.chunks_exact_mut(reach)) {

@@ -1,4 +1,4 @@
-//! Photo files to upright RGB8, under limits. The only file that knows the crates `image` and `jpeg-decoder`.
+//! Photo files to upright RGB8, under limits. The only file that knows the crate `image`.
 
 use std::{
     cell::Cell,
@@ -8,10 +8,10 @@ use std::{
     sync::Once,
 };
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
-use jpeg_decoder::PixelFormat;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, metadata::Orientation};
 use penjing_runtime::pixels::{Pixels, Rgb};
 
+use super::jpeg::{self, Jpeg};
 use crate::Error;
 
 /// A decoded photo: upright, row-major, three bytes a pixel.
@@ -80,9 +80,8 @@ pub enum DecodeError {
 ///
 /// What comes out is what Pillow's `ImageOps.exif_transpose` and `convert("RGB")` make of the file: alpha is dropped,
 /// not blended; of an animation or a multi-page file the first picture is taken; 16-bit channels keep their high byte
-/// (so does Pillow for colour; its 16-bit gray is clipped at 255 instead). The test
-/// photos in WebP equal Pillow's bytes. A JPEG may differ by rounding: over 490 photos with halved chroma
-/// (`examples/decode_parity.rs`) one byte in six differs, by 10 at most; the mean over all bytes is 0.2 to 0.3.
+/// (so does Pillow for colour; its 16-bit gray is clipped at 255 instead). JPEGs equal Pillow's bytes, as does every other
+/// test photo.
 ///
 /// A JPEG that does not reach its end marker is an error, as is any photo that breaks `limits`. A panic in a decoder
 /// is caught, unless the program is built with `panic = "abort"`, and reported as damage.
@@ -92,8 +91,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo, DecodeError> {
 
 /// [`decode`]s a photo at the scale that a pixels contract takes it at: [`Pixels::reduction`].
 ///
-/// JPEGs of gray or RGB are decoded at a reduced scale, all others at full scale; so is one that the reducing decoder
-/// cannot read.
+/// JPEGs of gray or RGB are decoded at a reduced scale, as Pillow's `draft` does it; all others at full scale.
 pub fn decode_for(bytes: &[u8], limits: &Limits, pixels: &Pixels) -> Result<Photo, DecodeError> {
     decode_scaled(bytes, limits, Some(pixels))
 }
@@ -105,7 +103,11 @@ fn decode_scaled(bytes: &[u8], limits: &Limits, pixels: Option<&Pixels>) -> Resu
     check_file_size(bytes.len() as u64, limits)?;
     let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAPhoto)?;
     let name = format_name(format).ok_or(DecodeError::NotAPhoto)?;
-    quietly(|| decode_as(bytes, format, name, limits, pixels)).unwrap_or_else(|| {
+    let decoded = quietly(|| match format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, limits, pixels),
+        format => decode_as(bytes, format, name, limits),
+    });
+    decoded.unwrap_or_else(|| {
         Err(DecodeError::Damaged { format: name, what: "its decoder gave up unexpectedly".to_owned() })
     })
 }
@@ -122,6 +124,13 @@ pub fn read_for(path: &Path, limits: &Limits, pixels: &Pixels) -> crate::Result<
 
 /// Columns and rows of the photo at `path` as it is stored, read from its beginning; `None` for what is no photo.
 pub fn dimensions(path: &Path) -> Option<[u32; 2]> {
+    /// Where a JPEG's sides stand, behind a preview and a colour profile.
+    const BEGINNING: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(BEGINNING).read_to_end(&mut bytes).ok()?;
+    if image::guess_format(&bytes).ok() == Some(ImageFormat::Jpeg) {
+        return jpeg::sides(&bytes);
+    }
     let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
     let (width, height) = quietly(|| reader.into_dimensions().ok()).flatten()?;
     Some([width, height])
@@ -156,6 +165,19 @@ fn check_file_size(size: u64, limits: &Limits) -> Result<(), DecodeError> {
     Ok(())
 }
 
+fn check_sides([width, height]: [u32; 2], format: &'static str, limits: &Limits) -> Result<(), DecodeError> {
+    if width == 0 || height == 0 {
+        return Err(DecodeError::Damaged { format, what: format!("it says {width} x {height} pixels") });
+    }
+    if width.max(height) > limits.max_side || u64::from(width) * u64::from(height) > limits.max_pixels {
+        let (pixels, side) = (limits.max_pixels, limits.max_side);
+        return Err(DecodeError::TooLarge(format!(
+            "the {format} has {width} x {height} pixels, the limit is {pixels} pixels and {side} a side"
+        )));
+    }
+    Ok(())
+}
+
 fn format_name(format: ImageFormat) -> Option<&'static str> {
     match format {
         ImageFormat::Jpeg => Some("JPEG"),
@@ -173,7 +195,6 @@ fn decode_as(
     format: ImageFormat,
     name: &'static str,
     limits: &Limits,
-    pixels: Option<&Pixels>,
 ) -> Result<Photo, DecodeError> {
     let fault = |error: ImageError| match error {
         ImageError::Unsupported(e) => {
@@ -184,12 +205,6 @@ fn decode_as(
         }
         e => DecodeError::Damaged { format: name, what: e.to_string() },
     };
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err(DecodeError::Damaged {
-            format: name,
-            what: "the file ends before the photo does".to_owned(),
-        });
-    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // Eight bytes a pixel hold the deepest kind, 16-bit RGBA; a decoder may need as much again for itself.
     let mut memory = image::Limits::no_limits();
@@ -197,57 +212,38 @@ fn decode_as(
     reader.limits(memory);
     let mut decoder = reader.into_decoder().map_err(fault)?;
     let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(DecodeError::Damaged {
-            format: name,
-            what: format!("it says {width} x {height} pixels"),
-        });
-    }
-    if width.max(height) > limits.max_side || u64::from(width) * u64::from(height) > limits.max_pixels {
-        let (pixels, side) = (limits.max_pixels, limits.max_side);
-        return Err(DecodeError::TooLarge(format!(
-            "the {name} has {width} x {height} pixels, the limit is {pixels} pixels and {side} a side"
-        )));
-    }
+    check_sides([width, height], name, limits)?;
     // An unreadable tag is no reason to lose the photo.
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let by = pixels.map_or(1, |pixels| {
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let decoded = DynamicImage::from_decoder(decoder).map_err(fault)?;
+    Ok(upright(to_rgb8(decoded, name)?, orientation))
+}
+
+fn decode_jpeg(bytes: &[u8], limits: &Limits, pixels: Option<&Pixels>) -> Result<Photo, DecodeError> {
+    let jpeg = Jpeg::new(bytes, limits)?;
+    let [width, height] = jpeg.sides();
+    check_sides([width, height], "JPEG", limits)?;
+    let orientation = jpeg.exif().and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
+    let by = pixels.filter(|_| jpeg.may_shrink()).map_or(1, |pixels| {
         let (w, h) = (width as usize, height as usize);
         let turned = orientation.to_exif() >= 5;
         if turned { pixels.reduction(h, w) } else { pixels.reduction(w, h) }
     });
-    let reduced = (format == ImageFormat::Jpeg && by > 1).then(|| reduced_jpeg(bytes, by, limits)).flatten();
-    let decoded = match reduced {
-        Some(photo) => photo,
-        None => DynamicImage::from_decoder(decoder).map_err(fault)?,
-    };
-    let mut upright = DynamicImage::ImageRgb8(to_rgb8(decoded, name)?);
-    upright.apply_orientation(orientation);
-    let upright = upright.into_rgb8();
-    Ok(Photo { width: upright.width() as usize, height: upright.height() as usize, data: upright.into_raw() })
+    let photo = jpeg.decode(by)?;
+    if orientation == Orientation::NoTransforms {
+        return Ok(photo);
+    }
+    let damaged =
+        || DecodeError::Damaged { format: "JPEG", what: "its pixels do not fill its sides".to_owned() };
+    let rgb = image::RgbImage::from_raw(photo.width as u32, photo.height as u32, photo.data);
+    Ok(upright(rgb.ok_or_else(damaged)?, orientation))
 }
 
-/// A JPEG of gray or RGB with its sides divided `by` 2, 4 or 8, rounded up; `None` for one of another kind or that cannot
-/// be read.
-fn reduced_jpeg(bytes: &[u8], by: usize, limits: &Limits) -> Option<DynamicImage> {
-    let mut decoder = jpeg_decoder::Decoder::new(bytes);
-    decoder.set_max_decoding_buffer_size(
-        usize::try_from(limits.max_pixels.saturating_mul(4)).unwrap_or(usize::MAX),
-    );
-    decoder.read_info().ok()?;
-    let whole = decoder.info()?;
-    let side = |side: u16| usize::from(side).div_ceil(by) as u16;
-    let (width, height) = decoder.scale(side(whole.width), side(whole.height)).ok()?;
-    let (width, height) = (u32::from(width), u32::from(height));
-    match whole.pixel_format {
-        PixelFormat::L8 => {
-            Some(DynamicImage::ImageLuma8(image::GrayImage::from_raw(width, height, decoder.decode().ok()?)?))
-        }
-        PixelFormat::RGB24 => {
-            Some(DynamicImage::ImageRgb8(image::RgbImage::from_raw(width, height, decoder.decode().ok()?)?))
-        }
-        PixelFormat::L16 | PixelFormat::CMYK32 => None,
-    }
+fn upright(stored: image::RgbImage, orientation: Orientation) -> Photo {
+    let mut upright = DynamicImage::ImageRgb8(stored);
+    upright.apply_orientation(orientation);
+    let upright = upright.into_rgb8();
+    Photo { width: upright.width() as usize, height: upright.height() as usize, data: upright.into_raw() }
 }
 
 /// Alpha dropped, 16 bits cut to their high byte.
@@ -266,53 +262,6 @@ fn to_rgb8(decoded: DynamicImage, name: &str) -> Result<image::RgbImage, DecodeE
         eight_bits => Some(eight_bits.into_rgb8()),
     };
     rgb.ok_or_else(|| DecodeError::Unsupported(format!("a {name} of floating-point pixels")))
-}
-
-/// Whether a JPEG's segments and scans run on to its end marker; the decoder would fill what is missing with gray.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut markers = Markers::default();
-    loop {
-        match markers.next(bytes) {
-            Some(Markers::END) => return true,
-            Some(_) => {}
-            None => return false,
-        }
-    }
-}
-
-/// A walk over the markers of a JPEG whose bytes may still be arriving.
-#[derive(Debug, Default)]
-pub(crate) struct Markers {
-    /// Position behind the last marker and its segment.
-    pub at: usize,
-}
-
-impl Markers {
-    pub(crate) const START: u8 = 0xD8;
-    pub(crate) const END: u8 = 0xD9;
-
-    /// The next marker, if it and its segment stand in `bytes`; they may be longer the next time.
-    pub(crate) fn next(&mut self, bytes: &[u8]) -> Option<u8> {
-        let rest = bytes.get(self.at..)?;
-        // As libjpeg: whatever stands before the next marker is skipped, and so are fill bytes. Escaped bytes of a scan are
-        // no marker.
-        let Some(before) = rest.windows(2).position(|w| w[0] == 0xFF && w[1] != 0 && w[1] != 0xFF) else {
-            self.at = self.at.max(bytes.len().saturating_sub(1));
-            return None;
-        };
-        let (marker, behind) = (rest[before + 1], &rest[before + 2..]);
-        self.at += before;
-        // Start and end of the image, restarts and TEM stand alone.
-        let segment = match marker {
-            0x01 | 0xD0..=0xD9 => 0,
-            _ => usize::from(u16::from_be_bytes(*behind.first_chunk()?)),
-        };
-        if segment > behind.len() {
-            return None;
-        }
-        self.at += 2 + segment;
-        Some(marker)
-    }
 }
 
 thread_local! {

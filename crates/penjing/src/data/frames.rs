@@ -2,7 +2,10 @@
 
 use std::{io::Read, str::FromStr};
 
-use super::decode::{DecodeError, Markers, Photo};
+use super::{
+    decode::{DecodeError, Photo},
+    jpeg::Markers,
+};
 
 /// How the frames of a stream are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

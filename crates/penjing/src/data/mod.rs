@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod frames;
+mod jpeg;
 mod manifest;
 mod scan;
 pub mod split;

@@ -14,7 +14,8 @@ use crate::folders;
 pub const DEFAULT_LIMIT_BYTES: u64 = 2 << 30;
 
 const MAGIC: [u8; 8] = *b"pjfeatur";
-const VERSION: u32 = 1;
+/// Another one for other features of the same photo: 2 since JPEGs are decoded as libjpeg-turbo does.
+const VERSION: u32 = 2;
 const HEADER_LEN: usize = 16;
 const CHECK_LEN: usize = 8;
 const EXTENSION: &str = "features";
