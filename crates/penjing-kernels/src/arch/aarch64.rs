@@ -23,7 +23,7 @@ impl Simd for Neon {
     const TILE_ROWS: &'static [usize] = &[16, 12, 8, 6];
     const ROW_STEP: usize = 48;
     const GRADIENT_ROWS: &'static [usize] = &[16, 10, 8, 6];
-    const SPARSE_SUMS: usize = 28;
+    const SPARSE_SUMS: usize = 26;
 
     operations! {
         splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }
@@ -70,7 +70,7 @@ impl Simd for Neon {
         sparse_tile(vectors: usize, tile: &sparse::Tile) {
             {
                 use neon::sparse_tile;
-                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28)
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26)
             }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {

@@ -190,7 +190,16 @@ unsafe fn chains<S: Simd, const VECTORS: usize, const OUTPUTS: usize>(t: &Tile, 
         *from += OUTPUTS * groups;
         for i in 0..OUTPUTS {
             for j in 0..VECTORS {
-                S::store(own[i].add(j * S::LANES), activate::<S>(t.act, sums[i][j]));
+                S::store(own[i].add(j * S::LANES), sums[i][j]);
+            }
+        }
+        // Of what was stored: a loop as long as this one, over `sums` itself, would keep them out of registers.
+        if t.act != Act::None {
+            for own in own {
+                for j in 0..VECTORS {
+                    let own = own.add(j * S::LANES);
+                    S::store(own, activate::<S>(t.act, S::load(own)));
+                }
             }
         }
     }
