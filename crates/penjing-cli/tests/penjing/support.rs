@@ -175,9 +175,18 @@ pub fn encoded(class: usize, number: usize, format: image::ImageFormat) -> Vec<u
             value.wrapping_add((state >> 27) as u8)
         }))
     });
+    if format == image::ImageFormat::Jpeg {
+        return jpeg(&image);
+    }
     let mut bytes = std::io::Cursor::new(Vec::new());
     image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
+}
+
+pub fn jpeg(image: &image::RgbImage) -> Vec<u8> {
+    use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    compress(image.as_raw(), width, height, PixelFormat::Rgb, 75, Subsampling::S444).unwrap()
 }
 
 fn command(folder: &Path, args: &[&str]) -> Command {

@@ -71,9 +71,7 @@ fn every_verb_decodes_as_the_model_says() {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 image::Rgb([red + (state >> 25) as u8, (x / 3) as u8, (y / 3) as u8])
             });
-            let mut jpeg = std::io::Cursor::new(Vec::new());
-            large.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
-            place.write(&format!("large/{class}/{number}.jpg"), jpeg.into_inner());
+            place.write(&format!("large/{class}/{number}.jpg"), crate::support::jpeg(&large));
         }
     }
     let answers = |args: &[&str]| {
