@@ -229,7 +229,7 @@ const TARGETS: &[Target] = &[
             "if turned { pixels.reduction(w, h) }"],
         ["orientation tag ignored", "upright.apply_orientation(orientation);", ""],
     ]},
-    Target { file: "crates/penjing/src/data/jpeg.rs", test: "--test decode --lib data::", mutations: &[
+    Target { file: "crates/penjing/src/data/jpeg.rs", test: "--lib --test decode -- jpeg pillow limits no_photo", mutations: &[
         ["reduced scale: one step further", "try_new(1, by as u32)", "try_new(1, (2 * by).min(8) as u32)"],
         ["channel order: photos decoded as BGR", "PixelFormat::Rgb }", "PixelFormat::Bgr }"],
         ["CMYK: black is no ink", "black.saturating_sub(", "255_u8.saturating_sub("],
