@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 use penjing_runtime::{
     Isa, PlanBuf,
     aligned::Aligned,
+    file::Model,
     graph::Graph,
     load::Load,
     op::Op,
@@ -21,6 +22,7 @@ use crate::{
     Error, Result,
     compress::{
         Ranging,
+        budget::Clock,
         fold::fold,
         grid::grids,
         observe::observe,
@@ -238,6 +240,18 @@ impl Costs {
             sum += law.time(&load);
         }
         Ok(sum / 1e6)
+    }
+}
+
+impl Clock for Costs {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        self.predict(&model.graph, &model.weights)
+    }
+
+    fn name(&self) -> String {
+        let Costs { machine, isa, threads, error, .. } = self;
+        let threads = if *threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
+        format!("{machine} with {isa}, {threads}, told to ± {:.0} %", 100.0 * error)
     }
 }
 

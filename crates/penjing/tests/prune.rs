@@ -230,7 +230,7 @@ fn wide() -> Graph {
 
 fn half(criterion: Criterion, epochs: u32, part: Option<&Path>) -> prune::Options {
     let part = part.map(Path::to_owned);
-    let learning = Learning { epochs: Some(epochs), part, rate: 1e-3, force: false };
+    let learning = Learning { epochs: Some(epochs.into()), part, rate: 1e-3, force: false };
     prune::Options { criterion, learning, ..prune::Options::default() }
 }
 

@@ -122,7 +122,7 @@ fn options(when: When, part: Option<&Path>) -> compress::Options {
         qat: qat::Options {
             when,
             learning: compress::Learning {
-                epochs: Some(50),
+                epochs: Some(50.0),
                 rate: 1e-3,
                 part: part.map(Path::to_owned),
                 force: false,
@@ -167,7 +167,7 @@ fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
     assert!(report.qat.unwrap().kept);
     // The state is of this training alone.
     let mut other = options(When::Auto, Some(&part));
-    other.qat.learning.epochs = Some(9);
+    other.qat.learning.epochs = Some(9.0);
     let refused = compress::int8(&model, &data, &other, &one, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --epochs (then 50, now 9)"), "{refused}");
 }

@@ -52,7 +52,7 @@ const LAYERS: [&str; 3] = ["expand.weight", "project.weight", "last.weight"];
 
 fn most(epochs: u32, part: Option<&Path>) -> Options {
     let part = part.map(Path::to_owned);
-    let learning = Learning { epochs: Some(epochs), rate: 3e-3, part, force: false };
+    let learning = Learning { epochs: Some(epochs.into()), rate: 3e-3, part, force: false };
     Options { share: 0.8, learning, ..Options::default() }
 }
 

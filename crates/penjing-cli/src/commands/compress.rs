@@ -1,9 +1,12 @@
 //! `penjing compress`.
 
+mod budget;
+
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use penjing::{
@@ -23,7 +26,7 @@ use penjing::{
 
 use penjing_runtime::file::Model;
 
-use super::{Outcome, ThreadsArg, refuse, say_resumable, say_skipped, spare};
+use super::{Outcome, ThreadsArg, refuse, say_resumable, say_skipped, spare, units};
 use crate::console::{Console, bytes};
 
 /// Make a model smaller and faster, and prove it: or say why not, and write nothing
@@ -47,6 +50,22 @@ pub struct Args {
     /// Most that the file may take, as a share of 32-bit floats
     #[arg(long, value_name = "RATIO", default_value_t = 1.0, value_parser = ratio_parser)]
     max_size: f64,
+    /// Look for the best network that takes no more than this, such as size=1MB,latency=10ms,ram=256KB or latency=0.5x (of the time
+    /// before): over input sizes, channels and bits
+    #[arg(long, value_name = "LIMITS", value_parser = budget::parse, conflicts_with_all = ["max_latency", "max_size", "prune", "sparsify", "weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
+    budget: Option<budget::Limits>,
+    /// How long the search within a budget may take
+    #[arg(long, value_name = "TIME", default_value = "15m", requires = "budget", value_parser = units::duration)]
+    time: Duration,
+    /// The latency of --budget is that on the machine of such a file; see `penjing bench --costs`
+    #[arg(long, value_name = "FILE", requires = "budget")]
+    cost: Option<PathBuf>,
+    /// Another model in floats for the same classes, which the search may begin with too; may be given several times
+    #[arg(long, value_name = "MODEL", requires = "budget")]
+    or: Vec<PathBuf>,
+    /// Draw what the search found, as SVG
+    #[arg(long, value_name = "FILE", requires = "budget")]
+    picture: Option<PathBuf>,
     /// Take channels away first: so much of the multiply-accumulates goes, a share from 0.05 to 0.95
     #[arg(long, value_name = "SHARE", value_parser = share_parser)]
     prune: Option<f64>,
@@ -251,6 +270,9 @@ struct Rounded<'a> {
 }
 
 pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
+    if let Some(limits) = args.budget {
+        return budget::run(&args, limits, console);
+    }
     let part = checkpoint::path_for(&args.output);
     if args.qat == Qat::Never {
         if args.epochs.is_some() {
@@ -280,8 +302,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         }),
         max_size: args.max_size,
     };
-    let learning = |by_default: Learning, epochs, part: &Path| Learning {
-        epochs,
+    let learning = |by_default: Learning, epochs: Option<u32>, part: &Path| Learning {
+        epochs: epochs.map(f64::from),
         part: Some(part.to_owned()),
         force: args.force,
         ..by_default

@@ -62,6 +62,27 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     Ok(count as u64)
 }
 
+/// A short time such as `10ms`, `500us` or `0.2s`, in milliseconds.
+///
+/// # Errors
+/// What was expected, in words.
+pub fn milliseconds(text: &str) -> Result<f64, String> {
+    const EXPECTED: &str = "expected a time such as 10ms or 0.2s";
+    let (number, unit, rest) = quantity(text.trim()).ok_or(EXPECTED)?;
+    let scale = match (unit, rest) {
+        ("us" | "µs", "") => 1e-3,
+        ("ms", "") => 1.0,
+        ("s", "") => 1e3,
+        ("", "") => return Err(format!("{number} of what? write {number}ms or {number}s")),
+        _ => return Err(format!("`{unit}{rest}` is no unit of time; {EXPECTED}")),
+    };
+    let time = number * scale;
+    if !(1e-3..=1e6).contains(&time) {
+        return Err("expected 1us to 1000s".into());
+    }
+    Ok(time)
+}
+
 /// A share, 0 to 1.
 ///
 /// # Errors

@@ -150,6 +150,24 @@ impl<'a> Judges<'a> {
         logits.ok_or(Error::Interrupted)
     }
 
+    /// Mean negative log likelihood of the photos' classes by a model, and its accuracy.
+    pub fn score(&self, model: &Model) -> Result<(f64, f64)> {
+        let logits: Logits = self.run(model, &self.samples)?.into_iter().collect::<Result<_>>()?;
+        let temperature = f64::from(model.calibration.temperature);
+        let nll = logits.iter().zip(&self.labels).map(|(logits, label)| {
+            let scaled = |logit: f32| f64::from(logit) / temperature;
+            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = logits.iter().map(|logit| (scaled(*logit) - scaled(most)).exp()).sum();
+            sum.ln() + scaled(most) - scaled(logits[*label])
+        });
+        Ok((nll.sum::<f64>() / self.labels.len() as f64, top1(&logits, &self.labels)))
+    }
+
+    /// Number of photos, and the part of the data that they are of.
+    pub fn photos(&self) -> (usize, &'static str) {
+        (self.samples.len(), self.part)
+    }
+
     /// Compares a compressed model with the one before.
     pub fn judge(&self, candidate: &Model, gate: &Gate) -> Result<Verdict> {
         let logits: Logits = self.run(candidate, &self.samples)?.into_iter().collect::<Result<_>>()?;
@@ -208,7 +226,7 @@ pub(super) fn place(model: &Model, data: &Dataset, class: usize) -> Result<usize
 }
 
 /// Size of the model's file with weights of 32-bit floats.
-fn in_floats(model: &Model) -> Result<usize> {
+pub(super) fn in_floats(model: &Model) -> Result<usize> {
     let model = model.clone().to_floats();
     model.to_bytes().map(|bytes| bytes.len()).map_err(|error| Error::Unsupported(error.to_string()))
 }
@@ -218,7 +236,7 @@ fn latencies(models: [&Model; 2]) -> Result<([f64; 2], f64)> {
     const ROUNDS: usize = 15;
     let runner = |model: &Model| Runner::new(&model.graph, &model.weights, &model.pixels, 1);
     let runners = [runner(models[0])?, runner(models[1])?];
-    let input = vec![0.5; models[0].pixels.len()];
+    let inputs = models.map(|model| vec![0.5; model.pixels.len()]);
     let mut times = [Vec::new(), Vec::new()];
     let mut ratios = Vec::new();
     // The first round touches all memory.
@@ -226,7 +244,7 @@ fn latencies(models: [&Model; 2]) -> Result<([f64; 2], f64)> {
         let [before, after] = [0, 1].map(|which: usize| {
             let best = (0..3).map(|_| {
                 let start = Instant::now();
-                runners[which].run_tensor(&input, &penjing_kernels::Serial);
+                runners[which].run_tensor(&inputs[which], &penjing_kernels::Serial);
                 1e3 * start.elapsed().as_secs_f64()
             });
             best.fold(f64::INFINITY, f64::min)

@@ -5,6 +5,7 @@
 //! layers that cost most keep floats. The [gate](Gate) compares accuracy, time and size with those of the network
 //! before, and says whether it was worth it.
 
+pub mod budget;
 pub mod equalize;
 pub mod fold;
 mod gate;
@@ -341,6 +342,7 @@ impl Work<'_> {
     fn learn(&self, rounded: &Candidate, data: &Dataset, options: &Options) -> Result<Option<Learnt>> {
         let start = qat::Start {
             teacher: self.before,
+            pixels: &self.model.pixels,
             floats: &self.weights,
             graph: &rounded.graph,
             integers: &rounded.weights,

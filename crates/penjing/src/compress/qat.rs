@@ -11,6 +11,7 @@ use std::sync::Arc;
 use penjing_runtime::{
     file::Model,
     graph::Graph,
+    pixels::Pixels,
     tensor::{Data, Weights},
 };
 use rayon::prelude::*;
@@ -132,6 +133,8 @@ impl Projection for Integers {
 pub(super) struct Start<'a> {
     /// The model in floats that teaches.
     pub teacher: &'a Model,
+    /// How the network sees photos.
+    pub pixels: &'a Pixels,
     /// The network in floats with folded BatchNorm: the weights.
     pub floats: &'a Weights,
     /// The same in 8 bits.
@@ -170,6 +173,7 @@ pub(super) fn train(
     let work = tune::Work {
         name: "quantization-aware training",
         teacher: start.teacher,
+        pixels: start.pixels,
         graph: start.graph,
         start: parameters(start)?,
         projection: Some(projection.clone()),

@@ -113,12 +113,13 @@ pub fn sparsify(
     let logits = |weights: &Weights| judge::logits(&graph, weights, &model.pixels, work.inputs, threads);
     let start = Distance::between(&logits(&weights)?, &logits(&sparse)?);
     let (mut epochs, mut steps, mut seconds) = (0.0, 0, 0.0);
-    if options.learning.epochs != Some(0) {
+    if options.learning.epochs != Some(0.0) {
         let start = Parameters::new(&graph, &sparse)?;
         let zeros = Arc::new(Zeros::of(&start, &layers));
         let work = tune::Work {
             name: "training with zeros",
             teacher,
+            pixels: &model.pixels,
             graph: &graph,
             start,
             projection: Some(zeros.clone()),

@@ -4,7 +4,7 @@ use penjing_runtime::{
     file::Model,
     graph::Node,
     nibbles::{GROUP, Nibbles},
-    tensor::Tensor,
+    tensor::{Data, Tensor},
 };
 
 use super::{
@@ -66,6 +66,22 @@ pub fn weights_only(
     Ok((small, verdict, skipped))
 }
 
+/// The model with weights so rounded that the file is as long as that of [`weights_only`]; nothing is fed back.
+pub(super) fn rounded_plainly(model: &Model) -> Model {
+    let mut small = model.clone();
+    for node in model.graph.nodes().iter().filter(|node| layer(node)) {
+        let Some(tensor) = small.weights.get_mut(&format!("{}.weight", node.name)) else { continue };
+        *tensor = match takes_four(node, Some(tensor)) {
+            true => {
+                let nibbles = Nibbles::of(&tensor.to_f32(), tensor.shape[1..].iter().product());
+                Tensor { shape: tensor.shape.clone(), data: Data::I4(nibbles) }
+            }
+            false => tensor.to_i8(),
+        };
+    }
+    small
+}
+
 fn rounded(
     model: &Model,
     bits: Bits,
@@ -106,7 +122,6 @@ mod tests {
         file::{Calibration, Provenance},
         graph::Graph,
         op::{Conv, Op},
-        tensor::Data,
     };
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use penjing_runtime::{file::Model, graph::Graph};
+use penjing_runtime::{file::Model, graph::Graph, pixels::Pixels};
 use serde::{Deserialize, Serialize};
 
 use super::{gate, unsupported};
@@ -21,6 +21,7 @@ use crate::{
         mix::Mix,
         optimizer::{Rates, Rule},
         parameters::Parameters,
+        speed,
         tape::Statistics,
         teacher::Teacher,
         trainer::{self, Job, Recipe, Standing, Trained, Watch},
@@ -32,7 +33,7 @@ use crate::{
 pub struct Learning {
     /// How often every photo is seen; `None`: the fewer photos there are, the more often. 0: nothing is learnt, where that makes
     /// sense.
-    pub epochs: Option<u32>,
+    pub epochs: Option<f64>,
     /// AdamW's rate at its highest.
     pub rate: f32,
     /// Where a state is kept from which the training goes on.
@@ -54,6 +55,8 @@ pub(super) struct Work<'a> {
     pub name: &'static str,
     /// Who teaches.
     pub teacher: &'a Model,
+    /// How the network sees photos; the teacher sees the same look at them in its own way.
+    pub pixels: &'a Pixels,
     /// The network, BatchNorm folded in.
     pub graph: &'a Graph,
     pub start: Parameters,
@@ -117,18 +120,17 @@ struct State {
 /// [`Error::Unsupported`] when the network cannot be trained; [`Error::Data`] when there is nothing to learn from;
 /// [`Error::Model`] for the state of other work; [`Error::Interrupted`], and a state has been kept then.
 pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dyn Progress) -> Result<Tuned> {
-    let (model, began) = (work.teacher, Instant::now());
-    let pixels = &model.pixels;
+    let (model, pixels, began) = (work.teacher, work.pixels, Instant::now());
     if pixels.height != pixels.width {
         let what =
             format!("inputs of {} × {} px cannot be trained on, only squares", pixels.width, pixels.height);
         return Err(Error::Unsupported(what));
     }
     let mut skipped = Vec::new();
-    let mut photos = |part| photos(model, data, part, threads, progress, &mut skipped);
+    let mut photos = |part| photos(&work, data, part, threads, progress, &mut skipped);
     let [learn, judge] = [photos(Part::Train)?, photos(Part::Val)?];
     let memory = memory::available();
-    let recipe = recipe(&work, learn.len(), pixels.height).fitted(work.graph, learn.len(), memory)?;
+    let recipe = recipe(&work, learn.len()).fitted(work.graph, learn.len(), memory)?;
     let keeper = Keeper::new(work.how.part.as_deref(), identity(&work, [&learn, &judge])?);
     let resume: Option<(State, _)> = keeper.load(work.how.force)?;
     let (mut before, mut from) = (0.0, None);
@@ -166,9 +168,19 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
     Ok(Tuned { name: work.name, trained, steps, photos, seconds: seconds(), skipped, recipe })
 }
 
+/// Images a second that it would learn from here, of so many photos.
+///
+/// # Errors
+/// [`Error::Unsupported`] when the network cannot be trained.
+pub(super) fn images_per_s(work: &Work, photos: usize, threads: &Threads) -> Result<f64> {
+    let recipe = recipe(work, photos).fitted(work.graph, photos, memory::available())?;
+    let teacher = Teacher::new(work.teacher, &work.teacher.labels, false)?;
+    speed::images_per_s(work.graph, &work.start, &recipe, Some(&teacher), threads)
+}
+
 /// The photos of a part that can be read, by the model's classes.
 fn photos(
-    model: &Model,
+    work: &Work,
     data: &Dataset,
     part: Part,
     threads: &Threads,
@@ -178,11 +190,11 @@ fn photos(
     let samples: Vec<&Sample> = data.part(part).map(|(_, sample)| sample).collect();
     let paths: Vec<_> = samples.iter().map(|sample| &sample.path).collect();
     let mut photos = Vec::new();
-    for (sample, read) in samples.iter().zip(feed::read(&paths, &model.pixels, threads, progress)?) {
+    for (sample, read) in samples.iter().zip(feed::read(&paths, work.pixels, threads, progress)?) {
         match read {
             Ok(hash) => photos.push(Photo {
                 path: sample.path.clone(),
-                class: Some(gate::place(model, data, sample.class)? as u32),
+                class: Some(gate::place(work.teacher, data, sample.class)? as u32),
                 key: feed::key(&hash),
             }),
             Err(error) => skipped.push(Skipped::new(&sample.path, &error)),
@@ -195,14 +207,14 @@ const MOST_EPOCHS: f64 = 20.0;
 const BATCH: usize = 16;
 
 /// How a network of so many photos learns.
-fn recipe(work: &Work, photos: usize, size: usize) -> Recipe {
+fn recipe(work: &Work, photos: usize) -> Recipe {
     let rate = work.how.rate;
     Recipe {
-        epochs: work.how.epochs.map_or_else(|| epochs(work.looks, photos), f64::from),
+        epochs: work.how.epochs.unwrap_or_else(|| epochs(work.looks, photos)),
         batch: BATCH,
         at_once: BATCH,
         // What was fitted to results at the size in use fits those of no other.
-        size,
+        size: work.pixels.height,
         early: None,
         rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         decay: 0.0,
@@ -253,6 +265,7 @@ fn identity(work: &Work, photos: [&[Photo]; 2]) -> Result<Identity> {
         ("--seed", work.seed.to_string()),
         ("--epochs", work.how.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
         ("the rate", work.how.rate.to_string()),
+        ("the size of the input", work.pixels.height.to_string()),
     ];
     let asked = work.asked.iter().map(|(name, value)| (*name, value.clone()));
     let parts = own.into_iter().chain(asked).map(|(name, value)| (name.to_string(), value));

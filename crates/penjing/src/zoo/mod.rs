@@ -11,6 +11,7 @@ mod mobilenet_v2;
 mod mobilenet_v3;
 mod mobilenet_v4;
 mod network;
+pub mod resize;
 mod resnet;
 mod shufflenet_v2;
 mod squeezenet;

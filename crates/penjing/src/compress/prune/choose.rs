@@ -1,6 +1,7 @@
 //! How many channels of each set go: those whose loss costs least for the arithmetic that it saves.
 
 use penjing_runtime::{graph::Graph, op::Op};
+use serde::{Deserialize, Serialize};
 
 use super::{
     cut,
@@ -62,35 +63,69 @@ impl Scanned {
     }
 }
 
-/// Multiply-accumulates, and the same as dense ones would take as long.
-pub(super) fn macs(graph: &Graph) -> (u64, u64) {
-    let (mut macs, mut time) = (0, 0);
-    for node in graph.nodes() {
-        let Some(input) = node.inputs.first().map(|input| graph.shape(*input)) else { continue };
-        let own = node.op.macs(input, node.shape);
-        let slow = matches!(&node.op, Op::Conv(conv) if depthwise(conv, input[3]));
-        macs += own;
-        time += if slow { DEPTHWISE * own } else { own };
-    }
-    (macs, time)
+/// What a network takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Takes {
+    pub macs: u64,
+    /// Multiply-accumulates of dense layers that take as long.
+    time: u64,
+    pub params: u64,
 }
 
-/// How many units of each set stay, so that a share `goal` of the multiply-accumulates goes.
-///
-/// # Errors
-/// [`Error::Unsupported`], with the nearest share, where not so many can go.
-pub(super) fn choose(graph: &Graph, ledger: &Ledger, scanned: &[Scanned], goal: f64) -> Result<Vec<usize>> {
+impl Takes {
+    pub fn of(graph: &Graph) -> Takes {
+        let mut takes = Takes { macs: 0, time: 0, params: 0 };
+        for node in graph.nodes() {
+            let Some(input) = node.inputs.first().map(|input| graph.shape(*input)) else { continue };
+            let own = node.op.macs(input, node.shape);
+            let slow = matches!(&node.op, Op::Conv(conv) if depthwise(conv, input[3]));
+            takes.macs += own;
+            takes.time += if slow { DEPTHWISE * own } else { own };
+            let params =
+                node.op.parameters(input).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
+            takes.params += params.sum::<usize>() as u64;
+        }
+        takes
+    }
+}
+
+/// What is saved for a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Saving {
+    /// What the arithmetic takes.
+    Time,
+    /// Weights, and with them bytes of the file.
+    Weights,
+}
+
+impl Saving {
+    fn of(self, takes: Takes) -> u64 {
+        match self {
+            Saving::Time => takes.time,
+            Saving::Weights => takes.params,
+        }
+    }
+}
+
+/// Smaller and smaller networks: how many units of each set stay, and what the network takes then. Each has a few channels fewer
+/// than the one before, those whose loss costs least for what it saves; the last one has an eighth in every layer.
+pub(super) fn path<'a>(
+    graph: &'a Graph,
+    ledger: &'a Ledger,
+    scanned: &'a [Scanned],
+    saving: Saving,
+) -> impl Iterator<Item = (Vec<usize>, Takes)> + 'a {
     let mut stay: Vec<usize> = scanned.iter().map(|scanned| scanned.order.len()).collect();
-    let whole = macs(graph).0 as f64;
+    let mut now = Takes::of(graph);
     // Nothing where nothing would be left of a layer.
-    let small = |stay: &[usize]| -> Option<(u64, u64)> {
+    let small = |stay: &[usize]| -> Option<Takes> {
         let gone = gone(ledger, scanned, stay);
-        cut::shape(graph, ledger, &|unit| !gone[unit.index()]).ok().map(|small| macs(&small))
+        cut::shape(graph, ledger, &|unit| !gone[unit.index()]).ok().map(|small| Takes::of(&small))
     };
-    let (mut left, mut time) = macs(graph);
-    while left as f64 > (1.0 - goal) * whole {
-        // (loss for the time saved, set, units that stay, macs, time)
-        let mut best: Option<(f64, usize, usize, u64, u64)> = None;
+    std::iter::from_fn(move || {
+        // (loss for what is saved, set, units that stay, what it takes)
+        let mut best: Option<(f64, usize, usize, Takes)> = None;
         for (at, scanned) in scanned.iter().enumerate() {
             let multiple = scanned.multiple();
             let next = stay[at].saturating_sub(1) / multiple * multiple;
@@ -99,25 +134,40 @@ pub(super) fn choose(graph: &Graph, ledger: &Ledger, scanned: &[Scanned], goal: 
             }
             let mut trial = stay.clone();
             trial[at] = next;
-            let Some((macs, after)) = small(&trial) else { continue };
+            let Some(after) = small(&trial) else { continue };
             let size = scanned.order.len();
             let loss = scanned.loss(size - next) - scanned.loss(size - stay[at]);
-            let price = loss / time.saturating_sub(after).max(1) as f64;
-            if macs < left && best.is_none_or(|(least, ..)| price < least) {
-                best = Some((price, at, next, macs, after));
+            let saved = saving.of(now).saturating_sub(saving.of(after));
+            let price = loss / saved.max(1) as f64;
+            if after.macs < now.macs && best.is_none_or(|(least, ..)| price < least) {
+                best = Some((price, at, next, after));
             }
         }
-        let Some((_, at, next, macs, after)) = best else {
-            let most = 1.0 - left as f64 / whole;
-            return Err(Error::Unsupported(format!(
-                "at most {most:.3} of the multiply-accumulates can go while every layer keeps an eighth of its channels; the \
-                 nearest is --prune {:.2}",
-                (100.0 * most).floor() / 100.0
-            )));
-        };
-        (stay[at], left, time) = (next, macs, after);
+        let (_, at, next, after) = best?;
+        (stay[at], now) = (next, after);
+        Some((stay.clone(), now))
+    })
+}
+
+/// How many units of each set stay, so that a share `goal` of the multiply-accumulates goes.
+///
+/// # Errors
+/// [`Error::Unsupported`], with the nearest share, where not so many can go.
+pub(super) fn choose(graph: &Graph, ledger: &Ledger, scanned: &[Scanned], goal: f64) -> Result<Vec<usize>> {
+    let whole = Takes::of(graph).macs;
+    let mut least = whole;
+    for (stay, takes) in path(graph, ledger, scanned, Saving::Time) {
+        if takes.macs as f64 <= (1.0 - goal) * whole as f64 {
+            return Ok(stay);
+        }
+        least = takes.macs;
     }
-    Ok(stay)
+    let most = 1.0 - least as f64 / whole as f64;
+    Err(Error::Unsupported(format!(
+        "at most {most:.3} of the multiply-accumulates can go while every layer keeps an eighth of its channels; the nearest is \
+         --prune {:.2}",
+        (100.0 * most).floor() / 100.0
+    )))
 }
 
 /// For each unit whether it goes, where so many of each set stay.
@@ -159,8 +209,28 @@ mod tests {
         assert!(stay[0] < stay[1] && stay.iter().all(|count| count % 16 == 0), "{stay:?}");
         let gone = gone(&ledger, &scanned, &stay);
         let small = cut::shape(&graph, &ledger, &|unit| !gone[unit.index()]).unwrap();
-        let share = macs(&small).0 as f64 / macs(&graph).0 as f64;
+        let share = Takes::of(&small).macs as f64 / Takes::of(&graph).macs as f64;
         assert!((0.35..=0.5).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_path_falls_to_an_eighth_and_saves_what_it_is_to_save() {
+        // A large map before a small one: the first layer takes the time, the second has the weights.
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 16, 16, 8] }, &[]).unwrap();
+        let x = graph.push("a", Op::Conv(Conv::new(64, 1, 1)), &[x]).unwrap();
+        let x = graph.push("b", Op::Conv(Conv::new(64, 1, 4)), &[x]).unwrap();
+        graph.push("c", Op::Conv(Conv::new(512, 1, 1)), &[x]).unwrap();
+        let ledger = Ledger::new(&graph);
+        let scanned = ledger.sets(&graph).into_iter();
+        let scanned: Vec<Scanned> =
+            scanned.map(|set| Scanned { order: set.units.clone(), set, losses: [0.1, 0.2, 0.4] }).collect();
+        for (saving, first) in [(Saving::Time, [48, 64]), (Saving::Weights, [64, 48])] {
+            let path: Vec<_> = path(&graph, &ledger, &scanned, saving).collect();
+            assert_eq!(path[0].0, first, "{saving:?}");
+            assert!(path.iter().map(|(_, takes)| takes.macs).rev().is_sorted());
+            assert_eq!(path.last().unwrap().0, [16, 16]);
+        }
     }
 
     #[test]
@@ -192,6 +262,7 @@ mod tests {
         let deep = graph.push("deep", Op::Conv(deep), &[x]).unwrap();
         graph.push("dense", Op::Conv(Conv::new(4, 1, 1)), &[deep]).unwrap();
         let (own, dense) = (16 * 8 * 9, 16 * 8 * 4);
-        assert_eq!(macs(&graph), (own + dense, 3 * own + dense));
+        let takes = Takes { macs: own + dense, time: 3 * own + dense, params: 8 * 9 + 8 * 4 };
+        assert_eq!(Takes::of(&graph), takes);
     }
 }

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 use serde::Serialize;
 
-pub use self::criteria::Criterion;
+pub use self::{choose::Saving, criteria::Criterion};
 use self::{
-    choose::{Scanned, TRIED, macs},
+    choose::{Scanned, TRIED, Takes},
     criteria::Sight,
     ledger::Ledger,
     mend::Change,
@@ -119,20 +119,17 @@ pub fn prune(
     progress: &dyn Progress,
 ) -> Result<(Model, Report)> {
     let model = &*model::in_floats(model)?;
-    let watching = super::Options { photos, seed, ..Default::default() };
-    let (watched, mut skipped) = tensors(model, data, &watching, threads, progress)?;
-    let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
-    let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
-    let ledger = Ledger::new(&graph);
-    let work = Work { model, graph, weights, ledger, watched, options, seed, threads, progress };
-    let (small, start, sets) = work.small()?;
-    let before = [macs(&work.graph).0, params(&work.graph)];
-    let after = [macs(&small.graph).0, params(&small.graph)];
+    let (stock, mut skipped) = Stock::new(model, data, photos, options, seed, threads, progress)?;
+    let stay = choose::choose(&stock.graph, &stock.ledger, &stock.scanned, options.share)?;
+    let small = stock.small(&stay)?;
+    let start = stock.distance(&small)?;
+    let sets = stock.kept(&stay);
+    let [whole, left] = [&stock.graph, &small.graph].map(Takes::of);
     let mut report = Report {
-        share: 1.0 - after[0] as f64 / before[0] as f64,
+        share: 1.0 - left.macs as f64 / whole.macs as f64,
         criterion: options.criterion,
-        macs: [before[0], after[0]],
-        params: [before[1], after[1]],
+        macs: [whole.macs, left.macs],
+        params: [whole.params, left.params],
         sets,
         start,
         epochs: 0.0,
@@ -141,10 +138,11 @@ pub fn prune(
         skipped: Vec::new(),
     };
     let mut weights = small.weights;
-    if options.learning.epochs != Some(0) {
+    if options.learning.epochs != Some(0.0) {
         let work = tune::Work {
             name: "training after pruning",
             teacher: model,
+            pixels: &model.pixels,
             graph: &small.graph,
             start: Parameters::new(&small.graph, &weights)?,
             projection: None,
@@ -165,10 +163,6 @@ pub fn prune(
     Ok((pruned, report))
 }
 
-fn params(graph: &Graph) -> u64 {
-    penjing_runtime::cost::layers(graph).iter().map(|layer| layer.params).sum()
-}
-
 impl Report {
     /// In words, for the model's provenance.
     fn describe(&self) -> String {
@@ -185,80 +179,134 @@ impl Report {
 }
 
 /// A network without some channels.
-struct Small {
-    graph: Graph,
-    weights: Weights,
+pub(super) struct Small {
+    pub graph: Graph,
+    pub weights: Weights,
 }
 
-/// What the steps share.
-struct Work<'a> {
+/// A network whose channels have been looked at: smaller ones are cut from it.
+pub(super) struct Stock<'a> {
     model: &'a Model,
     /// BatchNorm drawn in, a bias in every layer.
     graph: Graph,
     weights: Weights,
     ledger: Ledger,
     watched: Watched,
-    options: &'a Options,
-    seed: u64,
+    /// What its layers read, at so many places.
+    reads: BTreeMap<String, Reads>,
+    places: usize,
+    /// What it says of the photos that the scan runs through.
+    exact: judge::Logits,
+    scanned: Vec<Scanned>,
+    mend: bool,
     threads: &'a Threads,
     progress: &'a dyn Progress,
 }
 
-impl Work<'_> {
-    /// Chooses, cuts and fits.
-    fn small(&self) -> Result<(Small, Distance, Vec<Kept>)> {
-        let inputs = &self.watched.inputs;
-        let inputs = &inputs[..inputs.len().min(FITTED)];
-        let few = &inputs[..inputs.len().min(SCANNED)];
-        let readers: Vec<String> = self
-            .graph
+impl<'a> Stock<'a> {
+    /// Looks at a network in floats: which channels are missed least, and what it loses without some of each set.
+    ///
+    /// # Errors
+    /// As [`prune`].
+    pub fn new(
+        model: &'a Model,
+        data: &Dataset,
+        photos: usize,
+        options: &Options,
+        seed: u64,
+        threads: &'a Threads,
+        progress: &'a dyn Progress,
+    ) -> Result<(Self, Vec<Skipped>)> {
+        let watching = super::Options { photos, seed, ..Default::default() };
+        let (watched, skipped) = tensors(model, data, &watching, threads, progress)?;
+        let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
+        let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
+        let ledger = Ledger::new(&graph);
+        let readers: Vec<String> = graph
             .nodes()
             .iter()
             .filter(|node| layer(node) && !in_groups(node))
             .map(|node| node.name.clone())
             .collect();
-        let places = reads::places(&self.weights, &readers);
-        let reads = watch(&self.graph, &self.weights, &readers, inputs, places, self.threads, self.progress)?;
+        let places = reads::places(&weights, &readers);
+        let inputs = &watched.inputs[..watched.inputs.len().min(FITTED)];
+        let reads = watch(&graph, &weights, &readers, inputs, places, threads, progress)?;
         let sight = Sight {
-            before: (&self.model.graph, &self.model.weights),
-            graph: &self.graph,
-            weights: &self.weights,
-            ledger: &self.ledger,
+            before: (&model.graph, &model.weights),
+            graph: &graph,
+            weights: &weights,
+            ledger: &ledger,
             reads: &reads,
-            photos: (&self.watched.inputs, &self.watched.classes),
-            seed: self.seed,
+            photos: (&watched.inputs, &watched.classes),
+            seed,
         };
-        let scores = self.threads.install(|| criteria::scores(self.options.criterion, &sight))?;
-        let exact = self.logits(&self.graph, &self.weights, few)?;
+        let scores = threads.install(|| criteria::scores(options.criterion, &sight))?;
+        let mut stock = Stock {
+            model,
+            graph,
+            weights,
+            ledger,
+            watched,
+            reads,
+            places,
+            exact: Vec::new(),
+            scanned: Vec::new(),
+            mend: options.mend,
+            threads,
+            progress,
+        };
+        stock.exact = stock.logits(&stock.graph, &stock.weights)?;
+        stock.scanned = stock.scan(&scores)?;
+        Ok((stock, skipped))
+    }
 
-        let scanned = self.scan(&scores, &reads, &exact, few)?;
-        let stay = choose::choose(&self.graph, &self.ledger, &scanned, self.options.share)?;
-        let gone = choose::gone(&self.ledger, &scanned, &stay);
-        let stays = |unit: ledger::Unit| !gone[unit.index()];
-        let mut small = self.cut(&stays)?;
-        if self.options.mend {
-            let inputs = (inputs, places);
-            let change = self.change(&reads, &stays);
+    /// Smaller and smaller networks, by how many channels of each set stay.
+    pub fn path(&self, saving: Saving) -> Vec<Vec<usize>> {
+        choose::path(&self.graph, &self.ledger, &self.scanned, saving).map(|(stay, _)| stay).collect()
+    }
+
+    /// The network with all its channels.
+    pub fn whole(&self) -> Small {
+        Small { graph: self.graph.clone(), weights: self.weights.clone() }
+    }
+
+    /// The network in which so many channels of each set stay, as it is cut.
+    pub fn cut(&self, stay: &[usize]) -> Result<Small> {
+        let gone = choose::gone(&self.ledger, &self.scanned, stay);
+        self.cut_by(&|unit| !gone[unit.index()])
+    }
+
+    /// The same, fitted to what it gave before.
+    pub fn small(&self, stay: &[usize]) -> Result<Small> {
+        let mut small = self.cut(stay)?;
+        if self.mend {
+            let gone = choose::gone(&self.ledger, &self.scanned, stay);
+            let stays = |unit: ledger::Unit| !gone[unit.index()];
+            let inputs = &self.watched.inputs;
+            let inputs = (&inputs[..inputs.len().min(FITTED)], self.places);
+            let change = self.change(&stays);
             change.mend_all(&small.graph, &mut small.weights, inputs, self.threads, self.progress)?;
         }
-        let start = Distance::between(&exact, &self.logits(&small.graph, &small.weights, few)?);
-        let kept = |(scanned, after): (Scanned, usize)| Kept {
+        Ok(small)
+    }
+
+    /// How far it is from the network before, on the photos that the scan ran through.
+    fn distance(&self, small: &Small) -> Result<Distance> {
+        Ok(Distance::between(&self.exact, &self.logits(&small.graph, &small.weights)?))
+    }
+
+    fn kept(&self, stay: &[usize]) -> Vec<Kept> {
+        let kept = |(scanned, after): (&Scanned, &usize)| Kept {
+            name: scanned.set.name.clone(),
             before: scanned.order.len(),
-            name: scanned.set.name,
-            after,
+            after: *after,
             losses: scanned.losses,
         };
-        Ok((small, start, scanned.into_iter().zip(stay).map(kept).collect()))
+        self.scanned.iter().zip(stay).map(kept).collect()
     }
 
     /// What the network loses with some of each set, those readers fitted again that miss them.
-    fn scan(
-        &self,
-        scores: &[f64],
-        reads: &BTreeMap<String, Reads>,
-        exact: &judge::Logits,
-        few: &[Vec<f32>],
-    ) -> Result<Vec<Scanned>> {
+    fn scan(&self, scores: &[f64]) -> Result<Vec<Scanned>> {
         let sets = self.ledger.sets(&self.graph);
         self.progress.begin("looking for what is missed least", sets.len());
         let mut scanned = Vec::new();
@@ -271,15 +319,14 @@ impl Work<'_> {
                 order[..count].iter().for_each(|unit| gone[unit.index()] = true);
                 let stays = |unit: ledger::Unit| !gone[unit.index()];
                 // Nothing would be left of a layer.
-                let Ok(mut small) = self.cut(&stays) else {
+                let Ok(mut small) = self.cut_by(&stays) else {
                     *loss = choose::ALL;
                     continue;
                 };
-                if self.options.mend {
-                    self.threads.install(|| self.change(reads, &stays).mend_readers(&mut small.weights));
+                if self.mend {
+                    self.threads.install(|| self.change(&stays).mend_readers(&mut small.weights));
                 }
-                let logits = self.logits(&small.graph, &small.weights, few)?;
-                *loss = Distance::between(exact, &logits).error;
+                *loss = self.distance(&small)?.error;
             }
             scanned.push(Scanned { set, order, losses });
             self.progress.advance(1);
@@ -288,24 +335,23 @@ impl Work<'_> {
         Ok(scanned)
     }
 
-    fn cut(&self, stays: &dyn Fn(ledger::Unit) -> bool) -> Result<Small> {
+    fn cut_by(&self, stays: &dyn Fn(ledger::Unit) -> bool) -> Result<Small> {
         let (graph, weights) =
             cut::cut(&self.graph, &self.weights, &self.ledger, stays).map_err(unsupported)?;
         Ok(Small { graph, weights })
     }
 
-    fn change<'a>(
-        &'a self,
-        reads: &'a BTreeMap<String, Reads>,
-        stays: &'a (dyn Fn(ledger::Unit) -> bool + Sync),
-    ) -> Change<'a> {
-        Change { graph: &self.graph, weights: &self.weights, ledger: &self.ledger, reads, stays }
+    fn change<'s>(&'s self, stays: &'s (dyn Fn(ledger::Unit) -> bool + Sync)) -> Change<'s> {
+        let Stock { graph, weights, ledger, reads, .. } = self;
+        Change { graph, weights, ledger, reads, stays }
     }
 
-    fn logits(&self, graph: &Graph, weights: &Weights, inputs: &[Vec<f32>]) -> Result<judge::Logits> {
+    fn logits(&self, graph: &Graph, weights: &Weights) -> Result<judge::Logits> {
         if self.progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        judge::logits(graph, weights, &self.model.pixels, inputs, self.threads)
+        let inputs = &self.watched.inputs;
+        let few = &inputs[..inputs.len().min(SCANNED)];
+        judge::logits(graph, weights, &self.model.pixels, few, self.threads)
     }
 }

@@ -1,0 +1,320 @@
+//! What a network can be made into, and what each takes: exact before anything is learnt.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use penjing_runtime::{PlanBuf, file::Model, graph::NodeId, quant::Quant};
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    fold,
+    grid::{self, Ranging},
+    observe::{self, Observations},
+    prune::{Saving, Stock},
+    ptq::{self, Rounding},
+    storage, unsupported,
+};
+use crate::{
+    Error, Result,
+    progress::{Hushed, Progress},
+    random::SplitMix64,
+    runner::Runner,
+    threads::Threads,
+    zoo::resize::resize,
+};
+
+/// What a network may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Bytes of the file.
+    pub size: Option<u64>,
+    /// Of one photo, in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Bytes of working memory for one thread, beside the weights.
+    pub ram: Option<u64>,
+}
+
+/// What a network takes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Bytes of the file.
+    pub size: u64,
+    /// Of one photo, in milliseconds.
+    pub latency_ms: f64,
+    /// Bytes of working memory for one thread, beside the weights.
+    pub ram: u64,
+}
+
+impl Needs {
+    /// What of the budget is missed, in words.
+    pub fn missed(&self, budget: &Budget) -> Vec<String> {
+        let mut missed = Vec::new();
+        let mut over = |what: &str, needs: f64, allowed: Option<f64>, unit: &str| {
+            if let Some(allowed) = allowed.filter(|allowed| needs > *allowed) {
+                missed.push(format!("{what} {needs:.2} {unit}, {allowed:.2} {unit} are allowed"));
+            }
+        };
+        over("its file takes", self.size as f64 / 1e3, budget.size.map(|bytes| bytes as f64 / 1e3), "kB");
+        over("a photo takes", self.latency_ms, budget.latency_ms, "ms");
+        over("it works in", self.ram as f64 / 1e3, budget.ram.map(|bytes| bytes as f64 / 1e3), "kB");
+        missed
+    }
+
+    /// How far it is over the budget at worst: 1 keeps to it.
+    pub fn over(&self, budget: &Budget) -> f64 {
+        let ratios = [
+            budget.size.map(|most| self.size as f64 / most as f64),
+            budget.latency_ms.map(|most| self.latency_ms / most),
+            budget.ram.map(|most| self.ram as f64 / most as f64),
+        ];
+        ratios.into_iter().flatten().fold(0.0, f64::max)
+    }
+}
+
+/// Says how long networks take.
+pub trait Clock: Sync {
+    /// Milliseconds of one photo.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a network that cannot be run or told.
+    fn ms(&self, model: &Model) -> Result<f64>;
+
+    /// Whose time it is, in words.
+    fn name(&self) -> String;
+}
+
+/// This machine, one thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Here;
+
+impl Clock for Here {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        const ROUNDS: usize = 15;
+        let runner = Runner::new(&model.graph, &model.weights, &model.pixels, 1)?;
+        let input = vec![0.5; model.pixels.len()];
+        let run = || {
+            let began = Instant::now();
+            runner.run_tensor(&input, &penjing_kernels::Serial);
+            1e3 * began.elapsed().as_secs_f64()
+        };
+        // The first run touches all memory.
+        run();
+        let mut times: Vec<f64> = (0..ROUNDS).map(|_| run().min(run())).collect();
+        times.sort_by(f64::total_cmp);
+        Ok(times[ROUNDS / 2])
+    }
+
+    fn name(&self) -> String {
+        "this machine, one thread".into()
+    }
+}
+
+/// How the numbers of a network are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numbers {
+    /// 32-bit floats.
+    Floats,
+    /// 8-bit integers, and it computes with them.
+    Integers,
+    /// Weights in 4 bits; it computes in floats.
+    FourBits,
+}
+
+impl Numbers {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numbers::Floats => "floats",
+            Numbers::Integers => "8 bits",
+            Numbers::FourBits => "weights in 4 bits",
+        }
+    }
+}
+
+/// A network that could be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Form {
+    /// Which of the models it is made of.
+    pub start: usize,
+    /// Height and width of its input in pixels.
+    pub px: usize,
+    /// How its numbers are kept.
+    pub numbers: Numbers,
+    /// How many channels of each set stay; `None`: all.
+    pub stay: Option<Vec<usize>>,
+    /// Multiply-accumulates of a photo.
+    pub macs: u64,
+}
+
+/// Sizes of the input that are tried, from the largest to the smallest, as shares of the one before.
+const SHARES: [f64; 4] = [1.0, 6.0 / 7.0, 5.0 / 7.0, 4.0 / 7.0];
+/// What strides leave whole.
+const MULTIPLE: f64 = 32.0;
+
+/// Sizes of the input for a network of this size, where smaller ones help.
+pub fn sizes(px: usize, budget: &Budget) -> Vec<usize> {
+    if budget.latency_ms.is_none() && budget.ram.is_none() {
+        return vec![px];
+    }
+    let mut sizes: Vec<usize> = SHARES
+        .into_iter()
+        .map(
+            |share| {
+                if share == 1.0 { px } else { ((share * px as f64 / MULTIPLE).round() * MULTIPLE) as usize }
+            },
+        )
+        .filter(|size| (MULTIPLE as usize..=px).contains(size) || *size == px)
+        .collect();
+    sizes.dedup();
+    sizes
+}
+
+/// What helps to keep to a budget.
+pub fn ways(budget: &Budget) -> Vec<(Numbers, Saving)> {
+    let numbers: &[Numbers] = match budget.size {
+        Some(_) => &[Numbers::Floats, Numbers::Integers, Numbers::FourBits],
+        None => &[Numbers::Floats, Numbers::Integers],
+    };
+    let mut ways = Vec::new();
+    for &numbers in numbers {
+        if budget.latency_ms.is_some() || budget.ram.is_some() {
+            ways.push((numbers, Saving::Time));
+        }
+        if budget.size.is_some() {
+            ways.push((numbers, Saving::Weights));
+        }
+    }
+    ways
+}
+
+/// Where forms are made of.
+pub(super) struct Ground<'a> {
+    /// The models in floats.
+    pub starts: &'a [Model],
+    pub budget: Budget,
+    pub clock: &'a dyn Clock,
+    pub threads: &'a Threads,
+    pub progress: &'a dyn Progress,
+}
+
+/// The latency is measured or told, the accuracy of both is not that of bytes: so much of it is used while searching.
+const LATENCY_USED: f64 = 0.97;
+/// What the file tells of how it was made.
+const TOLD_BYTES: u64 = 1024;
+
+impl Ground<'_> {
+    /// What a model takes.
+    pub fn needs(&self, model: &Model) -> Result<Needs> {
+        let plan = PlanBuf::lower(&model.graph, &model.weights, 1).map_err(unsupported)?;
+        Ok(Needs {
+            size: model.to_bytes().map_err(unsupported)?.len() as u64,
+            latency_ms: self.clock.ms(model)?,
+            ram: plan.plan().peak_ram_bytes() as u64,
+        })
+    }
+
+    /// The network in floats of a form, before it learns; `fitted`: what is left is fitted to what it gave before.
+    pub fn network(&self, stock: &Stock, form: &Form, fitted: bool) -> Result<Model> {
+        let start = &self.starts[form.start];
+        let small = match &form.stay {
+            None => stock.whole(),
+            Some(stay) if fitted => stock.small(stay)?,
+            Some(stay) => stock.cut(stay)?,
+        };
+        let mut model = Model { graph: small.graph, weights: small.weights, ..start.clone() };
+        if form.px != start.pixels.height {
+            resize(&mut model, form.px)?;
+        }
+        Ok(model)
+    }
+
+    /// A model that takes what the form does, whatever it answers.
+    fn sketch(&self, stock: &Stock, form: &Form) -> Result<Model> {
+        let model = self.network(stock, form, false)?;
+        Ok(match form.numbers {
+            Numbers::Floats => model,
+            Numbers::FourBits => storage::rounded_plainly(&model),
+            Numbers::Integers => {
+                let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
+                let mut random = SplitMix64::new(1);
+                let noise = vec![(0..model.pixels.len()).map(|_| random.normal() as f32).collect()];
+                let hushed = Hushed(self.progress);
+                let seen: Observations = observe::observe(&graph, &weights, &noise, self.threads, &hushed)?;
+                let grids: BTreeMap<NodeId, Quant> = grid::grids(&graph, &seen, Ranging::MinMax);
+                let (graph, weights) =
+                    ptq::quantize(&graph, &weights, &grids, &seen, &Rounding::recommended())
+                        .map_err(unsupported)?;
+                Model { graph, weights, ..model }
+            }
+        })
+    }
+
+    /// The form with most channels along a path that keeps to the budget, or else what the smallest takes.
+    pub fn edge(&self, stock: &Stock, path: &[Vec<usize>], form: &Form) -> Result<(Form, Needs, bool)> {
+        let at = |step: usize| -> Result<(Form, Needs, bool)> {
+            if self.progress.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let stay = step.checked_sub(1).map(|step| path[step].clone());
+            let mut form = Form { stay, ..form.clone() };
+            let model = self.sketch(stock, &form)?;
+            form.macs = penjing_runtime::cost::layers(&model.graph).iter().map(|layer| layer.macs).sum();
+            let needs = self.needs(&model)?;
+            let told =
+                Needs { size: needs.size + TOLD_BYTES, latency_ms: needs.latency_ms / LATENCY_USED, ..needs };
+            Ok((form, needs, told.over(&self.budget) <= 1.0))
+        };
+        let (mut misses, mut keeps) = (0, path.len());
+        let whole = at(0)?;
+        if whole.2 {
+            return Ok(whole);
+        }
+        let mut found = at(keeps)?;
+        if !found.2 {
+            return Ok(found);
+        }
+        while keeps - misses > 1 {
+            let middle = misses.midpoint(keeps);
+            let tried = at(middle)?;
+            if tried.2 {
+                (keeps, found) = (middle, tried);
+            } else {
+                misses = middle;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_missed_by_what_is_over_it() {
+        let needs = Needs { size: 2_000, latency_ms: 3.0, ram: 500_000 };
+        let budget = Budget { size: Some(1_000), latency_ms: Some(4.0), ram: None };
+        assert_eq!(needs.missed(&budget), ["its file takes 2.00 kB, 1.00 kB are allowed"]);
+        assert_eq!((needs.over(&budget), needs.over(&Budget::default())), (2.0, 0.0));
+        let all = Budget { size: Some(1_999), latency_ms: Some(2.9), ram: Some(499_999) };
+        assert_eq!(needs.missed(&all).len(), 3);
+        let just = Budget { size: Some(2_000), latency_ms: Some(3.0), ram: Some(500_000) };
+        assert!(needs.missed(&just).is_empty() && needs.over(&just) == 1.0);
+    }
+
+    #[test]
+    fn smaller_inputs_are_tried_where_they_help() {
+        let size = Budget { size: Some(1), ..Budget::default() };
+        let ram = Budget { ram: Some(1), ..Budget::default() };
+        assert_eq!(sizes(224, &size), [224]);
+        assert_eq!(sizes(224, &ram), [224, 192, 160, 128]);
+        assert_eq!(
+            (sizes(64, &ram), sizes(33, &ram), sizes(20, &ram)),
+            (vec![64, 32], vec![33, 32], vec![20])
+        );
+        assert_eq!(ways(&ram), [(Numbers::Floats, Saving::Time), (Numbers::Integers, Saving::Time)]);
+        assert_eq!(ways(&size).len(), 3);
+        assert_eq!(ways(&Budget { latency_ms: Some(1.0), ..size }).len(), 6);
+    }
+}

@@ -1,0 +1,611 @@
+//! A network within a budget: a search over backbones, input sizes, channels and bits.
+//!
+//! For each way of making a network smaller the [form] with most channels is found that keeps to the budget: file and memory
+//! are exact before anything is learnt, and the latency is measured or told. These forms learn under the model
+//! before, in rounds: all of them shortly, then the better third of them for longer, and so on (successive halving, Jamieson and
+//! Talwalkar, arXiv 1502.07943). What is left at the end are models like any other, and the best of them is taken.
+
+mod form;
+mod picture;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use penjing_runtime::file::Model;
+use serde::{Deserialize, Serialize};
+
+pub use self::form::{Budget, Clock, Form, Here, Needs, Numbers};
+use self::form::{Ground, sizes, ways};
+use super::{
+    Gate, Learning, add_unread,
+    gate::Judges,
+    int8,
+    prune::{self, Stock},
+    qat,
+    storage::{Bits, weights_only},
+    tune, unsupported,
+};
+use crate::{
+    Error, Result,
+    data::{Dataset, Part, Skipped},
+    model::{self, Output},
+    progress::{Hushed, Progress},
+    threads::Threads,
+    train::{
+        checkpoint::{self, Identity, Keeper, Tensors},
+        parameters::Parameters,
+    },
+};
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// What the network may take.
+    pub budget: Budget,
+    /// Most that the accuracy may fall, as a fraction.
+    pub max_drop: f64,
+    /// How long the search may take.
+    pub time: Duration,
+    /// Most photos that are watched.
+    pub photos: usize,
+    /// Draws the photos that are watched, and the order and looks of those that are learnt from.
+    pub seed: u64,
+    /// A folder for what the search has come to, from which it goes on.
+    pub folder: Option<PathBuf>,
+    /// Whether the state of another search there is thrown away.
+    pub force: bool,
+}
+
+/// What came of a search.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// What was allowed.
+    pub budget: Budget,
+    /// The model that the others are compared with.
+    pub before: Shown,
+    /// The networks that were tried, the best first.
+    pub tried: Vec<Tried>,
+    /// Ways of making a network smaller by which the budget cannot be kept, and the smallest network of each.
+    pub beyond: Vec<Found>,
+    /// Place of the network that was taken among those tried.
+    pub taken: Option<usize>,
+    /// What is missed by the best network; nothing if one was taken.
+    pub missed: Vec<String>,
+    /// Photos that judged.
+    pub photos: usize,
+    /// The part of the data that they are of.
+    pub part: &'static str,
+    /// How long the search took, in seconds.
+    pub seconds: f64,
+    /// Photos that could not be read, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What a network shows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Accuracy on the photos that judge, 0..1.
+    pub top1: f64,
+    /// Mean negative log likelihood of their classes.
+    pub nll: f64,
+    /// What it takes.
+    pub needs: Needs,
+}
+
+/// A network that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tried {
+    /// What it is.
+    pub form: Form,
+    /// The architecture that it was made of.
+    pub arch: String,
+    /// Rounds in which it learnt.
+    pub rounds: usize,
+    /// How often it saw every photo.
+    pub epochs: f64,
+    /// What it shows after the last of them.
+    pub shown: Shown,
+    /// Whether no other network is as good in all respects and better in one.
+    pub front: bool,
+}
+
+/// A form, and what it takes before anything is learnt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// What it is.
+    pub form: Form,
+    /// What it takes.
+    pub needs: Needs,
+}
+
+/// Rounds, and the share of the time that each may take.
+const ROUNDS: [f64; 3] = [0.25, 0.3, 0.45];
+/// Of so many networks one goes on.
+const FEWER: usize = 3;
+/// Share of a round's time in which networks learn; in the rest they are rounded and judged.
+const LEARNING: f64 = 0.85;
+/// AdamW's rate at its highest.
+const RATE: f32 = 5e-4;
+/// Most epochs of a round: more teaches few photos by heart.
+const MOST_EPOCHS: f64 = 60.0;
+
+/// What is kept of a search, beside the networks.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// Seconds that it has taken.
+    seconds: f64,
+    /// What is tried.
+    forms: Vec<Found>,
+    beyond: Vec<Found>,
+    /// What each form learns in each round, as far as rounds have begun.
+    rounds: Vec<Vec<Turn>>,
+}
+
+/// A form's turn in a round.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Turn {
+    /// Place of the form.
+    form: usize,
+    /// How often it sees every photo.
+    epochs: f64,
+    /// What it shows afterwards.
+    shown: Option<Shown>,
+}
+
+/// Looks for the best network within a budget, made of any of these models in floats; the first one judges and teaches. The network
+/// that is given is `None` where the budget or [`Options::max_drop`] is missed.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a model that computes in integers or cannot be trained, or models of other classes than the first
+/// one's; [`Error::Data`] as [`int8`](super::int8); [`Error::Model`] for the state of another search; [`Error::Interrupted`].
+pub fn search(
+    starts: &[Model],
+    data: &Dataset,
+    options: &Options,
+    clock: &dyn Clock,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<(Option<Model>, Report)> {
+    let began = Instant::now();
+    let starts: Vec<Model> =
+        starts.iter().map(|start| Ok(model::in_floats(start)?.into_owned())).collect::<Result<_>>()?;
+    let Some(before) = starts.first() else {
+        return Err(Error::Unsupported("no model to begin with".into()));
+    };
+    if let Some(other) = starts.iter().find(|start| start.labels != before.labels) {
+        let what = format!(
+            "the models know other classes: {} has {}, {} has {}; train both on the same photos",
+            before.arch,
+            before.labels.len(),
+            other.arch,
+            other.labels.len()
+        );
+        return Err(Error::Unsupported(what));
+    }
+    let judges = Judges::new(before, data, threads, progress)?;
+    let ground = Ground { starts: &starts, budget: options.budget, clock, threads, progress };
+    let (nll, top1) = judges.score(before)?;
+    let before_shown = Shown { top1, nll, needs: ground.needs(before)? };
+    let keeper_path = options.folder.as_deref().map(state_path);
+    if let Some(folder) = &options.folder {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
+    }
+    let keeper = Keeper::new(keeper_path.as_deref(), identity(&starts, data, options, clock)?);
+    let kept: Option<(State, _)> = keeper.load(options.force)?;
+    let mut search = Search {
+        ground,
+        data,
+        options,
+        judges: &judges,
+        stocks: starts.iter().map(|_| None).collect(),
+        networks: BTreeMap::new(),
+        keeper,
+        before: 0.0,
+        began,
+        state: State::default(),
+        skipped: judges.skipped.clone(),
+    };
+    if let Some((state, _)) = kept {
+        progress.notice(&format!("going on with a search of {:.0} s", state.seconds));
+        search.before = state.seconds;
+        search.state = state;
+    }
+    if search.state.forms.is_empty() && search.state.beyond.is_empty() {
+        search.look()?;
+    }
+    for round in 0..ROUNDS.len() {
+        search.round(round)?;
+    }
+    search.finish(before_shown)
+}
+
+/// Where a search keeps its state.
+fn state_path(folder: &Path) -> PathBuf {
+    folder.join("search.part")
+}
+
+/// Removes what a search has kept.
+///
+/// # Errors
+/// [`Error::Io`] when it is there and stays there.
+pub fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(|error| Error::io(folder, "remove", error)),
+    }
+}
+
+/// What makes two searches differ.
+fn identity(starts: &[Model], data: &Dataset, options: &Options, clock: &dyn Clock) -> Result<Identity> {
+    let mut models = blake3::Hasher::new();
+    for start in starts {
+        models.update(&start.to_bytes().map_err(unsupported)?);
+    }
+    let mut photos = blake3::Hasher::new();
+    for part in [Part::Train, Part::Val] {
+        for (_, sample) in data.part(part) {
+            photos.update(format!("{part:?} {} {}\n", sample.class, sample.path.display()).as_bytes());
+        }
+    }
+    let parts = [
+        ("the models", models.finalize().to_hex().to_string()),
+        ("the photos", photos.finalize().to_hex().to_string()),
+        ("--budget", serde_json::to_string(&options.budget).unwrap_or_default()),
+        ("--time", options.time.as_secs().to_string()),
+        ("--photos", options.photos.to_string()),
+        ("--seed", options.seed.to_string()),
+        ("--cost", clock.name()),
+        ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
+    ];
+    Ok(Identity { parts: parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect() })
+}
+
+struct Search<'a> {
+    ground: Ground<'a>,
+    data: &'a Dataset,
+    options: &'a Options,
+    judges: &'a Judges<'a>,
+    /// The models that have been looked at.
+    stocks: Vec<Option<Stock<'a>>>,
+    /// The networks in floats that have learnt in this run, by form.
+    networks: BTreeMap<usize, Model>,
+    keeper: Keeper<'a>,
+    /// Seconds of the search before this run.
+    before: f64,
+    began: Instant,
+    state: State,
+    skipped: Vec<Skipped>,
+}
+
+impl<'a> Search<'a> {
+    fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    fn keep(&mut self) {
+        self.state.seconds = self.seconds();
+        self.keeper.keep(&self.state, Tensors::default(), self.ground.progress);
+    }
+
+    /// A start whose channels have been looked at.
+    fn stock(&mut self, start: usize) -> Result<&Stock<'a>> {
+        if self.stocks[start].is_none() {
+            let Ground { threads, progress, .. } = self.ground;
+            let (model, how) = (&self.ground.starts[start], prune::Options::default());
+            let Options { photos, seed, .. } = *self.options;
+            let (stock, unread) = Stock::new(model, self.data, photos, &how, seed, threads, progress)?;
+            add_unread(&mut self.skipped, unread);
+            self.stocks[start] = Some(stock);
+        }
+        self.stocks[start].as_ref().ok_or(Error::Interrupted)
+    }
+
+    /// Finds the forms that keep to the budget.
+    fn look(&mut self) -> Result<()> {
+        let (budget, progress) = (self.options.budget, self.ground.progress);
+        for start in 0..self.ground.starts.len() {
+            self.stock(start)?;
+            let Some(stock) = &self.stocks[start] else { continue };
+            let px = self.ground.starts[start].pixels.height;
+            let sizes = sizes(px, &budget);
+            let ways = ways(&budget);
+            let mut paths: Vec<(prune::Saving, Vec<Vec<usize>>)> = Vec::new();
+            progress.begin("looking for networks within the budget", sizes.len() * ways.len());
+            for &px in &sizes {
+                for &(numbers, saving) in &ways {
+                    if !paths.iter().any(|(other, _)| *other == saving) {
+                        paths.push((saving, stock.path(saving)));
+                    }
+                    let path =
+                        paths.iter().find(|(other, _)| *other == saving).map_or(&[][..], |(_, path)| path);
+                    let form = Form { start, px, numbers, stay: None, macs: 0 };
+                    let (form, needs, within) = self.ground.edge(stock, path, &form)?;
+                    progress.advance(1);
+                    let State { forms, beyond, .. } = &mut self.state;
+                    let found = if within { forms } else { beyond };
+                    if !found.iter().any(|other| other.form == form) {
+                        found.push(Found { form, needs });
+                    }
+                }
+            }
+            progress.end();
+        }
+        self.keep();
+        Ok(())
+    }
+
+    /// What of a round's forms goes on, and how often each sees the photos.
+    fn turns(&mut self, round: usize) -> Result<Vec<Turn>> {
+        let forms: Vec<usize> = match round.checked_sub(1) {
+            None => (0..self.state.forms.len()).collect(),
+            Some(last) => {
+                let mut last = self.state.rounds[last].clone();
+                last.sort_by(|a, b| better(b.shown.as_ref(), a.shown.as_ref()));
+                let fewest = if round == 1 { 3 } else { 2 };
+                let count = last.len().div_ceil(FEWER).max(fewest);
+                last.into_iter().take(count).map(|turn| turn.form).collect()
+            }
+        };
+        let left = (self.options.time.as_secs_f64() - self.seconds()).max(0.0);
+        let own = LEARNING * left * ROUNDS[round] / ROUNDS[round..].iter().sum::<f64>();
+        let each = own / forms.len().max(1) as f64;
+        let photos = self.data.part(Part::Train).count();
+        let mut turns = Vec::new();
+        for form in forms {
+            let mut epochs = 0.0;
+            if !self.unchanged(form) {
+                let model = self.network(form)?;
+                let how = Learning { epochs: Some(1.0), ..Learning::at(RATE) };
+                let work = self.work(&model, &how)?;
+                let speed = tune::images_per_s(&work, photos, self.ground.threads)?;
+                // Hundredths, so that they are the same when they are read again.
+                epochs = (100.0 * each * speed / photos.max(1) as f64).round() / 100.0;
+            }
+            turns.push(Turn { form, epochs: epochs.min(MOST_EPOCHS), shown: None });
+        }
+        self.ground.progress.notice(&format!(
+            "round {} of {}: networks {}, {each:.0} s each",
+            round + 1,
+            ROUNDS.len(),
+            turns.len()
+        ));
+        Ok(turns)
+    }
+
+    /// Whether a form is its start, in floats or not, which has learnt all that it is to learn.
+    fn unchanged(&self, form: usize) -> bool {
+        let Form { start, px, stay, .. } = &self.state.forms[form].form;
+        stay.is_none() && *px == self.ground.starts[*start].pixels.height
+    }
+
+    fn work<'w>(&'w self, model: &'w Model, how: &'w Learning) -> Result<tune::Work<'w>> {
+        Ok(tune::Work {
+            name: "training within a budget",
+            teacher: &self.ground.starts[0],
+            pixels: &model.pixels,
+            graph: &model.graph,
+            start: Parameters::new(&model.graph, &model.weights)?,
+            projection: None,
+            how,
+            looks: 0.0,
+            asked: Vec::new(),
+            seed: self.options.seed,
+        })
+    }
+
+    /// The network in floats of a form as it is now.
+    fn network(&mut self, form: usize) -> Result<Model> {
+        if let Some(model) = self.networks.get(&form) {
+            return Ok(model.clone());
+        }
+        if let Some(path) = self.file(form).filter(|path| path.is_file()) {
+            return model::load(&path);
+        }
+        let what = self.state.forms[form].form.clone();
+        self.stock(what.start)?;
+        let Some(stock) = &self.stocks[what.start] else { return Err(Error::Interrupted) };
+        let hushed = Hushed(self.ground.progress);
+        let model = Ground { progress: &hushed, ..self.ground }.network(stock, &what, true)?;
+        self.networks.insert(form, model.clone());
+        Ok(model)
+    }
+
+    /// Where the network in floats of a form is kept.
+    fn file(&self, form: usize) -> Option<PathBuf> {
+        self.options.folder.as_ref().map(|folder| folder.join(format!("{form}.penjing")))
+    }
+
+    /// Lets the forms of a round learn, and says what they show.
+    fn round(&mut self, round: usize) -> Result<()> {
+        if self.state.rounds.len() <= round {
+            let turns = self.turns(round)?;
+            self.state.rounds.push(turns);
+            self.keep();
+        }
+        for at in 0..self.state.rounds[round].len() {
+            let Turn { form, epochs, shown } = self.state.rounds[round][at];
+            if shown.is_some() {
+                continue;
+            }
+            if self.ground.progress.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let mut model = self.network(form)?;
+            if epochs > 0.0 {
+                let part = self.file(form).map(|file| checkpoint::path_for(&file));
+                let how = Learning { epochs: Some(epochs), rate: RATE, part: part.clone(), force: true };
+                let tuned = tune::train(
+                    self.work(&model, &how)?,
+                    self.data,
+                    self.ground.threads,
+                    self.ground.progress,
+                )?;
+                if let Some(learnt) = tuned.weights() {
+                    model.weights = learnt.to_weights();
+                }
+                add_unread(&mut self.skipped, tuned.skipped);
+                if let Some(file) = self.file(form) {
+                    Output::new(&file, true)?.save(&model)?;
+                }
+                self.networks.insert(form, model.clone());
+                if let Some(part) = part {
+                    checkpoint::remove(&part)?;
+                }
+            }
+            // In the first round how numbers are kept does not matter yet.
+            let (small, needs) = if round == 0 {
+                (model, self.state.forms[form].needs)
+            } else {
+                let small = self.made(form, &model)?;
+                let needs = self.ground.needs(&small)?;
+                (small, needs)
+            };
+            let (nll, top1) = self.judges.score(&small)?;
+            self.state.rounds[round][at].shown = Some(Shown { top1, nll, needs });
+            self.keep();
+        }
+        Ok(())
+    }
+
+    /// The model that a form comes to, of its network in floats.
+    fn made(&mut self, form: usize, model: &Model) -> Result<Model> {
+        let any = Gate { max_drop: f64::INFINITY, max_latency: f64::INFINITY, max_size: f64::INFINITY };
+        let Ground { threads, progress, starts, .. } = self.ground;
+        let options = super::Options {
+            before: Some(starts[0].clone()),
+            photos: self.options.photos,
+            qat: qat::Options { when: qat::When::Never, ..Default::default() },
+            gate: any,
+            seed: self.options.seed,
+            ..Default::default()
+        };
+        let hushed = Hushed(progress);
+        let (small, skipped) = match self.state.forms[form].form.numbers {
+            Numbers::Floats => (model.clone(), Vec::new()),
+            Numbers::Integers => {
+                let (small, report) = int8(model, self.data, &options, threads, &hushed)?;
+                (small, report.skipped)
+            }
+            Numbers::FourBits => {
+                let (small, _, skipped) =
+                    weights_only(model, self.data, Bits::Four, &options, threads, &hushed)?;
+                (small, skipped)
+            }
+        };
+        add_unread(&mut self.skipped, skipped);
+        Ok(small)
+    }
+
+    /// The best network, if it keeps to what was asked, and what all showed.
+    fn finish(mut self, before: Shown) -> Result<(Option<Model>, Report)> {
+        let mut tried: Vec<(usize, Tried)> = Vec::new();
+        for (at, Found { form, .. }) in self.state.forms.iter().enumerate() {
+            let turns: Vec<&Turn> =
+                self.state.rounds.iter().flatten().filter(|turn| turn.form == at).collect();
+            let Some(shown) = turns.last().and_then(|turn| turn.shown) else { continue };
+            let arch = self.ground.starts[form.start].arch.clone();
+            let epochs = turns.iter().map(|turn| turn.epochs).sum();
+            let rounds = turns.len();
+            tried.push((at, Tried { form: form.clone(), arch, rounds, epochs, shown, front: false }));
+        }
+        // Those of the first round alone are no files yet.
+        let made = |tried: &Tried| tried.rounds > 1;
+        tried.sort_by(|(_, a), (_, b)| {
+            let by_top1 = b.shown.top1.total_cmp(&a.shown.top1).then(a.shown.nll.total_cmp(&b.shown.nll));
+            made(b).cmp(&made(a)).then(by_top1)
+        });
+        mark_front(&mut tried);
+        let (mut taken, mut missed, mut model) = (None, Vec::new(), None);
+        for (at, (form, one)) in tried.iter().enumerate().filter(|(_, (_, one))| made(one)) {
+            let network = self.network(*form)?;
+            let mut small = self.made(*form, &network)?;
+            small.provenance.recipe.push(self.describe(one, &before));
+            small.provenance.val_top1 = None;
+            let needs = self.ground.needs(&small)?;
+            let mut over = needs.missed(&self.options.budget);
+            let drop = before.top1 - one.shown.top1;
+            if drop > self.options.max_drop + 1e-9 {
+                over.push(format!(
+                    "accuracy fell by {:.2} points, {:.2} are allowed",
+                    100.0 * drop,
+                    100.0 * self.options.max_drop
+                ));
+            }
+            if over.is_empty() {
+                (taken, model) = (Some(at), Some((small, needs)));
+                missed.clear();
+                break;
+            }
+            if missed.is_empty() {
+                missed = over;
+            }
+        }
+        if tried.is_empty() {
+            missed.push("nothing that could be made of it keeps to the budget".into());
+        }
+        let mut tried: Vec<Tried> = tried.into_iter().map(|(_, tried)| tried).collect();
+        if let (Some(at), Some((_, needs))) = (taken, &model) {
+            tried[at].shown.needs = *needs;
+        }
+        let (photos, part) = self.judges.photos();
+        let report = Report {
+            budget: self.options.budget,
+            before,
+            tried,
+            beyond: std::mem::take(&mut self.state.beyond),
+            taken,
+            missed,
+            photos,
+            part,
+            seconds: self.seconds(),
+            skipped: std::mem::take(&mut self.skipped),
+        };
+        Ok((model.map(|(model, _)| model), report))
+    }
+
+    /// In words, for the model's provenance.
+    fn describe(&self, tried: &Tried, before: &Shown) -> String {
+        let Tried { form, arch, epochs, shown, .. } = tried;
+        format!(
+            "found within a budget among {} networks: {arch} at {} px, {:.1} million multiply-accumulates, {}; training of \
+             {epochs} epochs in {} rounds under the model before; top-1 {:.2} % before, {:.2} % after on {} {} photos",
+            self.state.forms.len(),
+            form.px,
+            form.macs as f64 / 1e6,
+            form.numbers.name(),
+            tried.rounds,
+            100.0 * before.top1,
+            100.0 * shown.top1,
+            self.judges.photos().0,
+            self.judges.photos().1,
+        )
+    }
+}
+
+/// Which of two is the better to go on with: by likelihood, which tells more than accuracy on few photos.
+fn better(a: Option<&Shown>, b: Option<&Shown>) -> std::cmp::Ordering {
+    let nll = |shown: Option<&Shown>| shown.map_or(f64::INFINITY, |shown| shown.nll);
+    nll(b).total_cmp(&nll(a))
+}
+
+/// Marks those that nobody else equals in accuracy, file, latency and memory while being better in one.
+fn mark_front(tried: &mut [(usize, Tried)]) {
+    let costs = |shown: &Shown| {
+        [-shown.top1, shown.needs.size as f64, shown.needs.latency_ms, shown.needs.ram as f64]
+    };
+    let all: Vec<[f64; 4]> = tried.iter().map(|(_, tried)| costs(&tried.shown)).collect();
+    for (at, (_, tried)) in tried.iter_mut().enumerate() {
+        let own = all[at];
+        let beaten = |other: &[f64; 4]| {
+            other.iter().zip(own).all(|(other, own)| *other <= own)
+                && other.iter().zip(own).any(|(other, own)| *other < own)
+        };
+        tried.front = !all.iter().any(beaten);
+    }
+}

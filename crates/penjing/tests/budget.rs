@@ -1,0 +1,203 @@
+//! The search within a budget: what it finds keeps to it, and an interruption loses nothing.
+
+mod split_mix;
+mod tinted;
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use penjing::{
+    Error, Result,
+    compress::budget::{self, Budget, Clock, Numbers, Options, Report, search},
+    data::Dataset,
+    progress::{Progress, Quiet},
+    threads::Threads,
+};
+use penjing_runtime::{
+    PlanBuf, cost,
+    file::Model,
+    graph::Graph,
+    op::{Act, Op},
+};
+use tinted::{Enough, conv, learnt, photos};
+
+/// Wide enough for channels to go.
+fn network() -> Graph {
+    let mut graph = Graph::default();
+    let mut x = graph.push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]).unwrap();
+    for (name, out, kernel, stride, groups) in
+        [("stem", 32, 3, 2, 1), ("deep", 32, 3, 1, 32), ("last", 128, 1, 1, 1)]
+    {
+        x = graph.push(name, conv(out, kernel, stride, groups), &[x]).unwrap();
+        x = graph.push(&format!("{name}.act"), Op::Act(Act::Relu), &[x]).unwrap();
+    }
+    x = graph.push("pool", Op::GlobalAvgPool, &[x]).unwrap();
+    graph.push("head", Op::Linear { out_features: 4, bias: true }, &[x]).unwrap();
+    graph
+}
+
+/// A machine on which a million multiply-accumulates take a millisecond, in bytes a quarter of it.
+struct Told;
+
+impl Clock for Told {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        let macs: u64 = cost::layers(&model.graph).iter().map(|layer| layer.macs).sum();
+        Ok(1e-6 * macs as f64 * if model.graph.is_quantized() { 0.25 } else { 1.0 })
+    }
+
+    fn name(&self) -> String {
+        "told".into()
+    }
+}
+
+/// Counts the networks that begin to learn.
+#[derive(Default)]
+struct Trainings(AtomicUsize);
+
+impl Progress for Trainings {
+    fn begin(&self, phase: &str, _items: usize) {
+        self.0.fetch_add(usize::from(phase.starts_with(TRAINING)), Ordering::Relaxed);
+    }
+}
+
+const TRAINING: &str = "training within a budget";
+
+struct Place {
+    folder: tempfile::TempDir,
+    data: Dataset,
+    start: Model,
+    threads: Threads,
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let data = photos(&folder.path().join("photos"));
+        let start = learnt(network(), &data);
+        Place { folder, data, start, threads: Threads::new(Some(2)).unwrap() }
+    }
+
+    fn options(&self, budget: Budget, kept: Option<&str>) -> Options {
+        let folder = kept.map(|name| self.folder.path().join(name));
+        let time = Duration::from_secs(6);
+        Options { budget, max_drop: 0.05, time, photos: 64, seed: 0, folder, force: false }
+    }
+
+    fn search(&self, options: &Options, progress: &dyn Progress) -> Result<(Option<Model>, Report)> {
+        search(std::slice::from_ref(&self.start), &self.data, options, &Told, &self.threads, progress)
+    }
+}
+
+fn size(model: &Model) -> u64 {
+    model.to_bytes().unwrap().len() as u64
+}
+
+#[test]
+fn what_is_found_keeps_to_the_budget() {
+    let place = Place::new();
+    let before = Told.ms(&place.start).unwrap();
+    let ram = |model: &Model| {
+        PlanBuf::lower(&model.graph, &model.weights, 1).unwrap().plan().peak_ram_bytes() as u64
+    };
+    let budget = Budget {
+        size: Some(size(&place.start) * 3 / 4),
+        latency_ms: Some(0.6 * before),
+        ram: Some(ram(&place.start) - 1),
+    };
+    let (small, report) = place.search(&place.options(budget, None), &Quiet).unwrap();
+    println!("{}", serde_json::to_string_pretty(&report).unwrap());
+    let small = small.unwrap_or_else(|| panic!("{:?}", report.missed));
+    assert!(size(&small) <= budget.size.unwrap() && Told.ms(&small).unwrap() <= budget.latency_ms.unwrap());
+    assert!(ram(&small) <= budget.ram.unwrap(), "{} {:?}", ram(&small), budget.ram);
+    let taken = &report.tried[report.taken.unwrap()];
+    assert_eq!((taken.shown.needs.size, taken.shown.needs.ram), (size(&small), ram(&small)));
+    assert!(report.before.top1 - taken.shown.top1 <= 0.05, "{report:?}");
+    assert!(taken.rounds > 1 && (report.photos, report.part) == (96, "validation"));
+    let best = report.tried.iter().filter(|tried| tried.rounds > 1).map(|tried| tried.shown.top1);
+    assert_eq!(taken.shown.top1, best.fold(0.0, f64::max));
+    assert!(report.tried.iter().any(|tried| tried.front), "{report:?}");
+    let told = small.provenance.recipe.last().unwrap();
+    assert!(told.starts_with("found within a budget among "), "{told}");
+    // Whatever was tried keeps to the budget, in floats too.
+    assert!(report.tried.iter().any(|tried| tried.form.numbers == Numbers::Floats), "{report:?}");
+    for tried in &report.tried {
+        assert!(tried.shown.needs.over(&budget) <= 1.0, "{tried:?}");
+    }
+    let picture = report.picture();
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
+    assert_eq!(picture.matches("r=\"9\"").count(), 2, "the one that was taken, in both panels");
+}
+
+#[test]
+fn a_network_that_keeps_to_the_budget_stays_as_it_is() {
+    let place = Place::new();
+    let budget = Budget { size: Some(10 * size(&place.start)), ..Budget::default() };
+    let trainings = Trainings::default();
+    let (small, report) = place.search(&place.options(budget, None), &trainings).unwrap();
+    let taken = &report.tried[report.taken.unwrap()];
+    assert!(small.is_some() && taken.form.stay.is_none(), "{report:?}");
+    assert!(taken.shown.top1 >= report.before.top1, "{report:?}");
+    assert_eq!(trainings.0.into_inner(), 0, "nothing is to be learnt");
+}
+
+#[test]
+fn a_budget_that_nothing_keeps_is_refused_with_the_nearest() {
+    let place = Place::new();
+    let budget = Budget { size: Some(1_000), ..Budget::default() };
+    let (none, report) = place.search(&place.options(budget, None), &Quiet).unwrap();
+    assert!(none.is_none() && report.tried.is_empty() && report.taken.is_none());
+    assert_eq!(report.missed, ["nothing that could be made of it keeps to the budget"]);
+    assert_eq!(report.beyond.len(), 3);
+    for beyond in &report.beyond {
+        assert!(beyond.needs.size > 1_000 && beyond.needs.size < size(&place.start), "{beyond:?}");
+    }
+    // One that keeps to it and answers too badly is refused as well.
+    let mut options = place.options(Budget { size: Some(size(&place.start) / 2), ..budget }, None);
+    options.max_drop = -1.0;
+    let (none, report) = place.search(&options, &Quiet).unwrap();
+    assert!(none.is_none() && report.missed[0].contains("accuracy fell by"), "{report:?}");
+}
+
+#[test]
+fn an_interrupted_search_goes_on() {
+    let place = Place::new();
+    let budget = Budget { latency_ms: Some(0.2 * Told.ms(&place.start).unwrap()), ..Budget::default() };
+    let options = place.options(budget, Some("kept"));
+    let stopped = place.search(&options, &Enough::after(3 * 64, TRAINING));
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    let kept = options.folder.clone().unwrap();
+    assert!(kept.join("search.part").is_file());
+    // Another search is refused.
+    let other = Options { seed: 1, ..place.options(budget, Some("kept")) };
+    let refused = place.search(&other, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("differs in --seed"), "{refused}");
+    let trainings = Trainings::default();
+    let (small, report) = place.search(&options, &trainings).unwrap();
+    assert!(small.is_some(), "{:?}", report.missed);
+    let first = trainings.0.into_inner();
+    assert!(first > 0);
+    // A finished one has nothing left to learn, and gives the same.
+    let again = Trainings::default();
+    let (same, _) = place.search(&options, &again).unwrap();
+    assert_eq!(again.0.into_inner(), 0);
+    assert!(small.unwrap().to_bytes().unwrap() == same.unwrap().to_bytes().unwrap());
+    budget::remove(&kept).unwrap();
+    assert!(!Path::exists(&kept));
+    budget::remove(&kept).unwrap();
+}
+
+#[test]
+fn models_of_other_classes_are_refused() {
+    let place = Place::new();
+    let mut other = place.start.clone();
+    other.labels.swap(0, 1);
+    let starts = [place.start.clone(), other];
+    let options = place.options(Budget::default(), None);
+    let error = search(&starts, &place.data, &options, &Told, &place.threads, &Quiet).unwrap_err();
+    assert!(error.to_string().contains("know other classes"), "{error}");
+    let none = search(&[], &place.data, &options, &Told, &place.threads, &Quiet).unwrap_err();
+    assert!(none.to_string().contains("no model to begin with"), "{none}");
+}
