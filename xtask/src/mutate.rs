@@ -49,7 +49,7 @@ const TARGETS: &[Target] = &[
         ["BatchNorm epsilon of torchvision's networks 1e-3", "padding: Padding::Symmetric, bn_eps: 1e-5, look, key }\n}\n\n/// What timm", "padding: Padding::Symmetric, bn_eps: 1e-3, look, key }\n}\n\n/// What timm"],
         ["deviation of ImageNet in reverse", "[0.229 * 255.0, 0.224 * 255.0, 0.225 * 255.0]", "[0.225 * 255.0, 0.224 * 255.0, 0.229 * 255.0]"],
     ]},
-    Target { file: "crates/penjing/src/transfer/adapt.rs", test: "--lib transfer::adapt", mutations: &[
+    Target { file: "crates/penjing/src/zoo/resize.rs", test: "--lib transfer::adapt", mutations: &[
         ["padding kept at another size", "&& tensorflow\n            &&", "&& !tensorflow\n            &&"],
     ]},
     Target { file: "crates/penjing/src/transfer/advise.rs", test: "--lib transfer::advise", mutations: &[
@@ -131,7 +131,20 @@ const TARGETS: &[Target] = &[
         ["pruning: sums tie nothing", "for_each(|(&a, &b)| ties.tie(a, b))", "for_each(|_| ())"],
     ]},
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib --test prune -- choose half_of", mutations: &[
-        ["pruning: rounded up past the budget", "while left as f64 > (1.0 - goal) * whole {", "while left as f64 > (1.0 - goal) * whole + 16.0 * 4096.0 {"],
+        ["pruning: rounded up past the budget", "takes.macs as f64 <= (1.0 - goal) * whole as f64", "takes.macs as f64 <= (1.0 - goal) * whole as f64 + 16.0 * 4096.0"],
+    ]},
+    Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib choose", mutations: &[
+        ["pruning: weights are saved where time is asked for", "Saving::Time => takes.time,", "Saving::Time => takes.params,"],
+    ]},
+    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--lib --test budget -- budget", mutations: &[
+        ["budget: a step too far is taken", "(keeps, found) = (middle, tried);", "(keeps, found) = (middle - 1, tried);"],
+        ["budget: what is over by a hair is let through", "needs > *allowed", "needs > 1.5 * *allowed"],
+        ["budget: memory does not count", "budget.ram.map(|most| self.ram as f64 / most as f64)", "None"],
+    ]},
+    Target { file: "crates/penjing/src/compress/budget/mod.rs", test: "--test budget", mutations: &[
+        ["budget: the worst go on", "nll(b).total_cmp(&nll(a))", "nll(a).total_cmp(&nll(b))"],
+        ["budget: an accuracy that fell too far is let through", "if drop > self.options.max_drop + 1e-9 {", "if false {"],
+        ["budget: what has learnt learns again", "if shown.is_some() {", "if false {"],
     ]},
     Target { file: "crates/penjing/src/costs.rs", test: "--lib costs::", mutations: &[
         ["costs: terms below nothing", "/ h[i][i]).max(0.0);", "/ h[i][i]);"],

@@ -344,3 +344,35 @@ fn weights_become_zero_after_channels_went() {
         compress("v.penjing", words).refused(2, &[why]);
     }
 }
+
+#[test]
+fn a_network_is_found_within_a_budget() {
+    let place = place();
+    let compress = |output: &str, more: &[&str]| {
+        place.run(&[&["compress", "m.penjing", "photos", "-o", output, "--time", "3s"], more].concat())
+    };
+    let before = std::fs::metadata(place.at("m.penjing")).unwrap().len();
+    let half = format!("size={}B", before / 2);
+    let wide = ["--max-drop", "100"];
+    let report =
+        compress("s.penjing", &[&["--budget", &half, "--picture", "s.svg", "--json"], &wide[..]].concat())
+            .json();
+    assert_eq!((&report["written"], &report["part"]), (&true.into(), &"training".into()), "{report}");
+    let size = std::fs::metadata(place.at("s.penjing")).unwrap().len();
+    let taken = &report["tried"][report["taken"].as_u64().unwrap() as usize];
+    assert_eq!(taken["shown"]["needs"]["size"], size);
+    assert!(size <= before / 2, "{size} of {before}");
+    assert!(place.read("s.svg").starts_with(b"<svg"));
+    assert!(!place.at("s.penjing.search").exists());
+    let recipe = place.run(&["inspect", "s.penjing"]).out;
+    assert!(recipe.contains("found within a budget among"), "{recipe}");
+    // Beyond what can be: nothing is written, and the nearest are named.
+    let ran = compress("t.penjing", &["--budget", "ram=1kB"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    ran.says(&["t.penjing: not written: nothing that could be made of it keeps to the budget"]);
+    assert!(ran.out.contains("cannot keep to the budget, the nearest of each kind:"), "{ran:?}");
+    assert!(!place.at("t.penjing").exists());
+    compress("t.penjing", &["--budget", "ram=x"]).refused(2, &["expected an amount of memory"]);
+    compress("t.penjing", &["--budget", "ram=1MB", "--prune", "0.5"]).refused(2, &["cannot be used with"]);
+    compress("s.penjing", &["--budget", "ram=1MB"]).refused(1, &["is there already"]);
+}
