@@ -163,7 +163,7 @@ struct Turn {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a model that computes in integers or cannot be trained, or models of other classes than the first
-/// one's; [`Error::Data`] as [`int8`](super::int8); [`Error::Model`] for the state of another search; [`Error::Interrupted`].
+/// one's; [`Error::Data`] as [`int8`]; [`Error::Model`] for the state of another search; [`Error::Interrupted`].
 pub fn search(
     starts: &[Model],
     data: &Dataset,
