@@ -40,6 +40,8 @@ impl Default for Gate {
 pub struct Measured {
     /// Accuracy on the photos that judge, 0..1.
     pub top1: f64,
+    /// Mean negative log likelihood of their classes.
+    pub nll: f64,
     /// Median latency of one photo on one thread, in milliseconds.
     pub latency_ms: f64,
     /// Size of the file.
@@ -82,14 +84,14 @@ impl Verdict {
 
 /// The photos that judge, and what the model before says of them.
 pub(super) struct Judges<'a> {
-    model: &'a Model,
+    pub model: &'a Model,
     samples: Vec<&'a Sample>,
     labels: Vec<usize>,
     exact: Logits,
     part: &'static str,
     float_bytes: usize,
-    threads: &'a Threads,
-    progress: &'a dyn Progress,
+    pub threads: &'a Threads,
+    pub progress: &'a dyn Progress,
     pub skipped: Vec<Skipped>,
 }
 
@@ -153,14 +155,7 @@ impl<'a> Judges<'a> {
     /// Mean negative log likelihood of the photos' classes by a model, and its accuracy.
     pub fn score(&self, model: &Model) -> Result<(f64, f64)> {
         let logits: Logits = self.run(model, &self.samples)?.into_iter().collect::<Result<_>>()?;
-        let temperature = f64::from(model.calibration.temperature);
-        let nll = logits.iter().zip(&self.labels).map(|(logits, label)| {
-            let scaled = |logit: f32| f64::from(logit) / temperature;
-            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = logits.iter().map(|logit| (scaled(*logit) - scaled(most)).exp()).sum();
-            sum.ln() + scaled(most) - scaled(logits[*label])
-        });
-        Ok((nll.sum::<f64>() / self.labels.len() as f64, top1(&logits, &self.labels)))
+        Ok((nll(&logits, &self.labels, model.calibration.temperature), top1(&logits, &self.labels)))
     }
 
     /// Number of photos, and the part of the data that they are of.
@@ -171,15 +166,23 @@ impl<'a> Judges<'a> {
     /// Compares a compressed model with the one before.
     pub fn judge(&self, candidate: &Model, gate: &Gate) -> Result<Verdict> {
         let logits: Logits = self.run(candidate, &self.samples)?.into_iter().collect::<Result<_>>()?;
+        let likelihoods = [(self.model, &self.exact), (candidate, &logits)]
+            .map(|(model, logits)| nll(logits, &self.labels, model.calibration.temperature));
         let [before, after] = [&self.exact, &logits].map(|logits| top1(logits, &self.labels));
         let ([before_ms, after_ms], latency_ratio) = latencies([self.model, candidate])?;
         let size = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
         let after = Measured {
             top1: after,
+            nll: likelihoods[1],
             latency_ms: after_ms,
             file_bytes: candidate.to_bytes().map_err(size)?.len(),
         };
-        let before = Measured { top1: before, latency_ms: before_ms, file_bytes: self.float_bytes };
+        let before = Measured {
+            top1: before,
+            nll: likelihoods[0],
+            latency_ms: before_ms,
+            file_bytes: self.float_bytes,
+        };
         let drop = before.top1 - after.top1;
         let mut missed = Vec::new();
         // A hair more than rounding leaves.
@@ -213,6 +216,17 @@ impl<'a> Judges<'a> {
     }
 }
 
+/// Mean negative log likelihood of the classes under softmaxes at a temperature.
+fn nll(logits: &Logits, labels: &[usize], temperature: f32) -> f64 {
+    let each = logits.iter().zip(labels).map(|(logits, label)| {
+        let scaled = |logit: f32| f64::from(logit) / f64::from(temperature);
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| (scaled(*logit) - scaled(most)).exp()).sum();
+        sum.ln() + scaled(most) - scaled(logits[*label])
+    });
+    each.sum::<f64>() / labels.len().max(1) as f64
+}
+
 /// Place among the model's classes of one of the data.
 pub(super) fn place(model: &Model, data: &Dataset, class: usize) -> Result<usize> {
     let class = &data.classes[class];
@@ -226,7 +240,7 @@ pub(super) fn place(model: &Model, data: &Dataset, class: usize) -> Result<usize
 }
 
 /// Size of the model's file with weights of 32-bit floats.
-pub(super) fn in_floats(model: &Model) -> Result<usize> {
+fn in_floats(model: &Model) -> Result<usize> {
     let model = model.clone().to_floats();
     model.to_bytes().map(|bytes| bytes.len()).map_err(|error| Error::Unsupported(error.to_string()))
 }

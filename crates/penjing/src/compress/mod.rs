@@ -139,8 +139,21 @@ pub fn int8(
     progress: &dyn Progress,
 ) -> Result<(Model, Report)> {
     let model = &*model::in_floats(model)?;
-    let before = &*model::in_floats(options.before.as_ref().unwrap_or(model))?;
-    let (Watched { inputs, .. }, mut skipped) = tensors(model, data, options, threads, progress)?;
+    let before = model::in_floats(options.before.as_ref().unwrap_or(model))?;
+    let watched = tensors(model, data, options, threads, progress)?;
+    let judges = gate::Judges::new(&before, data, threads, progress)?;
+    int8_before(&judges, model, data, options, watched)
+}
+
+/// As [`int8`], of a model in floats, before judges who know the model before.
+fn int8_before(
+    judges: &gate::Judges,
+    model: &Model,
+    data: &Dataset,
+    options: &Options,
+    (Watched { inputs, .. }, mut skipped): (Watched, Vec<Skipped>),
+) -> Result<(Model, Report)> {
+    let gate::Judges { model: before, threads, progress, .. } = *judges;
     let (mut graph, mut weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
     if options.equalize {
         (graph, weights) = equalize::equalize(&graph, &weights).map_err(unsupported)?;
@@ -165,7 +178,6 @@ pub fn int8(
     let (ranging, _) = best.ok_or_else(|| Error::Unsupported("no way of making ranges was given".into()))?;
     let grids = grid::grids(&work.graph, &seen, ranging);
 
-    let judges = gate::Judges::new(before, data, threads, progress)?;
     let candidate = |rounding: &Rounding| {
         let (graph, weights) = work.quantized(&grids, &seen, rounding)?;
         let verdict = judges.judge(&work.model_of(&graph, &weights), &options.gate)?;
@@ -223,7 +235,7 @@ pub fn int8(
     let (taught, unread) = taught.map_or((None, Vec::new()), |Learnt { taught, skipped, .. }| {
         (Some(Taught { kept: best.learnt, ..taught }), skipped)
     });
-    add_unread(&mut skipped, unread.into_iter().chain(judges.skipped));
+    add_unread(&mut skipped, unread.into_iter().chain(judges.skipped.iter().cloned()));
     let mut compressed = work.model_of(&best.graph, &best.weights);
     compressed.provenance.recipe.push(describe(&work, options, ranging, taught.as_ref(), &best));
     compressed.provenance.val_top1 = None;

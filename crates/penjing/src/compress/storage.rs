@@ -8,7 +8,7 @@ use penjing_runtime::{
 };
 
 use super::{
-    Options, Verdict,
+    Options, Verdict, Watched,
     fold::{in_groups, layer},
     gate::Judges,
     gptq, unsupported,
@@ -47,13 +47,25 @@ pub fn weights_only(
     progress: &dyn Progress,
 ) -> Result<(Model, Verdict, Vec<Skipped>)> {
     let model = &*model::in_floats(model)?;
-    let (watched, mut skipped) = match bits {
+    let watched = match bits {
         Bits::Eight => Default::default(),
         Bits::Four => super::tensors(model, data, options, threads, progress)?,
     };
-    let before = &*model::in_floats(options.before.as_ref().unwrap_or(model))?;
-    let mut judges = Judges::new(before, data, threads, progress)?;
-    skipped.append(&mut judges.skipped);
+    let before = model::in_floats(options.before.as_ref().unwrap_or(model))?;
+    let judges = Judges::new(&before, data, threads, progress)?;
+    weights_only_before(&judges, model, bits, options, watched)
+}
+
+/// As [`weights_only`], of a model in floats, before judges who know the model before.
+pub(super) fn weights_only_before(
+    judges: &Judges,
+    model: &Model,
+    bits: Bits,
+    options: &Options,
+    (watched, mut skipped): (Watched, Vec<Skipped>),
+) -> Result<(Model, Verdict, Vec<Skipped>)> {
+    let Judges { threads, progress, .. } = *judges;
+    super::add_unread(&mut skipped, judges.skipped.iter().cloned());
     let mut small = rounded(model, bits, &watched.inputs, threads, progress)?;
     let mut verdict = judges.judge(&small, &options.gate)?;
     let width = match bits {

@@ -1,6 +1,6 @@
 //! A network within a budget: a search over backbones, input sizes, channels and bits.
 //!
-//! For each way of making a network smaller the [form] with most channels is found that keeps to the budget: file and memory
+//! For each way of making a network smaller the [`Form`] with most channels is found that keeps to the budget: file and memory
 //! are exact before anything is learnt, and the latency is measured or told. These forms learn under the model
 //! before, in rounds: all of them shortly, then the better third of them for longer, and so on (successive halving, Jamieson and
 //! Talwalkar, arXiv 1502.07943). What is left at the end are models like any other, and the best of them is taken.
@@ -18,21 +18,21 @@ use penjing_runtime::file::Model;
 use serde::{Deserialize, Serialize};
 
 pub use self::form::{Budget, Clock, Form, Here, Needs, Numbers};
-use self::form::{Ground, sizes, ways};
+use self::form::{Ground, sizes, thinned, ways};
 use super::{
     Gate, Learning, add_unread,
     gate::Judges,
-    int8,
+    int8_before,
     prune::{self, Stock},
     qat,
-    storage::{Bits, weights_only},
-    tune, unsupported,
+    storage::{Bits, weights_only_before},
+    tensors, tune, unsupported,
 };
 use crate::{
     Error, Result,
     data::{Dataset, Part, Skipped},
     model::{self, Output},
-    progress::{Hushed, Progress},
+    progress::Progress,
     threads::Threads,
     train::{
         checkpoint::{self, Identity, Keeper, Tensors},
@@ -126,8 +126,11 @@ pub struct Found {
 const ROUNDS: [f64; 3] = [0.25, 0.3, 0.45];
 /// Of so many networks one goes on.
 const FEWER: usize = 3;
-/// Share of a round's time in which networks learn; in the rest they are rounded and judged.
-const LEARNING: f64 = 0.85;
+/// To round a network and judge it takes about so many times as long as to judge it.
+const ROUNDED: f64 = 2.0;
+/// A network learns for so many seconds in the first round, and so many are tried even so.
+const LEAST_SECONDS: f64 = 5.0;
+const FEWEST_FORMS: usize = 4;
 /// AdamW's rate at its highest.
 const RATE: f32 = 5e-4;
 /// Most epochs of a round: more teaches few photos by heart.
@@ -163,7 +166,7 @@ struct Turn {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a model that computes in integers or cannot be trained, or models of other classes than the first
-/// one's; [`Error::Data`] as [`int8`]; [`Error::Model`] for the state of another search; [`Error::Interrupted`].
+/// one's; [`Error::Data`] as [`int8`](super::int8); [`Error::Model`] for the state of another search; [`Error::Interrupted`].
 pub fn search(
     starts: &[Model],
     data: &Dataset,
@@ -190,7 +193,9 @@ pub fn search(
     }
     let judges = Judges::new(before, data, threads, progress)?;
     let ground = Ground { starts: &starts, budget: options.budget, clock, threads, progress };
+    let judging = Instant::now();
     let (nll, top1) = judges.score(before)?;
+    let judging = judging.elapsed().as_secs_f64();
     let before_shown = Shown { top1, nll, needs: ground.needs(before)? };
     let keeper_path = options.folder.as_deref().map(state_path);
     if let Some(folder) = &options.folder {
@@ -208,6 +213,7 @@ pub fn search(
         keeper,
         before: 0.0,
         began,
+        judging,
         state: State::default(),
         skipped: judges.skipped.clone(),
     };
@@ -279,6 +285,8 @@ struct Search<'a> {
     /// Seconds of the search before this run.
     before: f64,
     began: Instant,
+    /// Seconds that it took to judge the last network.
+    judging: f64,
     state: State,
     skipped: Vec<Skipped>,
 }
@@ -320,7 +328,7 @@ impl<'a> Search<'a> {
             for &px in &sizes {
                 for &(numbers, saving) in &ways {
                     if !paths.iter().any(|(other, _)| *other == saving) {
-                        paths.push((saving, stock.path(saving)));
+                        paths.push((saving, thinned(stock.path(saving))));
                     }
                     let path =
                         paths.iter().find(|(other, _)| *other == saving).map_or(&[][..], |(_, path)| path);
@@ -342,7 +350,7 @@ impl<'a> Search<'a> {
 
     /// What of a round's forms goes on, and how often each sees the photos.
     fn turns(&mut self, round: usize) -> Result<Vec<Turn>> {
-        let forms: Vec<usize> = match round.checked_sub(1) {
+        let mut forms: Vec<usize> = match round.checked_sub(1) {
             None => (0..self.state.forms.len()).collect(),
             Some(last) => {
                 let mut last = self.state.rounds[last].clone();
@@ -353,14 +361,23 @@ impl<'a> Search<'a> {
             }
         };
         let left = (self.options.time.as_secs_f64() - self.seconds()).max(0.0);
-        let own = LEARNING * left * ROUNDS[round] / ROUNDS[round..].iter().sum::<f64>();
-        let each = own / forms.len().max(1) as f64;
+        let own = left * ROUNDS[round] / ROUNDS[round..].iter().sum::<f64>();
+        // Rounding asks more of the photos than judging does.
+        let judging = if round == 1 { ROUNDED * self.judging } else { self.judging };
+        if round == 0 {
+            // Of those that keep to the budget the ones that compute most, where there is not the time for all.
+            let macs = |form: &usize| std::cmp::Reverse(self.state.forms[*form].form.macs);
+            forms.sort_by_key(macs);
+            forms.truncate(((own / (LEAST_SECONDS + judging)) as usize).max(FEWEST_FORMS));
+            forms.sort_unstable();
+        }
+        let each = (own / forms.len().max(1) as f64 - judging).max(0.0);
         let photos = self.data.part(Part::Train).count();
         let mut turns = Vec::new();
         for form in forms {
             let mut epochs = 0.0;
             if !self.unchanged(form) {
-                let model = self.network(form)?;
+                let model = self.sketch(form)?;
                 let how = Learning { epochs: Some(1.0), ..Learning::at(RATE) };
                 let work = self.work(&model, &how)?;
                 let speed = tune::images_per_s(&work, photos, self.ground.threads)?;
@@ -410,10 +427,21 @@ impl<'a> Search<'a> {
         let what = self.state.forms[form].form.clone();
         self.stock(what.start)?;
         let Some(stock) = &self.stocks[what.start] else { return Err(Error::Interrupted) };
-        let hushed = Hushed(self.ground.progress);
-        let model = Ground { progress: &hushed, ..self.ground }.network(stock, &what, true)?;
+        let model = self.ground.network(stock, &what, true)?;
         self.networks.insert(form, model.clone());
         Ok(model)
+    }
+
+    /// A network in floats that takes as long to learn as a form's does.
+    fn sketch(&mut self, form: usize) -> Result<Model> {
+        let known = self.networks.contains_key(&form) || self.file(form).is_some_and(|file| file.is_file());
+        if known {
+            return self.network(form);
+        }
+        let what = self.state.forms[form].form.clone();
+        self.stock(what.start)?;
+        let Some(stock) = &self.stocks[what.start] else { return Err(Error::Interrupted) };
+        self.ground.network(stock, &what, false)
     }
 
     /// Where the network in floats of a form is kept.
@@ -459,47 +487,46 @@ impl<'a> Search<'a> {
                 }
             }
             // In the first round how numbers are kept does not matter yet.
-            let (small, needs) = if round == 0 {
-                (model, self.state.forms[form].needs)
+            let began = Instant::now();
+            let (needs, (nll, top1)) = if round == 0 {
+                (self.state.forms[form].needs, self.judges.score(&model)?)
             } else {
-                let small = self.made(form, &model)?;
-                let needs = self.ground.needs(&small)?;
-                (small, needs)
+                let (small, shown) = self.made(form, &model)?;
+                (self.ground.needs(&small)?, shown)
             };
-            let (nll, top1) = self.judges.score(&small)?;
+            self.judging = began.elapsed().as_secs_f64();
             self.state.rounds[round][at].shown = Some(Shown { top1, nll, needs });
             self.keep();
         }
         Ok(())
     }
 
-    /// The model that a form comes to, of its network in floats.
-    fn made(&mut self, form: usize, model: &Model) -> Result<Model> {
+    /// The model that a form comes to, of its network in floats; and the likelihood and accuracy of the classes by it.
+    fn made(&mut self, form: usize, model: &Model) -> Result<(Model, (f64, f64))> {
         let any = Gate { max_drop: f64::INFINITY, max_latency: f64::INFINITY, max_size: f64::INFINITY };
-        let Ground { threads, progress, starts, .. } = self.ground;
         let options = super::Options {
-            before: Some(starts[0].clone()),
             photos: self.options.photos,
             qat: qat::Options { when: qat::When::Never, ..Default::default() },
             gate: any,
             seed: self.options.seed,
             ..Default::default()
         };
-        let hushed = Hushed(progress);
-        let (small, skipped) = match self.state.forms[form].form.numbers {
-            Numbers::Floats => (model.clone(), Vec::new()),
+        let Ground { threads, progress, .. } = self.ground;
+        let watch = || tensors(model, self.data, &options, threads, progress);
+        let (small, shown, skipped) = match self.state.forms[form].form.numbers {
+            Numbers::Floats => (model.clone(), self.judges.score(model)?, Vec::new()),
             Numbers::Integers => {
-                let (small, report) = int8(model, self.data, &options, threads, &hushed)?;
-                (small, report.skipped)
+                let (small, report) = int8_before(self.judges, model, self.data, &options, watch()?)?;
+                (small, (report.verdict.after.nll, report.verdict.after.top1), report.skipped)
             }
             Numbers::FourBits => {
-                let (small, _, skipped) =
-                    weights_only(model, self.data, Bits::Four, &options, threads, &hushed)?;
-                (small, skipped)
+                let (small, verdict, skipped) =
+                    weights_only_before(self.judges, model, Bits::Four, &options, watch()?)?;
+                (small, (verdict.after.nll, verdict.after.top1), skipped)
             }
         };
         add_unread(&mut self.skipped, skipped);
-        Ok(small)
+        Ok((small, shown))
     }
 
     /// The best network, if it keeps to what was asked, and what all showed.
@@ -524,7 +551,7 @@ impl<'a> Search<'a> {
         let (mut taken, mut missed, mut model) = (None, Vec::new(), None);
         for (at, (form, one)) in tried.iter().enumerate().filter(|(_, (_, one))| made(one)) {
             let network = self.network(*form)?;
-            let mut small = self.made(*form, &network)?;
+            let (mut small, _) = self.made(*form, &network)?;
             small.provenance.recipe.push(self.describe(one, &before));
             small.provenance.val_top1 = None;
             let needs = self.ground.needs(&small)?;

@@ -220,7 +220,7 @@ mod tests {
         let x = graph.push("x", Op::Input { shape: [1, 16, 16, 8] }, &[]).unwrap();
         let x = graph.push("a", Op::Conv(Conv::new(64, 1, 1)), &[x]).unwrap();
         let x = graph.push("b", Op::Conv(Conv::new(64, 1, 4)), &[x]).unwrap();
-        graph.push("c", Op::Conv(Conv::new(512, 1, 1)), &[x]).unwrap();
+        graph.push("c", Op::Conv(Conv::new(64, 1, 1)), &[x]).unwrap();
         let ledger = Ledger::new(&graph);
         let scanned = ledger.sets(&graph).into_iter();
         let scanned: Vec<Scanned> =

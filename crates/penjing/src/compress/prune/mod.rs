@@ -270,18 +270,24 @@ impl<'a> Stock<'a> {
         Small { graph: self.graph.clone(), weights: self.weights.clone() }
     }
 
-    /// The network in which so many channels of each set stay, as it is cut.
-    pub fn cut(&self, stay: &[usize]) -> Result<Small> {
+    /// The network in which so many channels of each set stay, as it is cut; `fitted`: its layers that miss some are fitted again,
+    /// each by itself.
+    pub fn cut(&self, stay: &[usize], fitted: bool) -> Result<Small> {
         let gone = choose::gone(&self.ledger, &self.scanned, stay);
-        self.cut_by(&|unit| !gone[unit.index()])
+        let stays = |unit: ledger::Unit| !gone[unit.index()];
+        let mut small = self.cut_by(&stays)?;
+        if fitted {
+            self.threads.install(|| self.change(&stays).mend_readers(&mut small.weights));
+        }
+        Ok(small)
     }
 
-    /// The same, fitted to what it gave before.
-    pub fn small(&self, stay: &[usize]) -> Result<Small> {
-        let mut small = self.cut(stay)?;
+    /// The same, all its layers fitted to what they gave before, one after the other.
+    fn small(&self, stay: &[usize]) -> Result<Small> {
+        let gone = choose::gone(&self.ledger, &self.scanned, stay);
+        let stays = |unit: ledger::Unit| !gone[unit.index()];
+        let mut small = self.cut_by(&stays)?;
         if self.mend {
-            let gone = choose::gone(&self.ledger, &self.scanned, stay);
-            let stays = |unit: ledger::Unit| !gone[unit.index()];
             let inputs = &self.watched.inputs;
             let inputs = (&inputs[..inputs.len().min(FITTED)], self.places);
             let change = self.change(&stays);
