@@ -83,7 +83,16 @@ impl Place {
     fn options(&self, budget: Budget, kept: Option<&str>) -> Options {
         let folder = kept.map(|name| self.folder.path().join(name));
         let time = Duration::from_secs(6);
-        Options { budget, max_drop: 0.05, time, photos: 64, seed: 0, folder, force: false }
+        Options {
+            budget,
+            latency_share: None,
+            max_drop: 0.05,
+            time,
+            photos: 64,
+            seed: 0,
+            folder,
+            force: false,
+        }
     }
 
     fn search(&self, options: &Options, progress: &dyn Progress) -> Result<(Option<Model>, Report)> {
@@ -164,14 +173,14 @@ fn a_budget_that_nothing_keeps_is_refused_with_the_nearest() {
 #[test]
 fn an_interrupted_search_goes_on() {
     let place = Place::new();
-    let budget = Budget { latency_ms: Some(0.2 * Told.ms(&place.start).unwrap()), ..Budget::default() };
-    let options = place.options(budget, Some("kept"));
+    let budget = Budget { ram: Some(1 << 20), ..Budget::default() };
+    let options = Options { latency_share: Some(0.2), ..place.options(budget, Some("kept")) };
     let stopped = place.search(&options, &Enough::after(3 * 64, TRAINING));
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     let kept = options.folder.clone().unwrap();
     assert!(kept.join("search.part").is_file());
     // Another search is refused.
-    let other = Options { seed: 1, ..place.options(budget, Some("kept")) };
+    let other = Options { seed: 1, ..options.clone() };
     let refused = place.search(&other, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --seed"), "{refused}");
     let trainings = Trainings::default();
@@ -184,6 +193,19 @@ fn an_interrupted_search_goes_on() {
     let (same, _) = place.search(&options, &again).unwrap();
     assert_eq!(again.0.into_inner(), 0);
     assert!(small.unwrap().to_bytes().unwrap() == same.unwrap().to_bytes().unwrap());
+    // Forced, another search begins anew, and from none of these networks.
+    let first = |options: &Options| {
+        assert!(matches!(place.search(options, &Enough::after(64, TRAINING)), Err(Error::Interrupted)));
+        std::fs::read_dir(&kept).unwrap().count()
+    };
+    assert!(first(&Options { force: true, ..other }) <= 2, "the state, and that of the training");
+    // What is the user's own stays.
+    std::fs::write(kept.join("mine.txt"), "mine").unwrap();
+    budget::remove(&kept).unwrap();
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 1);
+    let refused = place.search(&options, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("holds other things"), "{refused}");
+    std::fs::remove_file(kept.join("mine.txt")).unwrap();
     budget::remove(&kept).unwrap();
     assert!(!Path::exists(&kept));
     budget::remove(&kept).unwrap();

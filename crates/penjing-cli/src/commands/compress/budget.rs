@@ -94,14 +94,15 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     for notice in &data.notices {
         console.say(&notice.to_string());
     }
-    let latency_ms = match limits.latency {
-        None => None,
-        Some(Latency::Milliseconds(ms)) => Some(ms),
-        Some(Latency::Share(share)) => Some(share * clock.ms(&starts[0])?),
+    let (latency_ms, latency_share) = match limits.latency {
+        None => (None, None),
+        Some(Latency::Milliseconds(ms)) => (Some(ms), None),
+        Some(Latency::Share(share)) => (None, Some(share)),
     };
     let folder = with_suffix(&args.output, ".search");
     let options = Options {
         budget: Budget { size: limits.size, latency_ms, ram: limits.ram },
+        latency_share,
         max_drop: args.max_drop / 100.0,
         time: args.time,
         photos: args.photos.into(),
@@ -134,7 +135,10 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     }
     console.error(&format!("{}: not written: {}", file.display(), report.missed.join("; ")));
     if folder.is_dir() {
-        console.say(&format!("{}: what the search has found; it may be removed", folder.display()));
+        console.say(&format!(
+            "{}: what the search has found; with another --max-drop it need not search again",
+            folder.display()
+        ));
     }
     Ok(Outcome::SomeFailed)
 }
@@ -166,7 +170,7 @@ fn describe(report: &Report, clock: &str) -> String {
         };
         let _ = writeln!(
             text,
-            "{mark} {:28} {:>5} {:18} {:>7.1} {} {:>6.2} % {epochs:>7}{}",
+            "{mark} {:28} {:>5} {:18} {:>7.1} {} {:>6.2} % {epochs:>7.2}{}",
             arch,
             form.px,
             form.numbers.name(),

@@ -41,10 +41,12 @@ use crate::{
 };
 
 /// What is asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What the network may take.
     pub budget: Budget,
+    /// What a photo may take, as a share of the time before; counts where the budget says nothing of the latency.
+    pub latency_share: Option<f64>,
     /// Most that the accuracy may fall, as a fraction.
     pub max_drop: f64,
     /// How long the search may take.
@@ -142,6 +144,8 @@ const MOST_EPOCHS: f64 = 60.0;
 struct State {
     /// Seconds that it has taken.
     seconds: f64,
+    /// What is allowed.
+    budget: Budget,
     /// What is tried.
     forms: Vec<Found>,
     beyond: Vec<Found>,
@@ -198,11 +202,19 @@ pub fn search(
     let judging = judging.elapsed().as_secs_f64();
     let before_shown = Shown { top1, nll, needs: ground.needs(before)? };
     let keeper_path = options.folder.as_deref().map(state_path);
-    if let Some(folder) = &options.folder {
-        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
-    }
     let keeper = Keeper::new(keeper_path.as_deref(), identity(&starts, data, options, clock)?);
     let kept: Option<(State, _)> = keeper.load(options.force)?;
+    if let Some(folder) = &options.folder {
+        if kept.is_none() {
+            // Networks of another search.
+            remove(folder)?;
+        }
+        if kept.is_none() && folder.exists() {
+            let what = "is there already and holds other things; move it away, or name another output";
+            return Err(Error::data(folder, what));
+        }
+        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
+    }
     let mut search = Search {
         ground,
         data,
@@ -221,7 +233,11 @@ pub fn search(
         progress.notice(&format!("going on with a search of {:.0} s", state.seconds));
         search.before = state.seconds;
         search.state = state;
+    } else {
+        let share = options.latency_share.map(|share| share * before_shown.needs.latency_ms);
+        search.state.budget = Budget { latency_ms: options.budget.latency_ms.or(share), ..options.budget };
     }
+    search.ground.budget = search.state.budget;
     if search.state.forms.is_empty() && search.state.beyond.is_empty() {
         search.look()?;
     }
@@ -231,20 +247,38 @@ pub fn search(
     search.finish(before_shown)
 }
 
+/// The name of its state.
+const STATE: &str = "search.part";
+
 /// Where a search keeps its state.
 fn state_path(folder: &Path) -> PathBuf {
-    folder.join("search.part")
+    folder.join(STATE)
 }
 
-/// Removes what a search has kept.
+/// Removes what a search has kept, and the folder where it holds nothing else.
 ///
 /// # Errors
-/// [`Error::Io`] when it is there and stays there.
+/// [`Error::Io`] when something is there and stays there.
 pub fn remove(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        done => done.map_err(|error| Error::io(folder, "remove", error)),
+    let listed = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|error| Error::io(folder, "read the folder", error))?,
+    };
+    let mut others = false;
+    for entry in listed {
+        let entry = entry.map_err(|error| Error::io(folder, "read the folder", error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let network = name.strip_suffix(".part").unwrap_or(&name).strip_suffix(".penjing");
+        let own = name == STATE || network.is_some_and(|form| form.parse::<usize>().is_ok());
+        if own {
+            checkpoint::remove(&entry.path())?;
+        }
+        others |= !own;
     }
+    if others {
+        return Ok(());
+    }
+    std::fs::remove_dir(folder).map_err(|error| Error::io(folder, "remove", error))
 }
 
 /// What makes two searches differ.
@@ -262,7 +296,7 @@ fn identity(starts: &[Model], data: &Dataset, options: &Options, clock: &dyn Clo
     let parts = [
         ("the models", models.finalize().to_hex().to_string()),
         ("the photos", photos.finalize().to_hex().to_string()),
-        ("--budget", serde_json::to_string(&options.budget).unwrap_or_default()),
+        ("--budget", serde_json::to_string(&(&options.budget, options.latency_share)).unwrap_or_default()),
         ("--time", options.time.as_secs().to_string()),
         ("--photos", options.photos.to_string()),
         ("--seed", options.seed.to_string()),
@@ -316,7 +350,7 @@ impl<'a> Search<'a> {
 
     /// Finds the forms that keep to the budget.
     fn look(&mut self) -> Result<()> {
-        let (budget, progress) = (self.options.budget, self.ground.progress);
+        let (budget, progress) = (self.state.budget, self.ground.progress);
         for start in 0..self.ground.starts.len() {
             self.stock(start)?;
             let Some(stock) = &self.stocks[start] else { continue };
@@ -555,7 +589,7 @@ impl<'a> Search<'a> {
             small.provenance.recipe.push(self.describe(one, &before));
             small.provenance.val_top1 = None;
             let needs = self.ground.needs(&small)?;
-            let mut over = needs.missed(&self.options.budget);
+            let mut over = needs.missed(&self.state.budget);
             let drop = before.top1 - one.shown.top1;
             if drop > self.options.max_drop + 1e-9 {
                 over.push(format!(
@@ -582,7 +616,7 @@ impl<'a> Search<'a> {
         }
         let (photos, part) = self.judges.photos();
         let report = Report {
-            budget: self.options.budget,
+            budget: self.state.budget,
             before,
             tried,
             beyond: std::mem::take(&mut self.state.beyond),
@@ -601,7 +635,7 @@ impl<'a> Search<'a> {
         let Tried { form, arch, epochs, shown, .. } = tried;
         format!(
             "found within a budget among {} networks: {arch} at {} px, {:.1} million multiply-accumulates, {}; training of \
-             {epochs} epochs in {} rounds under the model before; top-1 {:.2} % before, {:.2} % after on {} {} photos",
+             {epochs:.2} epochs in {} rounds under the model before; top-1 {:.2} % before, {:.2} % after on {} {} photos",
             self.state.forms.len(),
             form.px,
             form.macs as f64 / 1e6,
