@@ -193,6 +193,13 @@ fn an_interrupted_search_goes_on() {
     let (same, _) = place.search(&options, &again).unwrap();
     assert_eq!(again.0.into_inner(), 0);
     assert!(small.unwrap().to_bytes().unwrap() == same.unwrap().to_bytes().unwrap());
+    // A network that is gone is not taken for one that has learnt.
+    let network = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+    for path in network.filter(|path| path.extension().is_some_and(|end| end == "penjing")) {
+        std::fs::remove_file(path).unwrap();
+    }
+    let refused = place.search(&options, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("has learnt is gone"), "{refused}");
     // Forced, another search begins anew, and from none of these networks.
     let first = |options: &Options| {
         assert!(matches!(place.search(options, &Enough::after(64, TRAINING)), Err(Error::Interrupted)));

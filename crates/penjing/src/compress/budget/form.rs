@@ -152,7 +152,7 @@ pub struct Form {
     pub macs: u64,
 }
 
-/// Sizes of the input that are tried, from the largest to the smallest, as shares of the one before.
+/// Sizes of the input that are tried, as shares of the start's.
 const SHARES: [f64; 4] = [1.0, 6.0 / 7.0, 5.0 / 7.0, 4.0 / 7.0];
 /// What strides leave whole.
 const MULTIPLE: f64 = 32.0;
@@ -203,7 +203,7 @@ pub(super) struct Ground<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// The latency is measured or told, the accuracy of both is not that of bytes: so much of it is used while searching.
+/// A latency that is measured again is never quite the same: so much of what is allowed is used while searching.
 const LATENCY_USED: f64 = 0.97;
 /// What the file tells of how it was made.
 const TOLD_BYTES: u64 = 1024;

@@ -458,6 +458,11 @@ impl<'a> Search<'a> {
         if let Some(path) = self.file(form).filter(|path| path.is_file()) {
             return model::load(&path);
         }
+        let learnt = |turn: &Turn| turn.form == form && turn.epochs > 0.0 && turn.shown.is_some();
+        if let Some(path) = self.file(form).filter(|_| self.state.rounds.iter().flatten().any(learnt)) {
+            let what = "what a network has learnt is gone; remove its folder to search anew";
+            return Err(Error::data(&path, what));
+        }
         let what = self.state.forms[form].form.clone();
         self.stock(what.start)?;
         let Some(stock) = &self.stocks[what.start] else { return Err(Error::Interrupted) };
@@ -585,12 +590,12 @@ impl<'a> Search<'a> {
         let (mut taken, mut missed, mut model) = (None, Vec::new(), None);
         for (at, (form, one)) in tried.iter().enumerate().filter(|(_, (_, one))| made(one)) {
             let network = self.network(*form)?;
-            let (mut small, _) = self.made(*form, &network)?;
+            let (mut small, (_, top1)) = self.made(*form, &network)?;
             small.provenance.recipe.push(self.describe(one, &before));
             small.provenance.val_top1 = None;
             let needs = self.ground.needs(&small)?;
             let mut over = needs.missed(&self.state.budget);
-            let drop = before.top1 - one.shown.top1;
+            let drop = before.top1 - top1;
             if drop > self.options.max_drop + 1e-9 {
                 over.push(format!(
                     "accuracy fell by {:.2} points, {:.2} are allowed",

@@ -1,6 +1,6 @@
 //! How many channels of each set go: those whose loss costs least for the arithmetic that it saves.
 
-use penjing_runtime::{graph::Graph, op::Op};
+use penjing_runtime::{cost, graph::Graph, op::Op};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -75,15 +75,12 @@ pub(super) struct Takes {
 impl Takes {
     pub fn of(graph: &Graph) -> Takes {
         let mut takes = Takes { macs: 0, time: 0, params: 0 };
-        for node in graph.nodes() {
-            let Some(input) = node.inputs.first().map(|input| graph.shape(*input)) else { continue };
-            let own = node.op.macs(input, node.shape);
-            let slow = matches!(&node.op, Op::Conv(conv) if depthwise(conv, input[3]));
-            takes.macs += own;
-            takes.time += if slow { DEPTHWISE * own } else { own };
-            let params =
-                node.op.parameters(input).into_iter().map(|(_, shape)| shape.iter().product::<usize>());
-            takes.params += params.sum::<usize>() as u64;
+        for (node, cost) in graph.nodes().iter().zip(cost::layers(graph)) {
+            let channels = node.inputs.first().map_or(0, |input| graph.shape(*input)[3]);
+            let slow = matches!(&node.op, Op::Conv(conv) if depthwise(conv, channels));
+            takes.macs += cost.macs;
+            takes.time += if slow { DEPTHWISE * cost.macs } else { cost.macs };
+            takes.params += cost.params;
         }
         takes
     }
