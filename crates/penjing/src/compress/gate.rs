@@ -16,6 +16,7 @@ use crate::{
     progress::Progress,
     runner::Runner,
     threads::Threads,
+    train::distill::log_softmax,
 };
 
 /// What a compressed model must keep to.
@@ -218,12 +219,8 @@ impl<'a> Judges<'a> {
 
 /// Mean negative log likelihood of the classes under softmaxes at a temperature.
 fn nll(logits: &Logits, labels: &[usize], temperature: f32) -> f64 {
-    let each = logits.iter().zip(labels).map(|(logits, label)| {
-        let scaled = |logit: f32| f64::from(logit) / f64::from(temperature);
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|logit| (scaled(*logit) - scaled(most)).exp()).sum();
-        sum.ln() + scaled(most) - scaled(logits[*label])
-    });
+    let temperature = f64::from(temperature);
+    let each = logits.iter().zip(labels).map(|(logits, label)| -log_softmax(logits, temperature)[*label]);
     each.sum::<f64>() / labels.len().max(1) as f64
 }
 

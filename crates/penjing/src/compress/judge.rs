@@ -4,7 +4,7 @@ use penjing_runtime::{graph::Graph, pixels::Pixels, tensor::Weights};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Result, classifier::ranked, runner::Runner, threads::Threads};
+use crate::{Result, classifier::ranked, runner::Runner, threads::Threads, train::distill::log_softmax};
 
 /// Results of one network on some photos: `[photos][classes]`.
 pub type Logits = Vec<Vec<f32>>;
@@ -60,12 +60,7 @@ fn spread(values: impl Iterator<Item = f64> + Clone) -> f64 {
 
 /// Σ p·ln(p/q) of softmax(a) and softmax(b).
 fn divergence(a: &[f32], b: &[f32]) -> f64 {
-    let log_softmax = |z: &[f32]| -> Vec<f64> {
-        let most = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = z.iter().map(|&v| f64::from(v - most).exp()).sum();
-        z.iter().map(|&v| f64::from(v - most) - sum.ln()).collect()
-    };
-    let (p, q) = (log_softmax(a), log_softmax(b));
+    let (p, q) = (log_softmax(a, 1.0), log_softmax(b, 1.0));
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
 }
 

@@ -132,7 +132,8 @@ impl Decoupled {
     }
 }
 
-fn log_softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
+/// Logarithms of the softmax at a temperature.
+pub(crate) fn log_softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     let mut scaled: Vec<f64> = logits.iter().map(|z| f64::from(*z) / temperature).collect();
     let total = log_sum(&scaled);
     scaled.iter_mut().for_each(|z| *z -= total);
