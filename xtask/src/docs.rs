@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +14,8 @@ use crate::{demo, process};
 
 /// Enough to learn from, few enough that a page takes seconds.
 const PHOTOS_PER_CLASS: usize = 20;
+/// So many commands are named with the time that they took.
+const LONGEST: usize = 8;
 
 pub fn run() -> Result<()> {
     let pages = pages()?;
@@ -22,7 +25,7 @@ pub fn run() -> Result<()> {
     let path =
         std::env::join_paths([folder.to_path_buf()].into_iter().chain(std::env::split_paths(&before)))?;
 
-    let mut count = 0;
+    let mut took = Vec::new();
     for page in &pages {
         let text =
             std::fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
@@ -43,14 +46,19 @@ pub fn run() -> Result<()> {
                 .env("PATH", &path)
                 .env("PENJING_CACHE", dir.join("cache"))
                 .stdin(Stdio::null());
+            let began = Instant::now();
             let status = shell.status().context("cannot start sh")?;
             if !status.success() {
                 bail!("{}:{line}: `{typed}` ended with {status} (in {})", page.display(), dir.display());
             }
-            count += 1;
+            took.push((began.elapsed(), format!("{}:{line}", page.display())));
         }
     }
-    println!("{count} commands of the guides work");
+    println!("{} commands of the guides work; the longest:", took.len());
+    took.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    for (time, at) in took.iter().take(LONGEST) {
+        println!("{:7.1} s  {at}", time.as_secs_f64());
+    }
     Ok(())
 }
 

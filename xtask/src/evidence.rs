@@ -1,6 +1,7 @@
 //! `cargo xtask evidence`: measured figures as small files, one a run, so that a long matrix can be stopped and resumed.
 
 mod accuracy;
+mod budget;
 mod care;
 mod distil;
 mod int8;
@@ -28,6 +29,8 @@ enum What {
     Int8(models::Which),
     /// Test accuracy and time before and after pruning
     Prune(models::Which),
+    /// Networks found within a budget, beside a smaller one of the zoo that learns as long
+    Budget(budget::Args),
     /// What each care taken in making 8 bits is worth
     Care(care::Args),
     /// What a teacher gains: small networks from random weights, alone and under it
@@ -39,6 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Accuracy(args) => accuracy::run(args),
         What::Int8(which) => int8::run(which),
         What::Prune(which) => prune::run(which),
+        What::Budget(args) => budget::run(args),
         What::Care(args) => care::run(args),
         What::Distil(args) => distil::run(args),
     }

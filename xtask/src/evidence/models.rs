@@ -157,6 +157,7 @@ impl Bench {
     }
 }
 
-fn json_of(command: &mut Command) -> Result<Value> {
+/// What a command of penjing's reports.
+pub fn json_of(command: &mut Command) -> Result<Value> {
     Ok(serde_json::from_str(&process::output(command.arg("--json"))?)?)
 }
