@@ -375,4 +375,9 @@ fn a_network_is_found_within_a_budget() {
     compress("t.penjing", &["--budget", "ram=x"]).refused(2, &["expected an amount of memory"]);
     compress("t.penjing", &["--budget", "ram=1MB", "--prune", "0.5"]).refused(2, &["cannot be used with"]);
     compress("s.penjing", &["--budget", "ram=1MB"]).refused(1, &["is there already"]);
+    let eight =
+        ["compress", "m.penjing", "photos", "-o", "8.penjing", "--qat", "never", "--max-latency", "100"];
+    assert_eq!(place.run(&[&eight, &wide[..]].concat()).code, Some(0));
+    compress("t.penjing", &["--budget", "ram=1MB", "--or", "8.penjing"])
+        .refused(1, &["8.penjing: the model computes in integers; take the one in floats"]);
 }

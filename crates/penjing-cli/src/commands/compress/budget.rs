@@ -86,9 +86,12 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
         Some(costs) => costs,
         None => &Here,
     };
-    let mut starts = vec![model::load(&args.model)?];
-    for path in &args.or {
-        starts.push(model::load(path)?);
+    let mut starts = Vec::new();
+    for path in std::iter::once(&args.model).chain(&args.or) {
+        let start = model::load(path)?;
+        // Which of them it is.
+        model::in_floats(&start).map_err(|error| Error::model(path, error.to_string()))?;
+        starts.push(start);
     }
     let data = Dataset::open(&args.data, None)?;
     for notice in &data.notices {
