@@ -100,6 +100,15 @@ fn shared() -> PathBuf {
     std::env::var_os("PENJING_SHARED").map_or_else(|| process::root().join("../shared"), PathBuf::from)
 }
 
+/// Where the photos of a shared data set are.
+fn data(set: &str) -> Result<PathBuf> {
+    let data = shared().join("data").join(set);
+    if !data.is_dir() {
+        bail!("no {}: set PENJING_SHARED to the folder that holds data/", data.display());
+    }
+    Ok(data)
+}
+
 /// What was measured, and on what: no path, no host name.
 fn machine() -> Result<Value> {
     // The evidence itself does not change the program.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Run;
@@ -151,10 +151,7 @@ fn measure(args: &Args) -> Result<()> {
 
 impl Bench<'_> {
     fn cell(&self, cell: &Cell) -> Result<Value> {
-        let data = self.shared.join("data").join(cell.set.name);
-        if !data.is_dir() {
-            bail!("no {}: set PENJING_SHARED to the folder that holds data/", data.display());
-        }
+        let data = super::data(cell.set.name)?;
         let mut measured = match cell.learner {
             Learner::Penjing { seed } => self.penjing(cell, &data, seed)?,
             Learner::Pytorch { mode, seed } => self.pytorch(cell, &data, mode, seed)?,

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Run, models::json_of};
@@ -57,26 +57,20 @@ struct Budget {
     name: &'static str,
     limits: &'static str,
     zoo: &'static str,
-    /// How it is trained and made small.
+    /// How it is trained, and whether it is to be in 8 bits then.
     train: &'static [&'static str],
-    compress: Option<&'static [&'static str]>,
+    bytes: bool,
 }
 
 const BUDGETS: &[Budget] = &[
-    Budget { name: "1MB", limits: "size=1MB", zoo: "squeezenet1_1", train: &[], compress: Some(&[]) },
-    Budget {
-        name: "300KB",
-        limits: "size=300KB",
-        zoo: "mobilenet_v1_x0.25",
-        train: &[],
-        compress: Some(&[]),
-    },
+    Budget { name: "1MB", limits: "size=1MB", zoo: "squeezenet1_1", train: &[], bytes: true },
+    Budget { name: "300KB", limits: "size=300KB", zoo: "mobilenet_v1_x0.25", train: &[], bytes: true },
     Budget {
         name: "half",
         limits: "latency=0.5x",
         zoo: "mobilenet_v2",
         train: &["--size", "160"],
-        compress: None,
+        bytes: false,
     },
 ];
 
@@ -196,10 +190,7 @@ impl Bench<'_> {
 
     /// A set's photos as train, val and test.
     fn data(&self, set: &Set) -> Result<PathBuf> {
-        let from = super::shared().join("data").join(set.name);
-        if !from.is_dir() {
-            bail!("no {}: set PENJING_SHARED to the folder that holds data/", from.display());
-        }
+        let from = super::data(set.name)?;
         let data = self.scratch.join(format!("budget-{}", set.name));
         if data.is_dir() {
             return Ok(data);
@@ -245,11 +236,8 @@ impl Bench<'_> {
     }
 
     fn direct(&self, cell: &Cell, data: &Path, small: &Path) -> Result<(f64, Value)> {
-        let Budget { train, compress, .. } = cell.budget;
-        let whole = match compress {
-            Some(_) => small.with_extension("whole"),
-            None => small.to_path_buf(),
-        };
+        let Budget { train, bytes, .. } = cell.budget;
+        let whole = if *bytes { small.with_extension("whole") } else { small.to_path_buf() };
         let mut command = Command::new(&self.penjing);
         command.arg("train").arg(data).arg("-o").arg(&whole).arg("--force").args(*train);
         command
@@ -257,23 +245,12 @@ impl Bench<'_> {
             .arg(model_in(&self.args.zoo, cell.budget))
             .args(["--time", &self.args.time]);
         let began = std::time::Instant::now();
-        let report = json_of(&mut command)?;
-        let report = match compress {
-            None => json!({ "train": report }),
-            Some(flags) => {
-                let mut command = Command::new(&self.penjing);
-                command
-                    .arg("compress")
-                    .arg(&whole)
-                    .arg(data)
-                    .arg("-o")
-                    .arg(small)
-                    .arg("--force")
-                    .args(*flags);
-                let compress = json_of(command.args(["--max-drop", "100", "--max-latency", "100"]))?;
-                json!({ "train": report, "compress": compress })
-            }
-        };
+        let mut report = json!({ "train": json_of(&mut command)? });
+        if *bytes {
+            let mut command = Command::new(&self.penjing);
+            command.arg("compress").arg(&whole).arg(data).arg("-o").arg(small).arg("--force");
+            report["compress"] = json_of(command.args(["--max-drop", "100", "--max-latency", "100"]))?;
+        }
         Ok((began.elapsed().as_secs_f64(), report))
     }
 

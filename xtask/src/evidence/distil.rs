@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Run;
@@ -171,11 +171,7 @@ impl Bench {
             }
             return Ok(data);
         }
-        let data = self.shared.join("data").join(set.name);
-        if !data.is_dir() {
-            bail!("no {}: set PENJING_SHARED to the folder that holds data/", data.display());
-        }
-        Ok(data)
+        super::data(set.name)
     }
 
     /// EfficientNet-Lite0, fine-tuned on the same photos, and what it reaches; made once for all runs of a set.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Run;
@@ -114,11 +114,7 @@ impl Bench {
 
     /// Where a set's photos are.
     pub fn data(&self, set: &Set) -> Result<PathBuf> {
-        let data = self.shared.join("data").join(set.name);
-        if !data.is_dir() {
-            bail!("no {}: set PENJING_SHARED to the folder that holds data/", data.display());
-        }
-        Ok(data)
+        super::data(set.name)
     }
 
     /// The network and the recipe that made it, trained if it has not been.
