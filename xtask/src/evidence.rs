@@ -26,9 +26,9 @@ enum What {
     /// Test accuracy on the shared data sets, penjing beside PyTorch
     Accuracy(accuracy::Args),
     /// Test accuracy before and after 8 bits
-    Int8(models::Which),
+    Int8(models::Args),
     /// Test accuracy and time before and after pruning
-    Prune(models::Which),
+    Prune(models::Args),
     /// Networks found within a budget, beside a smaller one of the zoo that learns as long
     Budget(budget::Args),
     /// What each care taken in making 8 bits is worth
@@ -40,8 +40,8 @@ enum What {
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Accuracy(args) => accuracy::run(args),
-        What::Int8(which) => int8::run(which),
-        What::Prune(which) => prune::run(which),
+        What::Int8(args) => int8::run(args),
+        What::Prune(args) => prune::run(args),
         What::Budget(args) => budget::run(args),
         What::Care(args) => care::run(args),
         What::Distil(args) => distil::run(args),
@@ -52,6 +52,29 @@ pub fn run(args: &Args) -> Result<()> {
 trait Run {
     /// `SET/…-seedN`, which is also the file's name.
     fn name(&self) -> String;
+}
+
+/// Which runs of a matrix.
+#[derive(clap::Args)]
+struct Which {
+    /// Only runs whose name begins so: SET, or SET/RUN
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
+    /// Run again what has been measured
+    #[arg(long)]
+    again: bool,
+    /// Run nothing, print the table
+    #[arg(long, conflicts_with_all = ["only", "again"])]
+    table: bool,
+}
+
+impl Which {
+    /// Those that are asked for and, unless they are to be run again, are not kept yet.
+    fn left<R: Run>(&self, matrix: &str, runs: Vec<R>) -> Result<Vec<R>> {
+        let mut runs = selected(runs, &self.only)?;
+        runs.retain(|run| self.again || !path(matrix, run).exists());
+        Ok(runs)
+    }
 }
 
 /// Those whose names begin so; all if nothing is asked for.
@@ -68,6 +91,9 @@ fn selected<R: Run>(mut runs: Vec<R>, only: &[String]) -> Result<Vec<R>> {
 /// Measures one after the other; `measure` keeps what it finds, and says it in a line.
 fn each<R: Run>(runs: &[R], mut measure: impl FnMut(&R) -> Result<String>) -> Result<()> {
     let mut failed = Vec::new();
+    if runs.is_empty() {
+        println!("nothing left to measure; --again repeats");
+    }
     for (index, run) in runs.iter().enumerate() {
         println!("== {} ({} of {})", run.name(), index + 1, runs.len());
         match measure(run) {

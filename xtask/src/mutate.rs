@@ -177,6 +177,10 @@ const TARGETS: &[Target] = &[
         ["file without zeros: the highest bit first", "<< at)", "<< (7 - at))"],
         ["file without zeros: as many values as may be", "&& count == self.values.len()", ""],
     ]},
+    Target { file: "crates/penjing/src/compress/prune/mod.rs", test: "--lib --test prune -- prune pruned goes step", mutations: &[
+        ["pruning in steps: the first takes all", "1.0 - (1.0 - share).powf(f64::from(step) / f64::from(steps))", "share"],
+        ["pruning in steps: states overwrite each other", "if step == steps { last.to_owned() }", "if true { last.to_owned() }"],
+    ]},
     Target { file: "crates/penjing/src/compress/prune/mend.rs", test: "--lib prune", mutations: &[
         ["pruning: biases forget what weights moved", "shift -= moved * f64::from(*mean);", "shift -= 0.0 * moved * f64::from(*mean);"],
     ]},
@@ -401,6 +405,9 @@ const TARGETS: &[Target] = &[
         ["very many photos are never mirrored", "left > 1 || (asked.is_none() && made == 1)", "left > 1"],
         ["what was judged goes on as fast as it began", "rates: recipe.rates.scaled(SLOWER), ", ""],
         ["few epochs do not show all photos once", "(epochs * ONWARD).max(epochs.min(1.0))", "epochs * ONWARD"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/work.rs", test: "--lib transfer::work", mutations: &[
+        ["fine-tuning: the last round alone goes on", "1.0 / (others + 1) as f32", "1.0 + 0.0 * others as f32"],
     ]},
     Target { file: "crates/penjing/src/transfer/work.rs", test: "-p penjing-cli --test penjing unfinished::what_was", mutations: &[
         ["resume: what was found out about mirrored photos is lost",

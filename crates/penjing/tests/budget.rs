@@ -63,6 +63,24 @@ impl Progress for Trainings {
     }
 }
 
+/// Puts folders where networks are to be kept, and counts what is said of it.
+struct Blocked<'a> {
+    folder: &'a Path,
+    said: AtomicUsize,
+}
+
+impl Progress for Blocked<'_> {
+    fn begin(&self, phase: &str, _items: usize) {
+        if phase.starts_with(TRAINING) {
+            (0..10).for_each(|form| drop(std::fs::create_dir(self.folder.join(format!("{form}.penjing")))));
+        }
+    }
+
+    fn notice(&self, line: &str) {
+        self.said.fetch_add(usize::from(line.contains("cannot be gone on with")), Ordering::Relaxed);
+    }
+}
+
 const TRAINING: &str = "training within a budget";
 
 struct Place {
@@ -216,6 +234,19 @@ fn an_interrupted_search_goes_on() {
     budget::remove(&kept).unwrap();
     assert!(!Path::exists(&kept));
     budget::remove(&kept).unwrap();
+}
+
+#[test]
+fn a_network_that_cannot_be_kept_ends_no_search() {
+    let place = Place::new();
+    let budget = Budget { ram: Some(1 << 20), ..Budget::default() };
+    let options = Options { latency_share: Some(0.2), ..place.options(budget, Some("kept")) };
+    let folder = options.folder.clone().unwrap();
+    let blocked = Blocked { folder: &folder, said: AtomicUsize::new(0) };
+    let (small, report) = place.search(&options, &blocked).unwrap();
+    assert!(small.is_some() && blocked.said.into_inner() > 0, "{:?}", report.missed);
+    let refused = place.search(&options, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("has learnt is gone"), "{refused}");
 }
 
 #[test]

@@ -276,6 +276,31 @@ fn half_of_the_arithmetic_goes_and_the_answers_stay() {
     let stopped = prune(&learn, &one, &Enough::after(20 * 16, "training after pruning"));
     assert!(matches!(stopped, Err(Error::Interrupted)) && part.is_file(), "{stopped:?}");
     assert!(bytes(&prune(&learn, &one, &Quiet).unwrap().0) == bytes(&learnt), "interrupted");
+    // In steps it learns as often in all, keeps a state of each, and goes on from them.
+    let steps =
+        prune::Options { steps: 2, ..half(Criterion::Surgeon, 10, Some(&folder.path().join("s.part"))) };
+    let stopped = prune(&steps, &one, &Enough::after(15 * 16, "training after pruning"));
+    let [first, last] = prune::parts(&folder.path().join("s.part"), 2).try_into().unwrap();
+    assert!(matches!(stopped, Err(Error::Interrupted)) && first.is_file() && !last.exists(), "{stopped:?}");
+    let (stepped, report) = prune(&steps, &one, &Quiet).unwrap();
+    assert_eq!((report.epochs, report.steps, report.cuts), (10.0, 40, 2));
+    assert!((0.5..0.7).contains(&report.share) && first.is_file() && last.is_file(), "{report:?}");
+    let macs = |model: &Model| -> u64 {
+        penjing_runtime::cost::layers(&model.graph).iter().map(|layer| layer.macs).sum()
+    };
+    assert_eq!(report.macs, [macs(&model), macs(&stepped)]);
+    for set in &report.sets {
+        let channels = |model: &Model| {
+            let (made, _) = model.graph.iter().find(|(_, node)| node.name == set.name).unwrap();
+            model.graph.shape(made)[3]
+        };
+        assert_eq!([set.before, set.after], [channels(&model), channels(&stepped)], "{}", set.name);
+    }
+    assert!(drop(&stepped) < 0.02, "{}", drop(&stepped));
+    let told = stepped.provenance.recipe.last().unwrap();
+    assert!(told.contains("channels by surgeon, in 2 cuts; training of 10 epochs (40 steps)"), "{told}");
+    let unkept = prune::Options { steps: 2, ..half(Criterion::Surgeon, 10, None) };
+    assert!(bytes(&prune(&unkept, &two, &Quiet).unwrap().0) == bytes(&stepped), "kept or not");
     // The state is of this network alone.
     let refused = prune(&half(Criterion::Random, 10, Some(&part)), &one, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in the network that learns"), "{refused}");
@@ -296,6 +321,8 @@ fn what_cannot_be_pruned_is_refused() {
         why.contains("can go while every layer keeps") && why.contains("the nearest is --prune 0."),
         "{why}"
     );
+    let why = refused(&model, &prune::Options { steps: 2, ..half(Criterion::Scale, 0, None) });
+    assert!(why.contains("take another criterion, or one step"), "{why}");
     let options = compress::Options {
         gate: Gate { max_latency: f64::INFINITY, ..Gate::default() },
         ..Default::default()

@@ -6,22 +6,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Run;
+use super::{Run, Which};
 use crate::{demo, process};
 
 const MATRIX: &str = "accuracy";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only runs whose name begins so, such as flowers12 or flowers12/penjing-seed0
-    #[arg(long, value_name = "NAME", num_args = 1..)]
-    only: Vec<String>,
-    /// Run again what has been measured
-    #[arg(long)]
-    again: bool,
-    /// Run nothing, print the table
-    #[arg(long, conflicts_with_all = ["only", "again", "python", "weights"])]
-    table: bool,
+    #[command(flatten)]
+    which: Which,
     /// A Python with torch, torchvision and efficientnet-lite-pytorch, for PyTorch's runs
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
@@ -114,7 +107,7 @@ struct Bench<'a> {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if !args.table {
+    if !args.which.table {
         measure(args)?;
         println!();
     }
@@ -123,15 +116,10 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut cells = super::selected(Cell::all(), &args.only)?;
+    let mut cells = args.which.left(MATRIX, Cell::all())?;
     if args.weights.is_none() && cells.iter().any(|cell| matches!(cell.learner, Learner::Pytorch { .. })) {
         println!("PyTorch's runs are left out: they need --weights");
         cells.retain(|cell| matches!(cell.learner, Learner::Penjing { .. }));
-    }
-    cells.retain(|cell| args.again || !super::path(MATRIX, cell).exists());
-    if cells.is_empty() {
-        println!("nothing left to measure; --again repeats");
-        return Ok(());
     }
     let bench = Bench {
         args,

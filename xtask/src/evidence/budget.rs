@@ -9,22 +9,15 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Run, models::json_of};
+use super::{Run, Which, models::json_of};
 use crate::{demo, process};
 
 const MATRIX: &str = "budget";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only runs whose name begins so, such as flowers12 or flowers12/300KB-search
-    #[arg(long, value_name = "NAME", num_args = 1..)]
-    only: Vec<String>,
-    /// Run again what has been measured
-    #[arg(long)]
-    again: bool,
-    /// Run nothing, print the table
-    #[arg(long, conflicts_with_all = ["only", "again", "zoo", "time"])]
-    table: bool,
+    #[command(flatten)]
+    which: Which,
     /// A folder of NAME.penjing from `penjing weights import`, ImageNet weights of the networks that are trained directly;
     /// those that are not in it are left out
     #[arg(long, value_name = "FOLDER", default_value = "target/evidence/zoo")]
@@ -112,7 +105,7 @@ struct Bench<'a> {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if !args.table {
+    if !args.which.table {
         measure(args)?;
         println!();
     }
@@ -122,18 +115,14 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn measure(args: &Args) -> Result<()> {
     let trial = args.time != TIME;
-    let mut cells = super::selected(Cell::all(), &args.only)?;
+    let mut cells = args.which.left(MATRIX, Cell::all())?;
     cells.retain(|cell| {
         let here = cell.search || model_in(&args.zoo, cell.budget).is_file();
         if !here {
             println!("{} is left out: it needs {}", cell.name(), model_in(&args.zoo, cell.budget).display());
         }
-        here && (args.again || trial || !super::path(MATRIX, cell).exists())
+        here
     });
-    if cells.is_empty() {
-        println!("nothing left to measure; --again repeats");
-        return Ok(());
-    }
     let bench = Bench {
         args,
         penjing: demo::build_penjing()?,

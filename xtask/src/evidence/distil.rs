@@ -6,25 +6,18 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Run;
+use super::{Run, Which};
 use crate::{demo, process};
 
 const MATRIX: &str = "distil";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only runs whose name begins so, such as flowers12 or example/mobilenet_v2_x0.35-kd
-    #[arg(long, value_name = "NAME", num_args = 1..)]
-    only: Vec<String>,
-    /// Run again what has been measured
-    #[arg(long)]
-    again: bool,
+    #[command(flatten)]
+    which: Which,
     /// So many epochs, of the teacher too, and nothing is kept: a trial
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Run nothing, print the table
-    #[arg(long, conflicts_with_all = ["only", "again", "epochs"])]
-    table: bool,
 }
 
 /// Photos, and how they are learnt from.
@@ -96,7 +89,7 @@ struct Bench {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if !args.table {
+    if !args.which.table {
         measure(args)?;
         println!();
     }
@@ -105,12 +98,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut cells = super::selected(Cell::all(), &args.only)?;
-    cells.retain(|cell| args.again || args.epochs.is_some() || !super::path(MATRIX, cell).exists());
-    if cells.is_empty() {
-        println!("nothing left to measure; --again repeats");
-        return Ok(());
-    }
+    let cells = args.which.left(MATRIX, Cell::all())?;
     let bench = Bench {
         penjing: demo::build_penjing()?,
         scratch: process::root().join("target/evidence"),

@@ -5,18 +5,18 @@ use serde_json::{Value, json};
 
 use super::{
     Run,
-    models::{Bench, Cell, Which},
+    models::{Args, Bench, Cell},
 };
 
 const MATRIX: &str = "int8";
 
-pub fn run(which: &Which) -> Result<()> {
-    if !which.table {
+pub fn run(args: &Args) -> Result<()> {
+    if !args.which.table {
         let said = |measured: &Value| {
             let figure = |key: &str| 100.0 * measured[key].as_f64().unwrap_or_default();
             format!("test top-1 {:.2} % -> {:.2} %", figure("before"), figure("after"))
         };
-        Bench::measure(MATRIX, Cell::all(), which, |cell| *cell, one, said)?;
+        Bench::measure(MATRIX, Cell::all(), args, |cell| *cell, one, said)?;
         println!();
     }
     print!("{}", table(&super::read_all(&super::folder(MATRIX))?)?);

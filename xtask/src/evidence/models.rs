@@ -6,21 +6,13 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Run;
+use super::{Run, Which};
 use crate::{demo, process};
 
-/// Which of the runs.
 #[derive(clap::Args)]
-pub struct Which {
-    /// Only runs whose name begins so, such as flowers12 or flowers12/mobilenet_v2-seed0
-    #[arg(long, value_name = "NAME", num_args = 1..)]
-    only: Vec<String>,
-    /// Run again what has been measured
-    #[arg(long)]
-    again: bool,
-    /// Run nothing, print the table
-    #[arg(long, conflicts_with_all = ["only", "again", "mobilenet_v2"])]
-    pub table: bool,
+pub struct Args {
+    #[command(flatten)]
+    pub(super) which: Which,
     /// MobileNetV2 with ImageNet weights, from `penjing weights import`; without it its runs are left out
     #[arg(long, value_name = "MODEL")]
     mobilenet_v2: Option<PathBuf>,
@@ -84,23 +76,22 @@ impl Bench {
     pub fn measure<R: Run>(
         matrix: &str,
         runs: Vec<R>,
-        which: &Which,
+        args: &Args,
         cell: impl Fn(&R) -> Cell,
         one: impl Fn(&Bench, &R) -> Result<Value>,
         said: impl Fn(&Value) -> String,
     ) -> Result<()> {
-        let mut runs = super::selected(runs, &which.only)?;
+        let mut runs = args.which.left(matrix, runs)?;
         let is_mobile = |run: &R| cell(run).backbone == "mobilenet_v2";
-        if which.mobilenet_v2.is_none() && runs.iter().any(is_mobile) {
+        if args.mobilenet_v2.is_none() && runs.iter().any(is_mobile) {
             println!("MobileNetV2's runs are left out: they need --mobilenet-v2");
             runs.retain(|run| !is_mobile(run));
         }
-        runs.retain(|run| which.again || !super::path(matrix, run).exists());
         let bench = Bench {
             penjing: demo::build_penjing()?,
             scratch: process::root().join("target/evidence"),
             shared: super::shared(),
-            mobilenet_v2: which.mobilenet_v2.clone(),
+            mobilenet_v2: args.mobilenet_v2.clone(),
         };
         std::fs::create_dir_all(&bench.scratch)?;
         let machine = super::machine()?;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Run,
-    models::{Bench, Cell, Which},
+    models::{Args, Bench, Cell},
 };
 
 const MATRIX: &str = "prune";
@@ -65,13 +65,13 @@ impl Run for Pruned {
     }
 }
 
-pub fn run(which: &Which) -> Result<()> {
-    if !which.table {
+pub fn run(args: &Args) -> Result<()> {
+    if !args.which.table {
         let said = |measured: &Value| {
             let figure = |key: &str| 100.0 * measured[key].as_f64().unwrap_or_default();
             format!("test top-1 {:.2} % -> {:.2} %", figure("before"), figure("after"))
         };
-        Bench::measure(MATRIX, Pruned::all(), which, |run| run.cell, one, said)?;
+        Bench::measure(MATRIX, Pruned::all(), args, |run| run.cell, one, said)?;
         println!();
     }
     let runs = super::read_all(&super::folder(MATRIX))?;

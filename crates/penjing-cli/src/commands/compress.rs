@@ -19,7 +19,7 @@ use penjing::{
         sparsify,
         storage::{Bits, weights_only},
     },
-    data::{Dataset, Skipped, displayed},
+    data::{Dataset, Regex, Skipped, displayed, group_pattern},
     model::{self, Output},
     train::checkpoint,
 };
@@ -66,9 +66,16 @@ pub struct Args {
     /// Draw what the search found, as SVG
     #[arg(long, value_name = "FILE", requires = "budget")]
     picture: Option<PathBuf>,
+    /// Where no part of the photos is for validation, keep those together whose path below DATA matches alike (first group of the
+    /// pattern, or all it matches), so that none judges what was learnt from another
+    #[arg(long, value_name = "REGEX", requires = "budget", value_parser = group_pattern)]
+    group_by: Option<Regex>,
     /// Take channels away first: so much of the multiply-accumulates goes, a share from 0.05 to 0.95
     #[arg(long, value_name = "SHARE", value_parser = share_parser)]
     prune: Option<f64>,
+    /// Prune in so many steps, each of which takes as large a share of what the one before left, and learns
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "prune", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_STEPS)))]
+    prune_steps: u32,
     /// What tells channels that are missed from those that are not
     #[arg(long, value_name = "WAY", default_value = "surgeon", requires = "prune")]
     criterion: By,
@@ -223,6 +230,9 @@ const LEARNING: &str = "quantization-aware training";
 const PRUNING: &str = "training after pruning";
 const SPARSE: &str = "training with zeros";
 
+/// Most steps to prune in.
+const MOST_STEPS: u32 = 10;
+
 fn points_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
@@ -327,9 +337,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         seed: args.seed,
     };
     let pruned_part = checkpoint::path_for(&with_suffix(&args.output, ".pruned"));
+    let pruned_parts = prune::parts(&pruned_part, args.prune_steps);
     let sparse_part = checkpoint::path_for(&with_suffix(&args.output, ".sparse"));
-    if args.prune.is_none() || args.prune_epochs == Some(0) {
-        spare(&pruned_part, args.force, PRUNING)?;
+    for part in prune::parts(&pruned_part, MOST_STEPS) {
+        if args.prune.is_none() || args.prune_epochs == Some(0) || !pruned_parts.contains(&part) {
+            spare(&part, args.force, PRUNING)?;
+        }
     }
     if args.sparsify.is_none() || args.sparsify_epochs == Some(0) {
         spare(&sparse_part, args.force, SPARSE)?;
@@ -339,13 +352,16 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         Some(share) => {
             let how = prune::Options {
                 share,
+                steps: args.prune_steps,
                 criterion: args.criterion.into(),
                 learning: learning(prune::Options::default().learning, args.prune_epochs, &pruned_part),
                 ..prune::Options::default()
             };
             let pruned = prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
             if matches!(pruned, Err(Error::Interrupted)) {
-                say_resumable(&pruned_part, console);
+                if let Some(part) = pruned_parts.iter().rfind(|part| part.is_file()) {
+                    say_resumable(part, console);
+                }
             }
             let (small, report) = pruned?;
             say_skipped(&report.skipped, console);
@@ -377,10 +393,11 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         let written = verdict.passed();
         if written {
             output.save(small)?;
-            checkpoint::remove(&pruned_part)?;
-            checkpoint::remove(&sparse_part)?;
+            for part in pruned_parts.iter().chain([&sparse_part]) {
+                checkpoint::remove(part)?;
+            }
         } else {
-            let kept = [&pruned_part, &sparse_part].into_iter().filter(|part| part.is_file());
+            let kept = pruned_parts.iter().chain([&sparse_part]).filter(|part| part.is_file());
             kept.for_each(|part| say_learnt(part, console));
         }
         Ok(written)

@@ -164,6 +164,16 @@ fn what_was_learnt_in_vain_is_not_learnt_again() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.says(&["going on after 4 steps"]);
     assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing"]);
+    // Each of several steps keeps its own.
+    std::fs::remove_file(place.at("s.penjing")).unwrap();
+    let steps = [&prune[..], &["--prune-steps", "2"]].concat();
+    let ran = compress(&[&steps[..], &["--max-size", "0.01"]].concat());
+    ran.says(&["s.penjing.pruned.1.part: what it has learnt", "s.penjing.pruned.part: what it has learnt"]);
+    compress(&["--prune", "0.4"])
+        .refused(1, &["s.penjing.pruned.1.part", "unfinished training after pruning"]);
+    let ran = compress(&steps);
+    ran.says(&["going on after 2 steps"]);
+    assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing"]);
 }
 
 #[test]
@@ -357,7 +367,7 @@ fn a_network_is_found_within_a_budget() {
     let report =
         compress("s.penjing", &[&["--budget", &half, "--picture", "s.svg", "--json"], &wide[..]].concat())
             .json();
-    assert_eq!((&report["written"], &report["part"]), (&true.into(), &"training".into()), "{report}");
+    assert_eq!((&report["written"], &report["part"]), (&true.into(), &"validation".into()), "{report}");
     let size = std::fs::metadata(place.at("s.penjing")).unwrap().len();
     let taken = &report["tried"][report["taken"].as_u64().unwrap() as usize];
     assert_eq!(taken["shown"]["needs"]["size"], size);

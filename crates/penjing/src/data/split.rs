@@ -1,6 +1,6 @@
 //! Splits that keep alike photos together.
 
-use super::Sample;
+use super::{Dataset, Part, Sample};
 use crate::random::SplitMix64;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -70,6 +70,30 @@ pub fn validation_fraction(photos: usize) -> f64 {
         2_000..10_000 => 0.15,
         _ => 0.10,
     }
+}
+
+/// The same photos where some judge: a [share](validation_fraction) of those to learn from is set aside, alike photos
+/// together. `None` where a validation part is there already, or no photo can be set aside.
+pub fn with_judges(data: &Dataset, seed: u64) -> Option<Dataset> {
+    if data.part(Part::Val).next().is_some() {
+        return None;
+    }
+    let (places, samples): (Vec<usize>, Vec<&Sample>) = data.part(Part::Train).unzip();
+    // What cannot be read is a copy of nothing.
+    let alone = |sample: &Sample| *blake3::hash(sample.path.as_os_str().as_encoded_bytes()).as_bytes();
+    let hash = |sample: &&Sample| content_hash(&sample.path).unwrap_or_else(|_| alone(sample));
+    let hashes: Vec<[u8; 32]> = samples.iter().map(hash).collect();
+    let classes: Vec<usize> = samples.iter().map(|sample| sample.class).collect();
+    let groups = groups(&samples, &hashes);
+    let fraction = validation_fraction(samples.len());
+    let aside = holdout(&classes, &groups.ids, data.classes.len(), fraction, seed);
+    let mut split = data.clone();
+    for (place, aside) in places.into_iter().zip(&aside) {
+        if *aside {
+            split.samples[place].part = Part::Val;
+        }
+    }
+    aside.contains(&true).then_some(split)
 }
 
 /// Deals photos into `k` folds, whole groups at a time, so that each fold has about the same share of each class.
@@ -411,6 +435,13 @@ mod tests {
                 assert_eq!((fold[a], aside[a]), (fold[b], aside[b]));
             }
         }
+        // As are those that are set aside where no part is for validation.
+        let split = with_judges(&data, 1).unwrap();
+        let part = |photo: usize| split.samples[photo].part;
+        assert!(found.duplicates.iter().chain(&found.conflicting).all(|&(a, b)| part(a) == part(b)));
+        let judges = split.counts(Part::Val);
+        assert!(judges.iter().all(|count| (1..60).contains(count)), "{judges:?}");
+        assert!(with_judges(&split, 1).is_none() && with_judges(&data, 1).unwrap().samples == split.samples);
         let error = content_hash(&dir.path().join("absent")).unwrap_err().to_string();
         assert!(error.contains("absent: cannot open"), "{error}");
     }

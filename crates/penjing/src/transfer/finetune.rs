@@ -81,7 +81,7 @@ pub(super) fn refine(
         let head = &mut trained.candidates[0];
         (head.val_top1, head.val_nll, head.chosen) =
             (choice.head.top1, choice.head.nll, !choice.network_wins);
-        for arm in 0..tuning.judged.last.len() {
+        for arm in 0..tuning.judged.means.len() {
             let Some(of_arm) = tuning.choose(arm) else { continue };
             let taught = tuning.arms[arm].distill.is_some();
             trained.candidates.push(Candidate {
@@ -103,7 +103,7 @@ pub(super) fn refine(
                 }
             }
             if made.is_none() {
-                made = tuning.last_judged(choice)?;
+                made = tuning.mean_judged(choice)?;
             }
         }
     }
@@ -368,9 +368,8 @@ impl<'a> Tuning<'a> {
                 let seconds = self.work.seconds() - before;
                 let shares = logits.len();
                 let history = run.history;
-                self.judged.rounds.push(Round { logits, shares, whole: run.whole, history, seconds });
-                self.judged.last.truncate(arm);
-                self.judged.last.push(network);
+                let over = Round { logits, shares, whole: run.whole, history, seconds };
+                self.judged.push(arm, round, over, network);
             }
             if run.interrupted {
                 return Ok(Some("the training that is judged"));
@@ -455,13 +454,13 @@ impl<'a> Tuning<'a> {
             .reduce(|best, next| if cost(&next.score) < cost(&best.score) { next } else { best })
     }
 
-    /// What was judged goes on with all photos, where there is none to judge by; the network so far from its start.
+    /// The mean of what was judged goes on with all photos, where there is none to judge by; the network so far from its start.
     fn learn_all(&mut self, choice: &Choice, log: Option<&mut Log>) -> Result<Ended> {
         let survey = self.start.survey;
-        let (graph, start) = self.start_of(self.of_arm(choice.arm).len() - 1)?;
+        let (graph, start) = self.mean_start(choice.arm)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
-        let from = self.judged.last.get(choice.arm).cloned().ok_or_else(|| self.work.unfit())?;
+        let from = self.judged.means.get(choice.arm).cloned().ok_or_else(|| self.work.unfit())?;
         let resume = self.resume.take();
         let (recipe, kept) = (onward(&self.arms[choice.arm]), self.kept());
         let run =
@@ -475,11 +474,21 @@ impl<'a> Tuning<'a> {
         Ok(if run.interrupted { Ended::Interrupted } else { Ended::Made(network()) })
     }
 
-    /// The network of the last round, so far from its start.
-    fn last_judged(&self, choice: &Choice) -> Result<Option<Parameters>> {
-        let Some(last) = self.judged.last.get(choice.arm) else { return Ok(None) };
-        let (_, start) = self.start_of(self.of_arm(choice.arm).len() - 1)?;
-        Ok(Some(last.between(&start, choice.share)))
+    /// The mean of the networks that were judged, so far from their starts.
+    fn mean_judged(&self, choice: &Choice) -> Result<Option<Parameters>> {
+        let Some(mean) = self.judged.means.get(choice.arm) else { return Ok(None) };
+        let (_, start) = self.mean_start(choice.arm)?;
+        Ok(Some(mean.between(&start, choice.share)))
+    }
+
+    /// The mean of what an arm's rounds start from.
+    fn mean_start(&self, arm: usize) -> Result<(Graph, Parameters)> {
+        let (graph, mut mean) = self.start_of(0)?;
+        let whole = self.of_arm(arm).iter().take_while(|round| round.whole).count();
+        for round in 1..whole {
+            mean = self.start_of(round)?.1.between(&mean, 1.0 / (round + 1) as f32);
+        }
+        Ok((graph, mean))
     }
 }
 

@@ -121,8 +121,8 @@ pub(super) fn scratch(
             let network = run.best.map_or(run.last, |(_, network)| network);
             let logits = work.logits(&graph, &[&network], &held)?;
             let seconds = work.seconds() - before;
-            judged.rounds.push(Round { logits, shares: 1, whole: run.whole, history: run.history, seconds });
-            judged.last.push(network);
+            let over = Round { logits, shares: 1, whole: run.whole, history: run.history, seconds };
+            judged.push(arm, 0, over, network);
         }
         if !run.whole {
             break;
@@ -144,7 +144,7 @@ pub(super) fn scratch(
     if unfinished {
         steps.push(format!("{UNFINISHED}stopped by the user; this is the best so far"));
     }
-    let weights = judged.last[chosen].to_weights();
+    let weights = judged.means[chosen].to_weights();
     let model = assemble(shape, &survey, graph, weights, steps, t, score.top1, options)?;
     let val_nll = calibration::mean_surprise(logits, &labels, facts.classes, t);
     if let Some(log) = log.filter(|_| !unfinished) {

@@ -228,7 +228,7 @@ fn rounds(labels: &[usize], classes: usize, folds: &[u32], held_out: &[u32]) -> 
 
 /// So many judging photos tell two networks apart that differ by a few points; more rounds would cost more time than
 /// they are worth.
-const ENOUGH_TO_JUDGE: usize = 140;
+const ENOUGH_TO_JUDGE: usize = 160;
 const MOST_ROUNDS: usize = 3;
 
 /// 1 for each photo of the validation part that has nothing in common with a training photo.

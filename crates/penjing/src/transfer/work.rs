@@ -63,22 +63,34 @@ pub(super) struct Round {
     pub seconds: f64,
 }
 
-/// The rounds that are over, and of each arm the network at the end of the last of them.
+/// The rounds that are over, and of each arm the mean of the networks at their ends: they come from one backbone, and together
+/// they have learnt from more photos than each of them (model soups, Wortsman et al., arXiv 2203.05482).
 #[derive(Debug, Default)]
 pub(super) struct Judged {
     pub rounds: Vec<Round>,
-    pub last: Vec<Parameters>,
+    pub means: Vec<Parameters>,
 }
 
 impl Judged {
+    /// A round of an arm is over, after so many others; `network` is what it came to. Of one that did not reach its end nothing is
+    /// taken where there is another.
+    pub fn push(&mut self, arm: usize, others: usize, round: Round, network: Parameters) {
+        match self.means.get_mut(arm) {
+            None => self.means.push(network),
+            Some(mean) if round.whole => *mean = network.between(mean, 1.0 / (others + 1) as f32),
+            Some(_) => {}
+        }
+        self.rounds.push(round);
+    }
+
     fn keep<'a>(&'a self, tensors: &mut Tensors<'a>) {
         for (at, round) in self.rounds.iter().enumerate() {
             for (share, logits) in round.logits.iter().enumerate() {
                 tensors.insert(logits_name(at, share), logits.into());
             }
         }
-        for (arm, last) in self.last.iter().enumerate() {
-            checkpoint::keep(tensors, &judged_name(arm), last);
+        for (arm, mean) in self.means.iter().enumerate() {
+            checkpoint::keep(tensors, &judged_name(arm), mean);
         }
     }
 
@@ -105,11 +117,11 @@ impl Judged {
                 }
             }
         }
-        let mut last = vec![blank.clone(); rounds.len().div_ceil(rounds_of_arm)];
-        for (arm, last) in last.iter_mut().enumerate() {
-            checkpoint::restore(tensors, &judged_name(arm), last)?;
+        let mut means = vec![blank.clone(); rounds.len().div_ceil(rounds_of_arm)];
+        for (arm, mean) in means.iter_mut().enumerate() {
+            checkpoint::restore(tensors, &judged_name(arm), mean)?;
         }
-        Ok(Some(Judged { rounds, last }))
+        Ok(Some(Judged { rounds, means }))
     }
 }
 
@@ -414,7 +426,10 @@ mod tests {
         };
         let rounds =
             vec![round(vec![vec![1.0, 2.0], vec![3.0, 4.0]]), round(vec![vec![5.0; 4], vec![6.0; 4]])];
-        let judged = Judged { rounds: rounds.clone(), last: vec![network(7.0)] };
+        let mut judged = Judged::default();
+        for (at, (round, value)) in rounds.iter().zip([4.0, 10.0]).enumerate() {
+            judged.push(0, at, round.clone(), network(value));
+        }
         let written = serde_json::to_value(&judged.rounds).unwrap();
         let restore = |change: &dyn Fn(&mut Tensors<'_>)| {
             let mut tensors = Tensors::new();
@@ -424,7 +439,18 @@ mod tests {
             Judged::restore(read, &mut tensors, &network(0.0), 2, |round| [2, 4][round]).unwrap()
         };
         let again = restore(&|_| {}).unwrap();
-        assert_eq!((again.rounds, again.last), (rounds, vec![network(7.0)]));
+        assert_eq!((again.rounds, again.means), (rounds, vec![network(7.0)]));
+        // The third counts as much as the two before it; what did not reach its end does not count, unless nothing else is there.
+        let more = |rounds: &[(usize, bool, f32)]| {
+            let mut judged = Judged::default();
+            for &(arm, whole, value) in rounds {
+                let others = judged.rounds.len() - if arm > 0 { 2 } else { 0 };
+                judged.push(arm, others, Round { whole, ..round(Vec::new()) }, network(value));
+            }
+            judged.means.iter().map(|mean| mean.list[0].values[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(more(&[(0, true, 4.0), (0, true, 10.0), (0, true, 1.0)]), [5.0]);
+        assert_eq!(more(&[(0, true, 4.0), (0, false, 10.0), (1, false, 2.0)]), [4.0, 2.0]);
         assert!(restore(&|tensors| _ = tensors.remove("round/1/0")).is_none());
         assert!(restore(&|tensors| _ = tensors.insert("round/0/1".into(), vec![0.0; 3].into())).is_none());
     }

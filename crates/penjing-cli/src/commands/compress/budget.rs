@@ -93,7 +93,7 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
         model::in_floats(&start).map_err(|error| Error::model(path, error.to_string()))?;
         starts.push(start);
     }
-    let data = Dataset::open(&args.data, None)?;
+    let data = Dataset::open(&args.data, args.group_by.as_ref())?;
     for notice in &data.notices {
         console.say(&notice.to_string());
     }

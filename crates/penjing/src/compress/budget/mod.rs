@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::{Dataset, Part, Skipped},
+    data::{Dataset, Part, Skipped, split},
     model::{self, Output},
     progress::Progress,
     threads::Threads,
@@ -128,8 +128,10 @@ pub struct Found {
 const ROUNDS: [f64; 3] = [0.25, 0.3, 0.45];
 /// Of so many networks one goes on.
 const FEWER: usize = 3;
-/// To round a network and judge it takes about so many times as long as to judge it.
-const ROUNDED: f64 = 2.0;
+/// To round a network and judge it takes about so many times as long as to judge it, until it has been measured.
+const ROUNDED: f64 = 5.0;
+/// Who is to learn for less than so many seconds learns nothing.
+const TOO_SHORT: f64 = 0.5;
 /// A network learns for so many seconds in the first round, and so many are tried even so.
 const LEAST_SECONDS: f64 = 5.0;
 const FEWEST_FORMS: usize = 4;
@@ -150,7 +152,16 @@ struct State {
     forms: Vec<Found>,
     beyond: Vec<Found>,
     /// What each form learns in each round, as far as rounds have begun.
-    rounds: Vec<Vec<Turn>>,
+    rounds: Vec<Round>,
+}
+
+/// One round.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Round {
+    /// When it is to be over, in seconds of the search.
+    until: f64,
+    turns: Vec<Turn>,
 }
 
 /// A form's turn in a round.
@@ -159,14 +170,15 @@ struct State {
 struct Turn {
     /// Place of the form.
     form: usize,
-    /// How often it sees every photo.
-    epochs: f64,
+    /// How often it sees every photo, once it has begun.
+    epochs: Option<f64>,
     /// What it shows afterwards.
     shown: Option<Shown>,
 }
 
 /// Looks for the best network within a budget, made of any of these models in floats; the first one judges and teaches. The network
-/// that is given is `None` where the budget or [`Options::max_drop`] is missed.
+/// that is given is `None` where the budget or [`Options::max_drop`] is missed. Where no part of the photos is for validation, a share
+/// of the training part judges, and is not learnt from.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a model that computes in integers or cannot be trained, or models of other classes than the first
@@ -195,6 +207,15 @@ pub fn search(
         );
         return Err(Error::Unsupported(what));
     }
+    let aside = split::with_judges(data, options.seed);
+    if let Some(split) = &aside {
+        progress.notice(&format!(
+            "no part is for validation: {} of {} training photos are set aside to judge",
+            split.part(Part::Val).count(),
+            data.part(Part::Train).count()
+        ));
+    }
+    let data = aside.as_ref().unwrap_or(data);
     let judges = Judges::new(before, data, threads, progress)?;
     let ground = Ground { starts: &starts, budget: options.budget, clock, threads, progress };
     let judging = Instant::now();
@@ -226,6 +247,8 @@ pub fn search(
         before: 0.0,
         began,
         judging,
+        making: None,
+        lamented: false,
         state: State::default(),
         skipped: judges.skipped.clone(),
     };
@@ -319,8 +342,12 @@ struct Search<'a> {
     /// Seconds of the search before this run.
     before: f64,
     began: Instant,
-    /// Seconds that it took to judge the last network.
+    /// Seconds that it took to judge the last network in floats.
     judging: f64,
+    /// The most that it took in this run to make a file and judge it.
+    making: Option<f64>,
+    /// Whether it was said that there is no time to learn.
+    lamented: bool,
     state: State,
     skipped: Vec<Skipped>,
 }
@@ -382,51 +409,72 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// What of a round's forms goes on, and how often each sees the photos.
-    fn turns(&mut self, round: usize) -> Result<Vec<Turn>> {
+    /// What of a round's forms goes on.
+    fn turns(&self, round: usize) -> Round {
         let mut forms: Vec<usize> = match round.checked_sub(1) {
             None => (0..self.state.forms.len()).collect(),
             Some(last) => {
-                let mut last = self.state.rounds[last].clone();
+                let mut last = self.state.rounds[last].turns.clone();
                 last.sort_by(|a, b| better(b.shown.as_ref(), a.shown.as_ref()));
                 let fewest = if round == 1 { 3 } else { 2 };
                 let count = last.len().div_ceil(FEWER).max(fewest);
                 last.into_iter().take(count).map(|turn| turn.form).collect()
             }
         };
-        let left = (self.options.time.as_secs_f64() - self.seconds()).max(0.0);
-        let own = left * ROUNDS[round] / ROUNDS[round..].iter().sum::<f64>();
-        // Rounding asks more of the photos than judging does.
-        let judging = if round == 1 { ROUNDED * self.judging } else { self.judging };
+        let now = self.seconds();
+        // At the end the network that is taken is made once more.
+        let end = self.options.time.as_secs_f64() - self.making();
+        let own = (end - now).max(0.0) * ROUNDS[round] / ROUNDS[round..].iter().sum::<f64>();
         if round == 0 {
             // Of those that keep to the budget the ones that compute most, where there is not the time for all.
             let macs = |form: &usize| std::cmp::Reverse(self.state.forms[*form].form.macs);
             forms.sort_by_key(macs);
-            forms.truncate(((own / (LEAST_SECONDS + judging)) as usize).max(FEWEST_FORMS));
+            forms.truncate(((own / (LEAST_SECONDS + self.judging)) as usize).max(FEWEST_FORMS));
             forms.sort_unstable();
         }
-        let each = (own / forms.len().max(1) as f64 - judging).max(0.0);
-        let photos = self.data.part(Part::Train).count();
-        let mut turns = Vec::new();
-        for form in forms {
-            let mut epochs = 0.0;
-            if !self.unchanged(form) {
-                let model = self.sketch(form)?;
-                let how = Learning { epochs: Some(1.0), ..Learning::at(RATE) };
-                let work = self.work(&model, &how)?;
-                let speed = tune::images_per_s(&work, photos, self.ground.threads)?;
-                // Hundredths, so that they are the same when they are read again.
-                epochs = (100.0 * each * speed / photos.max(1) as f64).round() / 100.0;
-            }
-            turns.push(Turn { form, epochs: epochs.min(MOST_EPOCHS), shown: None });
-        }
         self.ground.progress.notice(&format!(
-            "round {} of {}: networks {}, {each:.0} s each",
+            "round {} of {}: networks {}, {:.0} s each",
             round + 1,
             ROUNDS.len(),
-            turns.len()
+            forms.len(),
+            own / forms.len().max(1) as f64
         ));
-        Ok(turns)
+        let turn = |form| Turn { form, epochs: None, shown: None };
+        Round { until: now + own, turns: forms.into_iter().map(turn).collect() }
+    }
+
+    /// Seconds that it takes to make and judge the file that a network in floats comes to.
+    fn making(&self) -> f64 {
+        self.making.unwrap_or(ROUNDED * self.judging)
+    }
+
+    /// How often the form whose turn it is sees every photo: it has its share of what is left of the round.
+    fn epochs(&mut self, round: usize, at: usize) -> Result<f64> {
+        let Round { until, turns } = &self.state.rounds[round];
+        let (form, left) = (turns[at].form, turns.len() - at);
+        let judging = if round == 0 { self.judging } else { self.making() };
+        let seconds = (until - self.seconds()) / left as f64 - judging;
+        if self.unchanged(form) {
+            return Ok(0.0);
+        }
+        if seconds < TOO_SHORT {
+            if !std::mem::replace(&mut self.lamented, true) {
+                self.ground.progress.notice(&format!(
+                    "networks are left that cannot learn: to look for them and to judge them took {:.0} of {:.0} s; a longer --time \
+                     helps",
+                    self.seconds(),
+                    self.options.time.as_secs_f64()
+                ));
+            }
+            return Ok(0.0);
+        }
+        let photos = self.data.part(Part::Train).count();
+        let model = self.sketch(form)?;
+        let how = Learning { epochs: Some(1.0), ..Learning::at(RATE) };
+        let work = self.work(&model, &how)?;
+        let speed = tune::images_per_s(&work, photos, self.ground.threads)?;
+        // Hundredths, so that they are the same when they are read again.
+        Ok(((100.0 * seconds * speed / photos.max(1) as f64).round() / 100.0).min(MOST_EPOCHS))
     }
 
     /// Whether a form is its start, in floats or not, which has learnt all that it is to learn.
@@ -458,8 +506,9 @@ impl<'a> Search<'a> {
         if let Some(path) = self.file(form).filter(|path| path.is_file()) {
             return model::load(&path);
         }
-        let learnt = |turn: &Turn| turn.form == form && turn.epochs > 0.0 && turn.shown.is_some();
-        if let Some(path) = self.file(form).filter(|_| self.state.rounds.iter().flatten().any(learnt)) {
+        let learnt = |turn: &Turn| turn.form == form && turn.epochs > Some(0.0) && turn.shown.is_some();
+        let mut turns = self.state.rounds.iter().flat_map(|round| &round.turns);
+        if let Some(path) = self.file(form).filter(|_| turns.any(learnt)) {
             let what = "what a network has learnt is gone; remove its folder to search anew";
             return Err(Error::data(&path, what));
         }
@@ -491,18 +540,26 @@ impl<'a> Search<'a> {
     /// Lets the forms of a round learn, and says what they show.
     fn round(&mut self, round: usize) -> Result<()> {
         if self.state.rounds.len() <= round {
-            let turns = self.turns(round)?;
-            self.state.rounds.push(turns);
+            self.state.rounds.push(self.turns(round));
             self.keep();
         }
-        for at in 0..self.state.rounds[round].len() {
-            let Turn { form, epochs, shown } = self.state.rounds[round][at];
+        for at in 0..self.state.rounds[round].turns.len() {
+            let Turn { form, epochs, shown } = self.state.rounds[round].turns[at];
             if shown.is_some() {
                 continue;
             }
             if self.ground.progress.cancelled() {
                 return Err(Error::Interrupted);
             }
+            let epochs = match epochs {
+                Some(epochs) => epochs,
+                None => {
+                    let epochs = self.epochs(round, at)?;
+                    self.state.rounds[round].turns[at].epochs = Some(epochs);
+                    self.keep();
+                    epochs
+                }
+            };
             let mut model = self.network(form)?;
             if epochs > 0.0 {
                 let part = self.file(form).map(|file| checkpoint::path_for(&file));
@@ -517,8 +574,16 @@ impl<'a> Search<'a> {
                     model.weights = learnt.to_weights();
                 }
                 add_unread(&mut self.skipped, tuned.skipped);
-                if let Some(file) = self.file(form) {
-                    Output::new(&file, true)?.save(&model)?;
+                if let Some(file) = self.file(form)
+                    && let Err(error) = Output::new(&file, true).and_then(|output| output.save(&model))
+                {
+                    // A full disk ends no search; an older network in its place would be taken for this one.
+                    let what =
+                        format!("a network cannot be kept, so the search cannot be gone on with: {error}");
+                    self.ground.progress.notice(&what);
+                    if file.is_file() {
+                        checkpoint::remove(&file)?;
+                    }
                 }
                 self.networks.insert(form, model.clone());
                 if let Some(part) = part {
@@ -533,8 +598,13 @@ impl<'a> Search<'a> {
                 let (small, shown) = self.made(form, &model)?;
                 (self.ground.needs(&small)?, shown)
             };
-            self.judging = began.elapsed().as_secs_f64();
-            self.state.rounds[round][at].shown = Some(Shown { top1, nll, needs });
+            let took = began.elapsed().as_secs_f64();
+            if round == 0 {
+                self.judging = took;
+            } else {
+                self.making = Some(self.making.unwrap_or_default().max(took));
+            }
+            self.state.rounds[round].turns[at].shown = Some(Shown { top1, nll, needs });
             self.keep();
         }
         Ok(())
@@ -572,11 +642,11 @@ impl<'a> Search<'a> {
     fn finish(mut self, before: Shown) -> Result<(Option<Model>, Report)> {
         let mut tried: Vec<(usize, Tried)> = Vec::new();
         for (at, Found { form, .. }) in self.state.forms.iter().enumerate() {
-            let turns: Vec<&Turn> =
-                self.state.rounds.iter().flatten().filter(|turn| turn.form == at).collect();
+            let turns = self.state.rounds.iter().flat_map(|round| &round.turns);
+            let turns: Vec<&Turn> = turns.filter(|turn| turn.form == at).collect();
             let Some(shown) = turns.last().and_then(|turn| turn.shown) else { continue };
             let arch = self.ground.starts[form.start].arch.clone();
-            let epochs = turns.iter().map(|turn| turn.epochs).sum();
+            let epochs = turns.iter().filter_map(|turn| turn.epochs).sum();
             let rounds = turns.len();
             tried.push((at, Tried { form: form.clone(), arch, rounds, epochs, shown, front: false }));
         }

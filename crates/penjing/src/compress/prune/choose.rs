@@ -146,13 +146,21 @@ pub(super) fn path<'a>(
     })
 }
 
-/// How many units of each set stay, so that a share `goal` of the multiply-accumulates goes.
+/// How many units of each set stay, so that a share `goal` of `whole` multiply-accumulates is gone.
 ///
 /// # Errors
 /// [`Error::Unsupported`], with the nearest share, where not so many can go.
-pub(super) fn choose(graph: &Graph, ledger: &Ledger, scanned: &[Scanned], goal: f64) -> Result<Vec<usize>> {
-    let whole = Takes::of(graph).macs;
-    let mut least = whole;
+pub(super) fn choose(
+    graph: &Graph,
+    ledger: &Ledger,
+    scanned: &[Scanned],
+    goal: f64,
+    whole: u64,
+) -> Result<Vec<usize>> {
+    let mut least = Takes::of(graph).macs;
+    if least as f64 <= (1.0 - goal) * whole as f64 {
+        return Ok(scanned.iter().map(|scanned| scanned.order.len()).collect());
+    }
     for (stay, takes) in path(graph, ledger, scanned, Saving::Time) {
         if takes.macs as f64 <= (1.0 - goal) * whole as f64 {
             return Ok(stay);
@@ -200,9 +208,12 @@ mod tests {
     #[test]
     fn the_cheapest_go_first_in_steps_that_kernels_like() {
         let (graph, ledger, scanned) = chain();
+        let whole = Takes::of(&graph).macs;
         // a and b are read and made: a quarter of a alone saves (2·16·64 of 3·64·64) a sixth.
-        assert_eq!(choose(&graph, &ledger, &scanned, 0.1).unwrap(), [48, 64]);
-        let stay = choose(&graph, &ledger, &scanned, 0.5).unwrap();
+        assert_eq!(choose(&graph, &ledger, &scanned, 0.1, whole).unwrap(), [48, 64]);
+        // Of what was twice as much, half is gone already.
+        assert_eq!(choose(&graph, &ledger, &scanned, 0.5, 2 * whole).unwrap(), [64, 64]);
+        let stay = choose(&graph, &ledger, &scanned, 0.5, whole).unwrap();
         assert!(stay[0] < stay[1] && stay.iter().all(|count| count % 16 == 0), "{stay:?}");
         let gone = gone(&ledger, &scanned, &stay);
         let small = cut::shape(&graph, &ledger, &|unit| !gone[unit.index()]).unwrap();
@@ -233,10 +244,11 @@ mod tests {
     #[test]
     fn what_cannot_go_is_said_with_what_can() {
         let (graph, ledger, scanned) = chain();
-        let error = choose(&graph, &ledger, &scanned, 0.9).unwrap_err().to_string();
+        let whole = Takes::of(&graph).macs;
+        let error = choose(&graph, &ledger, &scanned, 0.9, whole).unwrap_err().to_string();
         // 16 of each stay: 64·16 + 16·16 + 16·64 of 3·64·64.
         assert!(error.contains("at most 0.812 of") && error.contains("nearest is --prune 0.81"), "{error}");
-        assert!(choose(&graph, &ledger, &scanned, 0.81).is_ok());
+        assert!(choose(&graph, &ledger, &scanned, 0.81, whole).is_ok());
     }
 
     #[test]

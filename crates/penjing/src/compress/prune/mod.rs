@@ -11,7 +11,11 @@ pub mod cut;
 pub mod ledger;
 mod mend;
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 use serde::Serialize;
@@ -46,6 +50,8 @@ use crate::{
 pub struct Options {
     /// Share of the multiply-accumulates that goes, 0..1.
     pub share: f64,
+    /// In so many steps, each of which takes as large a share of what the one before left, and learns; at least 1.
+    pub steps: u32,
     /// What tells channels apart.
     pub criterion: Criterion,
     /// Whether what is left is fitted to what it gave before.
@@ -56,7 +62,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { share: 0.5, criterion: Criterion::default(), mend: true, learning: Learning::at(3e-4) }
+        Options {
+            share: 0.5,
+            steps: 1,
+            criterion: Criterion::default(),
+            mend: true,
+            learning: Learning::at(3e-4),
+        }
     }
 }
 
@@ -71,11 +83,13 @@ pub struct Report {
     pub macs: [u64; 2],
     /// Parameters before and after.
     pub params: [u64; 2],
+    /// Steps in which channels were taken away.
+    pub cuts: u32,
     /// Every set of channels.
     pub sets: Vec<Kept>,
-    /// How far the network was from the one before when it began to learn, on photos that were watched.
+    /// How far the network was, after the last cut and before it learnt, from the one before that cut, on photos that were watched.
     pub start: Distance,
-    /// How often every photo was seen afterwards.
+    /// How often every photo was seen after a cut, of all of them together.
     pub epochs: f64,
     /// Steps that were taken.
     pub steps: u64,
@@ -119,59 +133,103 @@ pub fn prune(
     progress: &dyn Progress,
 ) -> Result<(Model, Report)> {
     let model = &*model::in_floats(model)?;
-    let (stock, mut skipped) = Stock::new(model, data, photos, options, seed, threads, progress)?;
-    let stay = choose::choose(&stock.graph, &stock.ledger, &stock.scanned, options.share)?;
-    let small = stock.small(&stay)?;
-    let start = stock.distance(&small)?;
-    let sets = stock.kept(&stay);
-    let [whole, left] = [&stock.graph, &small.graph].map(Takes::of);
-    let mut report = Report {
-        share: 1.0 - left.macs as f64 / whole.macs as f64,
-        criterion: options.criterion,
-        macs: [whole.macs, left.macs],
-        params: [whole.params, left.params],
-        sets,
-        start,
-        epochs: 0.0,
-        steps: 0,
-        seconds: 0.0,
-        skipped: Vec::new(),
-    };
-    let mut weights = small.weights;
-    if options.learning.epochs != Some(0.0) {
-        let work = tune::Work {
-            name: "training after pruning",
-            teacher: model,
-            pixels: &model.pixels,
-            graph: &small.graph,
-            start: Parameters::new(&small.graph, &weights)?,
-            projection: None,
-            how: &options.learning,
-            looks: LOOKS,
-            asked: Vec::new(),
-            seed,
-        };
-        let tuned = tune::train(work, data, threads, progress)?;
-        weights = tuned.learnt()?.to_weights();
-        (report.epochs, report.steps, report.seconds) = (tuned.recipe.epochs, tuned.steps, tuned.seconds);
-        add_unread(&mut skipped, tuned.skipped);
+    let cuts = options.steps.max(1);
+    if cuts > 1 && options.criterion == Criterion::Scale {
+        let what = "after one step BatchNorm is part of the layers, and its scales tell nothing of the next; take another criterion, \
+                    or one step";
+        return Err(Error::Unsupported(what.into()));
     }
+    let mut now = Cow::Borrowed(model);
+    let mut report: Option<Report> = None;
+    let mut skipped = Vec::new();
+    for cut in 1..=cuts {
+        let (stock, unread) = Stock::new(&now, data, photos, options, seed, threads, progress)?;
+        add_unread(&mut skipped, unread);
+        let takes = Takes::of(&stock.graph);
+        let whole = report.as_ref().map_or(takes.macs, |report| report.macs[0]);
+        let goal = gone_after(options.share, cut, cuts);
+        let stay = choose::choose(&stock.graph, &stock.ledger, &stock.scanned, goal, whole)?;
+        let small = stock.small(&stay)?;
+        let (left, start) = (Takes::of(&small.graph), stock.distance(&small)?);
+        let report = report.get_or_insert_with(|| Report {
+            share: 0.0,
+            criterion: options.criterion,
+            macs: [takes.macs; 2],
+            params: [takes.params; 2],
+            cuts: 0,
+            sets: stock.kept(),
+            start,
+            epochs: 0.0,
+            steps: 0,
+            seconds: 0.0,
+            skipped: Vec::new(),
+        });
+        report.share = 1.0 - left.macs as f64 / whole as f64;
+        (report.macs[1], report.params[1]) = (left.macs, left.params);
+        report.cuts = cut;
+        for (set, stay) in stock.scanned.iter().zip(&stay) {
+            let same = report.sets.iter_mut().filter(|kept| kept.name == set.set.name);
+            same.for_each(|kept| kept.after = *stay);
+        }
+        report.start = start;
+        let mut weights = small.weights;
+        if options.learning.epochs != Some(0.0) {
+            let part = options.learning.part.as_deref().map(|last| part(last, cut, cuts));
+            let epochs = options.learning.epochs.map(|epochs| epochs / f64::from(cuts));
+            let work = tune::Work {
+                name: "training after pruning",
+                teacher: model,
+                pixels: &model.pixels,
+                graph: &small.graph,
+                start: Parameters::new(&small.graph, &weights)?,
+                projection: None,
+                how: &Learning { part, epochs, ..options.learning.clone() },
+                looks: LOOKS / f64::from(cuts),
+                asked: Vec::new(),
+                seed,
+            };
+            let tuned = tune::train(work, data, threads, progress)?;
+            weights = tuned.learnt()?.to_weights();
+            report.epochs += tuned.recipe.epochs;
+            report.steps += tuned.steps;
+            report.seconds += tuned.seconds;
+            add_unread(&mut skipped, tuned.skipped);
+        }
+        now = Cow::Owned(Model { graph: small.graph, weights, ..model.clone() });
+    }
+    let mut report = report.ok_or_else(|| Error::Unsupported("no step to prune in".into()))?;
     report.skipped = skipped;
-    let mut pruned = Model { graph: small.graph, weights, ..model.clone() };
+    let mut pruned = now.into_owned();
     pruned.provenance.recipe.push(report.describe());
     pruned.provenance.val_top1 = None;
     Ok((pruned, report))
+}
+
+/// What of the whole is gone after a step, if a share is after all of them: each leaves as much of what it finds.
+fn gone_after(share: f64, step: u32, steps: u32) -> f64 {
+    if step == steps { share } else { 1.0 - (1.0 - share).powf(f64::from(step) / f64::from(steps)) }
+}
+
+/// Where the state of a step is kept, if that of the last one is kept at `last`.
+fn part(last: &Path, step: u32, steps: u32) -> PathBuf {
+    if step == steps { last.to_owned() } else { last.with_extension(format!("{step}.part")) }
+}
+
+/// All states that pruning in so many steps keeps, if that of the last one is kept at `last`.
+pub fn parts(last: &Path, steps: u32) -> Vec<PathBuf> {
+    (1..=steps).map(|step| part(last, step, steps)).collect()
 }
 
 impl Report {
     /// In words, for the model's provenance.
     fn describe(&self) -> String {
         format!(
-            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}; training of {} \
+            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}{}; training of {} \
              epochs ({} steps) under the model before",
             100.0 * self.share,
             100.0 * (1.0 - self.params[1] as f64 / self.params[0] as f64),
             self.criterion.name(),
+            if self.cuts == 1 { String::new() } else { format!(", in {} cuts", self.cuts) },
             self.epochs,
             self.steps,
         )
@@ -301,14 +359,15 @@ impl<'a> Stock<'a> {
         Ok(Distance::between(&self.exact, &self.logits(&small.graph, &small.weights)?))
     }
 
-    fn kept(&self, stay: &[usize]) -> Vec<Kept> {
-        let kept = |(scanned, after): (&Scanned, &usize)| Kept {
+    /// Its sets, whole.
+    fn kept(&self) -> Vec<Kept> {
+        let kept = |scanned: &Scanned| Kept {
             name: scanned.set.name.clone(),
             before: scanned.order.len(),
-            after: *after,
+            after: scanned.order.len(),
             losses: scanned.losses,
         };
-        self.scanned.iter().zip(stay).map(kept).collect()
+        self.scanned.iter().map(kept).collect()
     }
 
     /// What the network loses with some of each set, those readers fitted again that miss them.
@@ -359,5 +418,28 @@ impl<'a> Stock<'a> {
         let inputs = &self.watched.inputs;
         let few = &inputs[..inputs.len().min(SCANNED)];
         judge::logits(graph, weights, &self.model.pixels, few, self.threads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_takes_as_much_of_what_it_finds() {
+        assert_eq!([1, 2].map(|step| gone_after(0.75, step, 2)), [0.5, 0.75]);
+        assert_eq!(gone_after(0.3, 1, 1), 0.3);
+    }
+
+    #[test]
+    fn every_step_keeps_its_own_state() {
+        let last = Path::new("a.b/small.penjing.pruned.part");
+        let names = [
+            "a.b/small.penjing.pruned.1.part",
+            "a.b/small.penjing.pruned.2.part",
+            "a.b/small.penjing.pruned.part",
+        ];
+        assert_eq!(parts(last, 3), names.map(PathBuf::from));
+        assert_eq!(parts(last, 1), [last]);
     }
 }
