@@ -358,10 +358,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                 ..prune::Options::default()
             };
             let pruned = prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
-            if matches!(pruned, Err(Error::Interrupted)) {
-                if let Some(part) = pruned_parts.iter().rfind(|part| part.is_file()) {
-                    say_resumable(part, console);
-                }
+            if matches!(pruned, Err(Error::Interrupted))
+                && let Some(part) = pruned_parts.iter().rfind(|part| part.is_file())
+            {
+                say_resumable(part, console);
             }
             let (small, report) = pruned?;
             say_skipped(&report.skipped, console);
