@@ -7,18 +7,27 @@
 
 mod form;
 mod picture;
+mod report;
+mod state;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use penjing_runtime::file::Model;
-use serde::{Deserialize, Serialize};
 
-pub use self::form::{Budget, Clock, Form, Here, Needs, Numbers};
-use self::form::{Ground, sizes, thinned, ways};
+pub use self::{
+    form::{Budget, Clock, Form, Here, Needs, Numbers},
+    report::{Found, Report, Shown, Tried},
+    state::remove,
+};
+use self::{
+    form::{Ground, sizes, thinned, ways},
+    report::mark_front,
+    state::{Round, State, Turn, identity, state_path},
+};
 use super::{
     Gate, Learning, add_unread,
     gate::Judges,
@@ -26,7 +35,7 @@ use super::{
     prune::{self, Stock},
     qat,
     storage::{Bits, weights_only_before},
-    tensors, tune, unsupported,
+    tensors, tune,
 };
 use crate::{
     Error, Result,
@@ -35,7 +44,7 @@ use crate::{
     progress::Progress,
     threads::Threads,
     train::{
-        checkpoint::{self, Identity, Keeper, Tensors},
+        checkpoint::{self, Keeper, Tensors},
         parameters::Parameters,
     },
 };
@@ -61,69 +70,6 @@ pub struct Options {
     pub force: bool,
 }
 
-/// What came of a search.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// What was allowed.
-    pub budget: Budget,
-    /// The model that the others are compared with.
-    pub before: Shown,
-    /// The networks that were tried, the best first.
-    pub tried: Vec<Tried>,
-    /// Ways of making a network smaller by which the budget cannot be kept, and the smallest network of each.
-    pub beyond: Vec<Found>,
-    /// Place of the network that was taken among those tried.
-    pub taken: Option<usize>,
-    /// What is missed by the best network; nothing if one was taken.
-    pub missed: Vec<String>,
-    /// Photos that judged.
-    pub photos: usize,
-    /// The part of the data that they are of.
-    pub part: &'static str,
-    /// How long the search took, in seconds.
-    pub seconds: f64,
-    /// Photos that could not be read, and why.
-    pub skipped: Vec<Skipped>,
-}
-
-/// What a network shows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
-    /// Accuracy on the photos that judge, 0..1.
-    pub top1: f64,
-    /// Mean negative log likelihood of their classes.
-    pub nll: f64,
-    /// What it takes.
-    pub needs: Needs,
-}
-
-/// A network that was tried.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Tried {
-    /// What it is.
-    pub form: Form,
-    /// The architecture that it was made of.
-    pub arch: String,
-    /// Rounds in which it learnt.
-    pub rounds: usize,
-    /// How often it saw every photo.
-    pub epochs: f64,
-    /// What it shows after the last of them.
-    pub shown: Shown,
-    /// Whether no other network is as good in all respects and better in one.
-    pub front: bool,
-}
-
-/// A form, and what it takes before anything is learnt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Found {
-    /// What it is.
-    pub form: Form,
-    /// What it takes.
-    pub needs: Needs,
-}
-
 /// Rounds, and the share of the time that each may take.
 const ROUNDS: [f64; 3] = [0.25, 0.3, 0.45];
 /// Of so many networks one goes on.
@@ -139,42 +85,6 @@ const FEWEST_FORMS: usize = 4;
 const RATE: f32 = 5e-4;
 /// Most epochs of a round: more teaches few photos by heart.
 const MOST_EPOCHS: f64 = 60.0;
-
-/// What is kept of a search, beside the networks.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    /// Seconds that it has taken.
-    seconds: f64,
-    /// What is allowed.
-    budget: Budget,
-    /// What is tried.
-    forms: Vec<Found>,
-    beyond: Vec<Found>,
-    /// What each form learns in each round, as far as rounds have begun.
-    rounds: Vec<Round>,
-}
-
-/// One round.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Round {
-    /// When it is to be over, in seconds of the search.
-    until: f64,
-    turns: Vec<Turn>,
-}
-
-/// A form's turn in a round.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Turn {
-    /// Place of the form.
-    form: usize,
-    /// How often it sees every photo, once it has begun.
-    epochs: Option<f64>,
-    /// What it shows afterwards.
-    shown: Option<Shown>,
-}
 
 /// Looks for the best network within a budget, made of any of these models in floats; the first one judges and teaches. The network
 /// that is given is `None` where the budget or [`Options::max_drop`] is missed. Where no part of the photos is for validation, a share
@@ -268,65 +178,6 @@ pub fn search(
         search.round(round)?;
     }
     search.finish(before_shown)
-}
-
-/// The name of its state.
-const STATE: &str = "search.part";
-
-/// Where a search keeps its state.
-fn state_path(folder: &Path) -> PathBuf {
-    folder.join(STATE)
-}
-
-/// Removes what a search has kept, and the folder where it holds nothing else.
-///
-/// # Errors
-/// [`Error::Io`] when something is there and stays there.
-pub fn remove(folder: &Path) -> Result<()> {
-    let listed = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.map_err(|error| Error::io(folder, "read the folder", error))?,
-    };
-    let mut others = false;
-    for entry in listed {
-        let entry = entry.map_err(|error| Error::io(folder, "read the folder", error))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let network = name.strip_suffix(".part").unwrap_or(&name).strip_suffix(".penjing");
-        let own = name == STATE || network.is_some_and(|form| form.parse::<usize>().is_ok());
-        if own {
-            checkpoint::remove(&entry.path())?;
-        }
-        others |= !own;
-    }
-    if others {
-        return Ok(());
-    }
-    std::fs::remove_dir(folder).map_err(|error| Error::io(folder, "remove", error))
-}
-
-/// What makes two searches differ.
-fn identity(starts: &[Model], data: &Dataset, options: &Options, clock: &dyn Clock) -> Result<Identity> {
-    let mut models = blake3::Hasher::new();
-    for start in starts {
-        models.update(&start.to_bytes().map_err(unsupported)?);
-    }
-    let mut photos = blake3::Hasher::new();
-    for part in [Part::Train, Part::Val] {
-        for (_, sample) in data.part(part) {
-            photos.update(format!("{part:?} {} {}\n", sample.class, sample.path.display()).as_bytes());
-        }
-    }
-    let parts = [
-        ("the models", models.finalize().to_hex().to_string()),
-        ("the photos", photos.finalize().to_hex().to_string()),
-        ("--budget", serde_json::to_string(&(&options.budget, options.latency_share)).unwrap_or_default()),
-        ("--time", options.time.as_secs().to_string()),
-        ("--photos", options.photos.to_string()),
-        ("--seed", options.seed.to_string()),
-        ("--cost", clock.name()),
-        ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
-    ];
-    Ok(Identity { parts: parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect() })
 }
 
 struct Search<'a> {
@@ -728,20 +579,4 @@ impl<'a> Search<'a> {
 fn better(a: Option<&Shown>, b: Option<&Shown>) -> std::cmp::Ordering {
     let nll = |shown: Option<&Shown>| shown.map_or(f64::INFINITY, |shown| shown.nll);
     nll(b).total_cmp(&nll(a))
-}
-
-/// Marks those that nobody else equals in accuracy, file, latency and memory while being better in one.
-fn mark_front(tried: &mut [(usize, Tried)]) {
-    let costs = |shown: &Shown| {
-        [-shown.top1, shown.needs.size as f64, shown.needs.latency_ms, shown.needs.ram as f64]
-    };
-    let all: Vec<[f64; 4]> = tried.iter().map(|(_, tried)| costs(&tried.shown)).collect();
-    for (at, (_, tried)) in tried.iter_mut().enumerate() {
-        let own = all[at];
-        let beaten = |other: &[f64; 4]| {
-            other.iter().zip(own).all(|(other, own)| *other <= own)
-                && other.iter().zip(own).any(|(other, own)| *other < own)
-        };
-        tried.front = !all.iter().any(beaten);
-    }
 }

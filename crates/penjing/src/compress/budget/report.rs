@@ -1,0 +1,85 @@
+//! What a search tells.
+
+use serde::{Deserialize, Serialize};
+
+use super::form::{Budget, Form, Needs};
+use crate::data::Skipped;
+
+/// What came of a search.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// What was allowed.
+    pub budget: Budget,
+    /// The model that the others are compared with.
+    pub before: Shown,
+    /// The networks that were tried, the best first.
+    pub tried: Vec<Tried>,
+    /// Ways of making a network smaller by which the budget cannot be kept, and the smallest network of each.
+    pub beyond: Vec<Found>,
+    /// Place of the network that was taken among those tried.
+    pub taken: Option<usize>,
+    /// What is missed by the best network; nothing if one was taken.
+    pub missed: Vec<String>,
+    /// Photos that judged.
+    pub photos: usize,
+    /// The part of the data that they are of.
+    pub part: &'static str,
+    /// How long the search took, in seconds.
+    pub seconds: f64,
+    /// Photos that could not be read, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What a network shows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Accuracy on the photos that judge, 0..1.
+    pub top1: f64,
+    /// Mean negative log likelihood of their classes.
+    pub nll: f64,
+    /// What it takes.
+    pub needs: Needs,
+}
+
+/// A network that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tried {
+    /// What it is.
+    pub form: Form,
+    /// The architecture that it was made of.
+    pub arch: String,
+    /// Rounds in which it learnt.
+    pub rounds: usize,
+    /// How often it saw every photo.
+    pub epochs: f64,
+    /// What it shows after the last of them.
+    pub shown: Shown,
+    /// Whether no other network is as good in all respects and better in one.
+    pub front: bool,
+}
+
+/// A form, and what it takes before anything is learnt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// What it is.
+    pub form: Form,
+    /// What it takes.
+    pub needs: Needs,
+}
+
+/// Marks those that nobody else equals in accuracy, file, latency and memory while being better in one.
+pub(super) fn mark_front(tried: &mut [(usize, Tried)]) {
+    let costs = |shown: &Shown| {
+        [-shown.top1, shown.needs.size as f64, shown.needs.latency_ms, shown.needs.ram as f64]
+    };
+    let all: Vec<[f64; 4]> = tried.iter().map(|(_, tried)| costs(&tried.shown)).collect();
+    for (at, (_, tried)) in tried.iter_mut().enumerate() {
+        let own = all[at];
+        let beaten = |other: &[f64; 4]| {
+            other.iter().zip(own).all(|(other, own)| *other <= own)
+                && other.iter().zip(own).any(|(other, own)| *other < own)
+        };
+        tried.front = !all.iter().any(beaten);
+    }
+}

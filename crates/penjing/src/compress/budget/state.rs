@@ -1,0 +1,109 @@
+//! What is kept of a search, and the folder that holds it.
+
+use std::path::{Path, PathBuf};
+
+use penjing_runtime::file::Model;
+use serde::{Deserialize, Serialize};
+
+use super::{Budget, Clock, Found, Options, Shown};
+use crate::{
+    Error, Result,
+    compress::unsupported,
+    data::{Dataset, Part},
+    train::checkpoint::{self, Identity},
+};
+
+/// What is kept of a search, beside the networks.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Seconds that it has taken.
+    pub seconds: f64,
+    /// What is allowed.
+    pub budget: Budget,
+    /// What is tried.
+    pub forms: Vec<Found>,
+    pub beyond: Vec<Found>,
+    /// What each form learns in each round, as far as rounds have begun.
+    pub rounds: Vec<Round>,
+}
+
+/// One round.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Round {
+    /// When it is to be over, in seconds of the search.
+    pub until: f64,
+    pub turns: Vec<Turn>,
+}
+
+/// A form's turn in a round.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// Place of the form.
+    pub form: usize,
+    /// How often it sees every photo, once it has begun.
+    pub epochs: Option<f64>,
+    /// What it shows afterwards.
+    pub shown: Option<Shown>,
+}
+
+/// The name of its state.
+const STATE: &str = "search.part";
+
+/// Where a search keeps its state.
+pub fn state_path(folder: &Path) -> PathBuf {
+    folder.join(STATE)
+}
+
+/// Removes what a search has kept, and the folder where it holds nothing else.
+///
+/// # Errors
+/// [`Error::Io`] when something is there and stays there.
+pub fn remove(folder: &Path) -> Result<()> {
+    let listed = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|error| Error::io(folder, "read the folder", error))?,
+    };
+    let mut others = false;
+    for entry in listed {
+        let entry = entry.map_err(|error| Error::io(folder, "read the folder", error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let network = name.strip_suffix(".part").unwrap_or(&name).strip_suffix(".penjing");
+        let own = name == STATE || network.is_some_and(|form| form.parse::<usize>().is_ok());
+        if own {
+            checkpoint::remove(&entry.path())?;
+        }
+        others |= !own;
+    }
+    if others {
+        return Ok(());
+    }
+    std::fs::remove_dir(folder).map_err(|error| Error::io(folder, "remove", error))
+}
+
+/// What makes two searches differ.
+pub fn identity(starts: &[Model], data: &Dataset, options: &Options, clock: &dyn Clock) -> Result<Identity> {
+    let mut models = blake3::Hasher::new();
+    for start in starts {
+        models.update(&start.to_bytes().map_err(unsupported)?);
+    }
+    let mut photos = blake3::Hasher::new();
+    for part in [Part::Train, Part::Val] {
+        for (_, sample) in data.part(part) {
+            photos.update(format!("{part:?} {} {}\n", sample.class, sample.path.display()).as_bytes());
+        }
+    }
+    let parts = [
+        ("the models", models.finalize().to_hex().to_string()),
+        ("the photos", photos.finalize().to_hex().to_string()),
+        ("--budget", serde_json::to_string(&(&options.budget, options.latency_share)).unwrap_or_default()),
+        ("--time", options.time.as_secs().to_string()),
+        ("--photos", options.photos.to_string()),
+        ("--seed", options.seed.to_string()),
+        ("--cost", clock.name()),
+        ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
+    ];
+    Ok(Identity { parts: parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect() })
+}
