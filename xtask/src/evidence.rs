@@ -69,10 +69,10 @@ struct Which {
 }
 
 impl Which {
-    /// Those that are asked for and, unless they are to be run again, are not kept yet.
-    fn left<R: Run>(&self, matrix: &str, runs: Vec<R>) -> Result<Vec<R>> {
+    /// Those that are asked for and, unless they are to be run again or only tried, are not kept yet.
+    fn left<R: Run>(&self, matrix: &str, runs: Vec<R>, trial: bool) -> Result<Vec<R>> {
         let mut runs = selected(runs, &self.only)?;
-        runs.retain(|run| self.again || !path(matrix, run).exists());
+        runs.retain(|run| self.again || trial || !path(matrix, run).exists());
         Ok(runs)
     }
 }
@@ -232,6 +232,17 @@ mod tests {
         assert!(
             names(&["a", "c"]).unwrap_err().to_string().contains("no run is called c; there are: a/x-seed0")
         );
+    }
+
+    #[test]
+    fn what_is_kept_is_run_again_when_asked_for_or_tried() {
+        let left = |again: bool, trial: bool| {
+            let only = vec!["flowers12/penjing".to_string()];
+            let runs = ["flowers12/penjing-seed0", "flowers12/penjing-none"].map(Named).into();
+            Which { only, again, table: false }.left("accuracy", runs, trial).unwrap().len()
+        };
+        assert!(path("accuracy", &Named("flowers12/penjing-seed0")).is_file());
+        assert_eq!([left(false, false), left(true, false), left(false, true)], [1, 2, 2]);
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut cells = args.which.left(MATRIX, Cell::all())?;
+    let mut cells = args.which.left(MATRIX, Cell::all(), false)?;
     if args.weights.is_none() && cells.iter().any(|cell| matches!(cell.learner, Learner::Pytorch { .. })) {
         println!("PyTorch's runs are left out: they need --weights");
         cells.retain(|cell| matches!(cell.learner, Learner::Penjing { .. }));

@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn measure(args: &Args) -> Result<()> {
     let trial = args.time != TIME;
-    let mut cells = args.which.left(MATRIX, Cell::all())?;
+    let mut cells = args.which.left(MATRIX, Cell::all(), trial)?;
     cells.retain(|cell| {
         let here = cell.search || model_in(&args.zoo, cell.budget).is_file();
         if !here {

@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let cells = args.which.left(MATRIX, Cell::all())?;
+    let cells = args.which.left(MATRIX, Cell::all(), args.epochs.is_some())?;
     let bench = Bench {
         penjing: demo::build_penjing()?,
         scratch: process::root().join("target/evidence"),

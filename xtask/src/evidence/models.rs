@@ -81,7 +81,7 @@ impl Bench {
         one: impl Fn(&Bench, &R) -> Result<Value>,
         said: impl Fn(&Value) -> String,
     ) -> Result<()> {
-        let mut runs = args.which.left(matrix, runs)?;
+        let mut runs = args.which.left(matrix, runs, false)?;
         let is_mobile = |run: &R| cell(run).backbone == "mobilenet_v2";
         if args.mobilenet_v2.is_none() && runs.iter().any(is_mobile) {
             println!("MobileNetV2's runs are left out: they need --mobilenet-v2");
