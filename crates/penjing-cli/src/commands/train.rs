@@ -88,9 +88,9 @@ pub struct Args {
     /// How JPEG files are decoded, in training and in use [default: reduced, with --from the model's own]
     #[arg(long, value_name = "HOW")]
     decode: Option<Decode>,
-    /// Views of each photo that the head learns from: 1 plain, 2 also mirrored, more also cropped [default: 4, from
-    /// 2,000 photos 2, from 10,000 photos 1; also 1 where the others led astray on held-out photos]. Given as 1, the
-    /// whole network sees no mirrored photos either
+    /// Views of each photo that the head learns from: 1 plain, 2 also mirrored, more also cropped [default: 16
+    /// below 500 photos, 4 below 2,000, 2 below 10,000, else 1; with --time 4 at most; 1 where the others led astray on
+    /// held-out photos]. Given as 1, the whole network sees no mirrored photos either
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     views: Option<u8>,
     /// Seed of everything random

@@ -383,6 +383,17 @@ fn a_network_is_found_within_a_budget() {
     ran.says(&["t.penjing: not written: nothing that could be made of it keeps to the budget"]);
     assert!(ran.out.contains("cannot keep to the budget, the nearest of each kind:"), "{ran:?}");
     assert!(!place.at("t.penjing").exists());
+    // Who judges, where no part of the photos is for that, and what --group-by keeps together.
+    ["train", "val"].map(|part| place.photos(&format!("parts/{part}"), &CLASSES, 2));
+    let aside = |photos: &str, more: &[&str]| {
+        let words =
+            ["compress", "m.penjing", photos, "-o", "g.penjing", "--budget", "ram=1kB", "--time", "3s"];
+        place.run(&[&words, more].concat())
+    };
+    aside("photos", &[]).says(&["no part is for validation", "are set aside to judge"]);
+    let ran = aside("photos", &["--group-by", "png$"]);
+    assert!(!ran.err.contains("set aside"), "all photos are of one group: {ran:?}");
+    aside("parts", &["--group-by", "png$"]).says(&["--group-by changes nothing here"]);
     compress("t.penjing", &["--budget", "ram=x"]).refused(2, &["expected an amount of memory"]);
     compress("t.penjing", &["--budget", "ram=1MB", "--prune", "0.5"]).refused(2, &["cannot be used with"]);
     compress("s.penjing", &["--budget", "ram=1MB"]).refused(1, &["is there already"]);

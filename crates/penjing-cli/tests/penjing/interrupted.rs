@@ -20,7 +20,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 #[test]
 fn ctrl_c_stops_soon_leaves_nothing_and_loses_nothing() {
     let place = Place::new();
-    place.photos("photos", &["a", "b"], 80);
+    place.photos("photos", &["a", "b"], 30);
     std::fs::create_dir(place.at("models")).unwrap();
     let args = ["train", "photos", "-o", "models/m.penjing", "--threads", "1", "--json"];
     let child = place.command(&args).spawn().unwrap();
@@ -37,7 +37,7 @@ fn ctrl_c_stops_soon_leaves_nothing_and_loses_nothing() {
 
     let report = place.run(&args).json();
     let computed = report["views_computed"].as_u64().unwrap();
-    assert!((1..640).contains(&computed), "{computed} of 640 views");
+    assert!((1..960).contains(&computed), "{computed} of 960 views");
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn threads_and_cache_leave_no_trace_in_the_model() {
     let first = place.train("photos", "1.penjing", &["--threads", "1", "--no-cache"]).json();
     let second = place.train("photos", "2.penjing", &["--threads", "2"]).json();
     let cached = place.train("photos", "cached.penjing", &[]).json();
-    assert_eq!((&first["views_computed"], &second["views_computed"]), (&96.into(), &96.into()));
+    assert_eq!((&first["views_computed"], &second["views_computed"]), (&384.into(), &384.into()));
     assert_eq!(cached["views_computed"], 0);
     assert!(file("1.penjing") == file("2.penjing"));
     assert!(file("1.penjing") == file("cached.penjing"));
@@ -48,5 +48,5 @@ fn a_spoilt_cache_is_noticed_and_not_believed() {
     place.write("file", "");
     let ran = place.train("photos", "without.penjing", &["--cache", "file"]);
     ran.says(&["feature cache", "is not used"]);
-    assert_eq!(ran.json()["views_computed"], 32);
+    assert_eq!(ran.json()["views_computed"], 128);
 }

@@ -1,8 +1,11 @@
 //! Splits that keep alike photos together.
 
 use super::{Dataset, Part, Sample};
+use crate::progress::Progress;
 use crate::random::SplitMix64;
+use crate::threads::Threads;
 use crate::{Error, Result};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
@@ -74,17 +77,33 @@ pub fn validation_fraction(photos: usize) -> f64 {
 
 /// The same photos where some judge: a [share](validation_fraction) of those to learn from is set aside, alike photos
 /// together. `None` where a validation part is there already, or no photo can be set aside.
-pub fn with_judges(data: &Dataset, seed: u64) -> Option<Dataset> {
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub fn with_judges(
+    data: &Dataset,
+    seed: u64,
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Option<Dataset>> {
     if data.part(Part::Val).next().is_some() {
-        return None;
+        return Ok(None);
     }
     let (places, samples): (Vec<usize>, Vec<&Sample>) = data.part(Part::Train).unzip();
     // What cannot be read is a copy of nothing.
     let alone = |sample: &Sample| *blake3::hash(sample.path.as_os_str().as_encoded_bytes()).as_bytes();
-    let hash = |sample: &&Sample| content_hash(&sample.path).unwrap_or_else(|_| alone(sample));
-    let hashes: Vec<[u8; 32]> = samples.iter().map(hash).collect();
+    let hash = |sample: &&Sample| {
+        if progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        progress.advance(1);
+        Ok(content_hash(&sample.path).unwrap_or_else(|_| alone(sample)))
+    };
+    progress.begin("looking for copies", samples.len());
+    let hashes: Result<Vec<[u8; 32]>> = threads.install(|| samples.par_iter().map(hash).collect());
+    progress.end();
     let classes: Vec<usize> = samples.iter().map(|sample| sample.class).collect();
-    let groups = groups(&samples, &hashes);
+    let groups = groups(&samples, &hashes?);
     let fraction = validation_fraction(samples.len());
     let aside = holdout(&classes, &groups.ids, data.classes.len(), fraction, seed);
     let mut split = data.clone();
@@ -93,7 +112,7 @@ pub fn with_judges(data: &Dataset, seed: u64) -> Option<Dataset> {
             split.samples[place].part = Part::Val;
         }
     }
-    aside.contains(&true).then_some(split)
+    Ok(aside.contains(&true).then_some(split))
 }
 
 /// Deals photos into `k` folds, whole groups at a time, so that each fold has about the same share of each class.
@@ -261,7 +280,17 @@ impl DisjointSets {
 mod tests {
     use super::super::{Dataset, Part};
     use super::*;
+    use crate::progress::Quiet;
     use std::collections::HashSet;
+
+    /// The user wants the work to stop.
+    struct Stop;
+
+    impl Progress for Stop {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
 
     fn sample(class: usize, group: Option<&str>) -> Sample {
         Sample { path: "p.jpg".into(), class, part: Part::Train, group: group.map(Into::into) }
@@ -436,12 +465,15 @@ mod tests {
             }
         }
         // As are those that are set aside where no part is for validation.
-        let split = with_judges(&data, 1).unwrap();
+        let threads = Threads::new(Some(2)).unwrap();
+        let judged = |data: &Dataset| with_judges(data, 1, &threads, &Quiet).unwrap();
+        let split = judged(&data).unwrap();
         let part = |photo: usize| split.samples[photo].part;
         assert!(found.duplicates.iter().chain(&found.conflicting).all(|&(a, b)| part(a) == part(b)));
         let judges = split.counts(Part::Val);
         assert!(judges.iter().all(|count| (1..60).contains(count)), "{judges:?}");
-        assert!(with_judges(&split, 1).is_none() && with_judges(&data, 1).unwrap().samples == split.samples);
+        assert!(judged(&split).is_none() && judged(&data).unwrap().samples == split.samples);
+        assert!(matches!(with_judges(&data, 1, &threads, &Stop), Err(Error::Interrupted)));
         let error = content_hash(&dir.path().join("absent")).unwrap_err().to_string();
         assert!(error.contains("absent: cannot open"), "{error}");
     }

@@ -242,7 +242,7 @@ const FAR: f64 = 0.9;
 const NEAR: f64 = 0.95;
 const FEWEST: usize = 100;
 /// Fewer are learnt gently, if at all: see [`Facts::head_is_enough`].
-const FEW: usize = 500;
+pub(super) const FEW: usize = 500;
 const BATCH: usize = 32;
 /// Fewer photos are too few steps of whole batches: half of that made held-out photos of three sets of 500 to 600
 /// likelier, those of two as likely, for hardly more time.

@@ -6,7 +6,7 @@ use penjing::{
     Error,
     compress::budget::{self, Budget, Clock, Found, Here, Needs, Options, Report, Tried},
     costs::Costs,
-    data::{Dataset, displayed},
+    data::{Dataset, Part, displayed},
     model::{self, Output},
 };
 
@@ -96,6 +96,9 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     let data = Dataset::open(&args.data, args.group_by.as_ref())?;
     for notice in &data.notices {
         console.say(&notice.to_string());
+    }
+    if args.group_by.is_some() && data.part(Part::Val).next().is_some() {
+        console.say("--group-by changes nothing here: a part of the photos is for validation");
     }
     let (latency_ms, latency_share) = match limits.latency {
         None => (None, None),

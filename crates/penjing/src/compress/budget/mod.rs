@@ -117,7 +117,7 @@ pub fn search(
         );
         return Err(Error::Unsupported(what));
     }
-    let aside = split::with_judges(data, options.seed);
+    let aside = split::with_judges(data, options.seed, threads, progress)?;
     if let Some(split) = &aside {
         progress.notice(&format!(
             "no part is for validation: {} of {} training photos are set aside to judge",
