@@ -40,7 +40,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("threads", &["error"]),
     ("model", &["error"]),
     ("runner", &["error"]),
-    ("data", &["error", "random"]),
+    ("data", &["error", "progress", "random", "threads"]),
     ("zoo", &["error", "random"]),
     ("import", &["error", "onnx", "zoo"]),
     ("export", &["error", "onnx"]),

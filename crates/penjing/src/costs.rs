@@ -253,6 +253,10 @@ impl Clock for Costs {
         let threads = if *threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
         format!("{machine} with {isa}, {threads}, told to ± {:.0} %", 100.0 * error)
     }
+
+    fn repeats(&self) -> bool {
+        true
+    }
 }
 
 const AGAIN: &str = "measure with `penjing bench --costs FILE` on that machine";

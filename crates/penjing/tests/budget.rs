@@ -72,7 +72,8 @@ struct Blocked<'a> {
 impl Progress for Blocked<'_> {
     fn begin(&self, phase: &str, _items: usize) {
         if phase.starts_with(TRAINING) {
-            (0..10).for_each(|form| drop(std::fs::create_dir(self.folder.join(format!("{form}.penjing")))));
+            let turns = (0..10).flat_map(|form| (0..3).map(move |round| format!("{form}-{round}.penjing")));
+            turns.for_each(|turn| drop(std::fs::create_dir(self.folder.join(turn))));
         }
     }
 
@@ -181,6 +182,10 @@ fn a_budget_that_nothing_keeps_is_refused_with_the_nearest() {
     for beyond in &report.beyond {
         assert!(beyond.needs.size > 1_000 && beyond.needs.size < size(&place.start), "{beyond:?}");
     }
+    // The smallest of all, on a budget of just what it takes, is tried: only what is written tells whether it keeps to it.
+    let just = report.beyond.iter().map(|beyond| beyond.needs.size).min();
+    let (_, report) = place.search(&place.options(Budget { size: just, ..budget }, None), &Quiet).unwrap();
+    assert_eq!((report.tried.len(), report.beyond.len()), (1, 2), "{report:?}");
     // One that keeps to it and answers too badly is refused as well.
     let mut options = place.options(Budget { size: Some(size(&place.start) / 2), ..budget }, None);
     options.max_drop = -1.0;
@@ -224,7 +229,8 @@ fn an_interrupted_search_goes_on() {
         std::fs::read_dir(&kept).unwrap().count()
     };
     assert!(first(&Options { force: true, ..other }) <= 2, "the state, and that of the training");
-    // What is the user's own stays.
+    // What was being written when a process ended is not the user's; what is his own stays.
+    std::fs::write(kept.join(".penjing-torn.tmp"), "half").unwrap();
     std::fs::write(kept.join("mine.txt"), "mine").unwrap();
     budget::remove(&kept).unwrap();
     assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 1);
@@ -234,6 +240,31 @@ fn an_interrupted_search_goes_on() {
     budget::remove(&kept).unwrap();
     assert!(!Path::exists(&kept));
     budget::remove(&kept).unwrap();
+}
+
+#[test]
+fn what_has_learnt_and_was_not_judged_does_not_learn_again() {
+    let place = Place::new();
+    let budget = Budget { ram: Some(1 << 20), ..Budget::default() };
+    let options = Options { latency_share: Some(0.2), ..place.options(budget, Some("kept")) };
+    let kept = options.folder.clone().unwrap();
+    let networks = |end: &str| {
+        let entries = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> = entries.filter(|path| path.to_str().unwrap().ends_with(end)).collect();
+        paths.sort();
+        paths
+    };
+    // 96 photos judge the start twice, and then the first network that has learnt.
+    let stopped = place.search(&options, &Enough::after(2 * 96 + 10, "judging"));
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    let [first] = &networks(".penjing")[..] else { panic!("{:?}", networks("")) };
+    let learnt = std::fs::read(first).unwrap();
+    // The next training is another network's.
+    let stopped = place.search(&options, &Enough::after(64, TRAINING));
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    assert!(std::fs::read(first).unwrap() == learnt, "it has learnt again");
+    let under_way = networks(".penjing.part");
+    assert!(under_way.len() == 1 && !under_way[0].to_str().unwrap().starts_with(first.to_str().unwrap()));
 }
 
 #[test]

@@ -124,8 +124,9 @@ pub const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/compress/budget/mod.rs", test: "--test budget", mutations: &[
         ["budget: the worst go on", "nll(b).total_cmp(&nll(a))", "nll(a).total_cmp(&nll(b))"],
-        ["budget: an accuracy that fell too far is let through", "if drop > self.options.max_drop + 1e-9 {", "if false {"],
+        ["budget: an accuracy that fell too far is let through", "let gate = Gate { max_drop: self.options.max_drop, ..ANY };", "let gate = ANY;"],
         ["budget: what has learnt learns again", "if shown.is_some() {", "if false {"],
+        ["budget: what has learnt and was not judged learns again", "!self.file(form, round).is_some_and(|file| file.is_file())", "true"],
     ]},
     Target { file: "crates/penjing/src/costs.rs", test: "--lib costs::", mutations: &[
         ["costs: terms below nothing", "/ h[i][i]).max(0.0);", "/ h[i][i]);"],
@@ -386,6 +387,16 @@ pub const TARGETS: &[Target] = &[
         ["very many photos are never mirrored", "left > 1 || (asked.is_none() && made == 1)", "left > 1"],
         ["what was judged goes on as fast as it began", "rates: recipe.rates.scaled(SLOWER), ", ""],
         ["few epochs do not show all photos once", "(epochs * ONWARD).max(epochs.min(1.0))", "epochs * ONWARD"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/finetune.rs", test: "-p penjing-cli --test penjing unfinished::ctrl_c", mutations: &[
+        ["Ctrl-C loses what was judged", "made = tuning.mean_judged(choice)?;", "return Err(Error::Interrupted);"],
+    ]},
+    Target { file: "crates/penjing/src/compress/gate.rs", test: "--lib gate", mutations: &[
+        ["gate: what is just allowed is refused", "drop > self.max_drop + 1e-9", "drop > self.max_drop"],
+        ["gate: a longer file than was judged is written", "self.missed = self.misses(gate);", ""],
+    ]},
+    Target { file: "crates/penjing/src/train/speed.rs", test: "--lib speed", mutations: &[
+        ["--time: all epochs take as long", "share * self.early + (1.0 - share) * self.full", "self.full"],
     ]},
     Target { file: "crates/penjing/src/transfer/work.rs", test: "--lib transfer::work", mutations: &[
         ["fine-tuning: the last round alone goes on", "1.0 / (others + 1) as f32", "1.0 + 0.0 * others as f32"],

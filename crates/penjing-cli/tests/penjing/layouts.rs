@@ -12,6 +12,7 @@ fn test_photos_judge_the_model_and_never_make_it() {
     }
     let ran = place.train("photos", "m.penjing", &[]);
     ran.says(&["6 validation photos are copies of training photos"]);
+    ran.says(&["8 of 8 test photos are copies of photos to learn from"]);
     let report = ran.json();
     assert_eq!((&report["photos"], &report["test_top1"]), (&18.into(), &1.0.into()));
 

@@ -136,6 +136,14 @@ fn ctrl_c_leaves_the_best_so_far_and_the_same_command_goes_on() {
             assert_eq!(report["interrupted"], true);
             let last = report["recipe"].as_array().unwrap().last().unwrap().as_str().unwrap().to_string();
             assert!(last.starts_with("unfinished: "), "{last}");
+            if moment.0 > 0 {
+                // What was judged is what is written, and it is the one that is said to be chosen.
+                assert!(last.contains("; this is the best so far"), "{last}");
+                let candidates = report["candidates"].as_array().unwrap();
+                let chosen = candidates.iter().find(|candidate| candidate["chosen"] == true).unwrap();
+                assert!(chosen["name"].as_str().unwrap().starts_with("whole network"), "{chosen}");
+                assert_eq!(chosen["val_top1"], report["val_top1"]);
+            }
             // What is there can be used.
             assert_eq!(place.run(&["eval", MODEL, "photos", "--json"]).json()["n"], 48);
             assert!(place.run(&["inspect", MODEL]).out.contains("unfinished: "));

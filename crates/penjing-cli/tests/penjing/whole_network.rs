@@ -239,7 +239,9 @@ fn a_model_of_ones_own_goes_on_with_another_class() {
         place.learn(data, output, &args)
     };
     for recipe in ["head", "finetune"] {
-        assert_eq!(more(recipe, "photos", "second.penjing").json()["classes"], 3);
+        let ran = more(recipe, "photos", "second.penjing");
+        ran.says(&["the network to begin with has learnt from photos"]);
+        assert_eq!(ran.json()["classes"], 3);
         assert_eq!(labels(&place, "second.penjing"), json!(["a", "b", "d"]));
         assert_eq!(place.run(&["eval", "second.penjing", "photos", "--json"]).json()["n"], 48);
     }

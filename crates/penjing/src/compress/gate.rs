@@ -30,6 +30,16 @@ pub struct Gate {
     pub max_size: f64,
 }
 
+impl Gate {
+    /// What is said of an accuracy that fell by more than is allowed, or a hair more than rounding leaves.
+    pub(super) fn falls_too_far(&self, drop: f64) -> Option<String> {
+        (drop > self.max_drop + 1e-9).then(|| {
+            let [drop, allowed] = [drop, self.max_drop].map(|share| 100.0 * share);
+            format!("accuracy fell by {drop:.2} points, {allowed:.2} are allowed")
+        })
+    }
+}
+
 impl Default for Gate {
     fn default() -> Self {
         Gate { max_drop: 0.01, max_latency: 1.0, max_size: 1.0 }
@@ -76,6 +86,26 @@ impl Verdict {
         self.missed.is_empty()
     }
 
+    /// The same with a file of so many bytes, once it tells how it was made.
+    pub(super) fn of_size(mut self, file_bytes: usize, gate: &Gate) -> Self {
+        self.after.file_bytes = file_bytes;
+        self.missed = self.misses(gate);
+        self
+    }
+
+    fn misses(&self, gate: &Gate) -> Vec<String> {
+        let mut missed: Vec<String> = gate.falls_too_far(self.drop).into_iter().collect();
+        let time = self.latency_ratio;
+        if time > gate.max_latency {
+            missed.push(format!("it takes {time:.2} of the time before, {:.2} is allowed", gate.max_latency));
+        }
+        let size = self.after.file_bytes as f64 / self.before.file_bytes as f64;
+        if size > gate.max_size {
+            missed.push(format!("its file is {size:.2} of that before, {:.2} is allowed", gate.max_size));
+        }
+        missed
+    }
+
     /// What became of the accuracy, for a model's provenance.
     pub(super) fn in_words(&self) -> String {
         let [before, after] = [&self.before, &self.after].map(|measured| 100.0 * measured.top1);
@@ -89,7 +119,7 @@ pub(super) struct Judges<'a> {
     samples: Vec<&'a Sample>,
     labels: Vec<usize>,
     exact: Logits,
-    part: &'static str,
+    pub part: &'static str,
     float_bytes: usize,
     pub threads: &'a Threads,
     pub progress: &'a dyn Progress,
@@ -184,36 +214,17 @@ impl<'a> Judges<'a> {
             latency_ms: before_ms,
             file_bytes: self.float_bytes,
         };
-        let drop = before.top1 - after.top1;
-        let mut missed = Vec::new();
-        // A hair more than rounding leaves.
-        if drop > gate.max_drop + 1e-9 {
-            missed.push(format!(
-                "accuracy fell by {:.2} points, {:.2} are allowed",
-                100.0 * drop,
-                100.0 * gate.max_drop
-            ));
-        }
-        if latency_ratio > gate.max_latency {
-            missed.push(format!(
-                "it takes {latency_ratio:.2} of the time before, {:.2} is allowed",
-                gate.max_latency
-            ));
-        }
-        let size = after.file_bytes as f64 / before.file_bytes as f64;
-        if size > gate.max_size {
-            missed.push(format!("its file is {size:.2} of that before, {:.2} is allowed", gate.max_size));
-        }
-        Ok(Verdict {
+        let verdict = Verdict {
             before,
             after,
-            drop,
+            drop: before.top1 - after.top1,
             latency_ratio,
             distance: Distance::between(&self.exact, &logits),
             photos: self.samples.len(),
             part: self.part,
-            missed,
-        })
+            missed: Vec::new(),
+        };
+        Ok(verdict.of_size(after.file_bytes, gate))
     }
 }
 
@@ -272,4 +283,32 @@ fn latencies(models: [&Model; 2]) -> Result<([f64; 2], f64)> {
     };
     let [before, after] = &mut times;
     Ok(([median(before), median(after)], median(&mut ratios)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_just_allowed_passes() {
+        let gate = Gate { max_drop: 0.01, max_latency: 1.0, max_size: 0.26 };
+        // As binary fractions this is a little more than a hundredth.
+        assert_eq!(gate.falls_too_far(0.97 - 0.96), None);
+        assert!(gate.falls_too_far(0.011).unwrap().contains("fell by 1.10 points, 1.00 are allowed"));
+        let measured = Measured { top1: 0.9, nll: 0.1, latency_ms: 1.0, file_bytes: 10_000 };
+        let verdict = Verdict {
+            before: measured,
+            after: measured,
+            drop: 0.0,
+            latency_ratio: 1.0,
+            distance: Distance { divergence: 0.0, agreement: 1.0, error: 0.0 },
+            photos: 1,
+            part: "validation",
+            missed: Vec::new(),
+        };
+        let of = |bytes: usize| verdict.clone().of_size(bytes, &gate);
+        assert!(of(2_600).passed());
+        let over = of(2_601);
+        assert_eq!((over.after.file_bytes, over.missed.len()), (2_601, 1), "what is written counts");
+    }
 }

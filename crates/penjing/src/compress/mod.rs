@@ -185,7 +185,7 @@ fn int8_before(
     };
     let mut best: Candidate = candidate(&options.rounding)?;
     let mut layers = work.noise(&best)?;
-    let missed = |candidate: &Candidate| candidate.verdict.drop > options.gate.max_drop;
+    let missed = |candidate: &Candidate| options.gate.falls_too_far(candidate.verdict.drop).is_some();
     let mut taught = None;
     if options.qat.when == When::Always || options.qat.when == When::Auto && missed(&best) {
         taught = work.learn(&best, data, options)?;
@@ -239,9 +239,8 @@ fn int8_before(
     let mut compressed = work.model_of(&best.graph, &best.weights);
     compressed.provenance.recipe.push(describe(&work, options, ranging, taught.as_ref(), &best));
     compressed.provenance.val_top1 = None;
-    let mut verdict = best.verdict;
-    // The file tells now how it was made.
-    verdict.after.file_bytes = compressed.to_bytes().map_err(unsupported)?.len();
+    let bytes = compressed.to_bytes().map_err(unsupported)?.len();
+    let verdict = best.verdict.of_size(bytes, &options.gate);
     let report = Report {
         verdict,
         ranging,

@@ -123,7 +123,9 @@ fn moved(graph: &Graph, id: NodeId, exact: &[f32], rounded: &[f32], means: &[f32
 mod tests {
     use penjing_runtime::{
         Isa, PlanBuf, Serial, Session,
+        int8::Int8,
         op::{Act, Conv},
+        plan::Step,
         tensor::Data,
     };
 
@@ -168,7 +170,7 @@ mod tests {
 
     /// The network in 8 bits, and how far its results are from those in floats: mean over photos of what is off, and of its
     /// magnitude.
-    fn off(graph: &Graph, weights: &Weights, rounding: &Rounding) -> (Weights, [f32; 2]) {
+    fn off(graph: &Graph, weights: &Weights, rounding: &Rounding) -> ((Graph, Weights), [f32; 2]) {
         let inputs = inputs();
         let threads = Threads::new(Some(1)).unwrap();
         let seen = observe(graph, weights, &inputs, &threads, &Quiet).unwrap();
@@ -180,7 +182,7 @@ mod tests {
         let mean = |output| differences(output).sum::<f32>() / exact.len() as f32;
         let worst_mean = (0..outputs).map(|output| mean(output).abs()).fold(0.0, f32::max);
         let worst = (0..outputs).flat_map(differences).map(f32::abs).fold(0.0, f32::max);
-        (integers, [worst_mean, worst])
+        ((int8, integers), [worst_mean, worst])
     }
 
     #[test]
@@ -193,7 +195,7 @@ mod tests {
         *tensor = Tensor::f32(&tensor.shape.clone(), values);
         let rounding =
             |per_channel, correct_biases| Rounding { per_channel, correct_biases, floats: BTreeSet::new() };
-        let (integers, each) = off(&graph, &weights, &rounding(true, false));
+        let ((_, integers), each) = off(&graph, &weights, &rounding(true, false));
         let (_, one) = off(&graph, &weights, &rounding(false, false));
         let (_, corrected) = off(&graph, &weights, &rounding(false, true));
         println!("{each:?} {one:?} {corrected:?}");
@@ -207,7 +209,7 @@ mod tests {
         let (graph, weights) = network();
         let rounding =
             Rounding { floats: ["a".to_string(), "e".to_string()].into(), ..Rounding::recommended() };
-        let (mixed, [_, worst]) = off(&graph, &weights, &rounding);
+        let ((_, mixed), [_, worst]) = off(&graph, &weights, &rounding);
         for (name, int8) in [("a", false), ("c", true), ("e", false), ("head", true)] {
             assert_eq!(matches!(mixed[&format!("{name}.weight")].data, Data::I8(_)), int8, "{name}");
         }
@@ -227,11 +229,16 @@ mod tests {
         }
         let bias: Vec<f32> = (0..16).map(|c| if c < 2 { 3.0 } else { 0.1 }).collect();
         weights.insert("c.bias".into(), Tensor::f32(&[16], bias));
-        let (integers, [_, worst]) = off(&graph, &weights, &Rounding::recommended());
+        let ((int8, integers), [_, worst]) = off(&graph, &weights, &Rounding::recommended());
         let exact = run(&graph, &weights, &inputs());
         let largest = exact.iter().flatten().fold(0f32, |peak, v| peak.max(v.abs()));
         assert!(worst < 0.05 * largest, "{worst} of {largest}");
         // And all layers still compute on bytes.
-        assert!(integers.values().filter(|tensor| matches!(tensor.data, Data::I8(_))).count() == 4);
+        let plan = PlanBuf::lower(&int8, &integers, 1).unwrap();
+        let on_bytes = |step: &Step| match step {
+            Step::Int8(step) => !matches!(step, Int8::Dequantize { .. }),
+            _ => false,
+        };
+        assert!(plan.plan().steps.iter().all(on_bytes), "{:?}", plan.plan().steps);
     }
 }

@@ -67,15 +67,15 @@ pub(super) fn weights_only_before(
     let Judges { threads, progress, .. } = *judges;
     super::add_unread(&mut skipped, judges.skipped.iter().cloned());
     let mut small = rounded(model, bits, &watched.inputs, threads, progress)?;
-    let mut verdict = judges.judge(&small, &options.gate)?;
+    let verdict = judges.judge(&small, &options.gate)?;
     let width = match bits {
         Bits::Eight => "8 bits".into(),
         Bits::Four => format!("4 bits, {} photos watched", watched.inputs.len()),
     };
     small.provenance.recipe.push(format!("weights in {width}; {}", verdict.in_words()));
     small.provenance.val_top1 = None;
-    verdict.after.file_bytes = small.to_bytes().map_err(unsupported)?.len();
-    Ok((small, verdict, skipped))
+    let bytes = small.to_bytes().map_err(unsupported)?.len();
+    Ok((small, verdict.of_size(bytes, &options.gate), skipped))
 }
 
 /// The model with weights so rounded that the file is as long as that of [`weights_only`]; nothing is fed back.

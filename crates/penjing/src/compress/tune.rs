@@ -175,7 +175,7 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
 pub(super) fn images_per_s(work: &Work, photos: usize, threads: &Threads) -> Result<f64> {
     let recipe = recipe(work, photos).fitted(work.graph, photos, memory::available())?;
     let teacher = Teacher::new(work.teacher, &work.teacher.labels, false)?;
-    speed::images_per_s(work.graph, &work.start, &recipe, Some(&teacher), threads)
+    Ok(1.0 / speed::pace(work.graph, &work.start, &recipe, Some(&teacher), threads)?.of(&recipe))
 }
 
 /// The photos of a part that can be read, by the model's classes.

@@ -65,6 +65,29 @@ pub fn content_hash(path: &Path) -> Result<[u8; 32]> {
     Ok(*hasher.finalize().as_bytes())
 }
 
+/// The [`content_hash`] of each photo; what cannot be read is a copy of nothing.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub fn content_hashes(
+    samples: &[&Sample],
+    threads: &Threads,
+    progress: &dyn Progress,
+) -> Result<Vec<[u8; 32]>> {
+    let alone = |sample: &Sample| *blake3::hash(sample.path.as_os_str().as_encoded_bytes()).as_bytes();
+    let hash = |sample: &&Sample| {
+        if progress.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        progress.advance(1);
+        Ok(content_hash(&sample.path).unwrap_or_else(|_| alone(sample)))
+    };
+    progress.begin("looking for copies", samples.len());
+    let hashes = threads.install(|| samples.par_iter().map(hash).collect());
+    progress.end();
+    hashes
+}
+
 /// The share of the training photos to set aside for validation when the data set has no part for it:
 /// 0.20 below 2,000 photos, 0.15 below 10,000, else 0.10.
 pub fn validation_fraction(photos: usize) -> f64 {
@@ -90,20 +113,9 @@ pub fn with_judges(
         return Ok(None);
     }
     let (places, samples): (Vec<usize>, Vec<&Sample>) = data.part(Part::Train).unzip();
-    // What cannot be read is a copy of nothing.
-    let alone = |sample: &Sample| *blake3::hash(sample.path.as_os_str().as_encoded_bytes()).as_bytes();
-    let hash = |sample: &&Sample| {
-        if progress.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        progress.advance(1);
-        Ok(content_hash(&sample.path).unwrap_or_else(|_| alone(sample)))
-    };
-    progress.begin("looking for copies", samples.len());
-    let hashes: Result<Vec<[u8; 32]>> = threads.install(|| samples.par_iter().map(hash).collect());
-    progress.end();
+    let hashes = content_hashes(&samples, threads, progress)?;
     let classes: Vec<usize> = samples.iter().map(|sample| sample.class).collect();
-    let groups = groups(&samples, &hashes?);
+    let groups = groups(&samples, &hashes);
     let fraction = validation_fraction(samples.len());
     let aside = holdout(&classes, &groups.ids, data.classes.len(), fraction, seed);
     let mut split = data.clone();

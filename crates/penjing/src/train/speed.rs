@@ -13,24 +13,39 @@ use super::{
 };
 use crate::{Result, threads::Threads};
 
-/// Training images a second on this machine, photos at hand: the faster of two steps, of each size its share, and what a
-/// teacher takes for its answers. The recipe is [`fitted`](Recipe::fitted).
+/// Seconds that training takes for a photo, each time that it is seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// At the recipe's size.
+    pub full: f64,
+    /// At the size of its first epochs.
+    pub early: f64,
+}
+
+impl Pace {
+    /// The mean over all epochs of a recipe.
+    pub fn of(&self, recipe: &Recipe) -> f64 {
+        let share = recipe.early_epochs() as f64 / recipe.epochs;
+        share * self.early + (1.0 - share) * self.full
+    }
+}
+
+/// Measured on this machine, photos at hand: the faster of two steps of each size, and what a teacher takes for its answers. The
+/// recipe is [`fitted`](Recipe::fitted).
 ///
 /// # Errors
 /// [`crate::Error::Unsupported`] when the network cannot be trained.
-pub fn images_per_s(
+pub fn pace(
     graph: &Graph,
     weights: &Parameters,
     recipe: &Recipe,
     teacher: Option<&Teacher>,
     threads: &Threads,
-) -> Result<f64> {
+) -> Result<Pace> {
     let at = |size: usize| at_size(&sized(graph, recipe.at_once, size)?, weights, recipe, threads);
-    let share = recipe.early_epochs() as f64 / recipe.epochs;
-    let mut seconds = 1.0 / at(recipe.size)?;
-    if let Some(Early { size, .. }) = recipe.early.filter(|_| share > 0.0) {
-        seconds = share / at(size)? + (1.0 - share) * seconds;
-    }
+    let full = at(recipe.size)?;
+    let early = recipe.early.map_or(Ok(full), |Early { size, .. }| at(size))?;
+    let mut asked = 0.0;
     if let Some(teacher) = teacher {
         let inputs = vec![0.0; teacher.pixels().len()];
         let answer = |_| teacher.answer(&inputs, &mut vec![0.0; teacher.width()]);
@@ -39,9 +54,9 @@ pub fn images_per_s(
             (0..threads.count()).into_par_iter().for_each(answer);
             began.elapsed().as_secs_f64() / threads.count() as f64
         };
-        seconds += threads.install(|| round().min(round()));
+        asked = threads.install(|| round().min(round()));
     }
-    Ok(1.0 / seconds)
+    Ok(Pace { full: full + asked, early: early + asked })
 }
 
 fn at_size(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threads) -> Result<f64> {
@@ -57,5 +72,29 @@ fn at_size(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threa
         };
         step().min(step())
     });
-    Ok(recipe.at_once as f64 / seconds)
+    Ok(seconds / recipe.at_once as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model,
+        transfer::plan::{Facts, RecipeKind},
+    };
+
+    #[test]
+    fn epochs_at_a_smaller_size_take_their_share_of_the_time() {
+        let backbone = model::bundled().unwrap();
+        let facts = Facts { head_top1: 0.8, ..Facts::new(&[400, 400], &backbone) };
+        let pace = Pace { full: 4.0, early: 2.0 };
+        let of = |epochs: f64| {
+            let recipe = facts.recipe(RecipeKind::Finetune, &backbone.graph, None, None);
+            assert!(recipe.early.is_some());
+            pace.of(&Recipe { epochs, ..recipe })
+        };
+        // Of fewer than two epochs none is seen small, of three the first.
+        assert_eq!([0.5, 1.9, 2.0, 4.0].map(of), [4.0, 4.0, 3.0, 3.0]);
+        assert!((of(3.0) - 10.0 / 3.0).abs() < 1e-12);
+    }
 }

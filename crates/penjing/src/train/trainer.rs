@@ -123,6 +123,7 @@ pub struct EpochRecord {
     /// Counted from 1.
     pub epoch: u64,
     /// Mean training loss.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
     /// The moving average of the weights on the photos to choose by.
     pub average: Option<Score>,
@@ -136,7 +137,13 @@ pub struct Score {
     /// Share classified rightly, 0..1.
     pub top1: f64,
     /// Mean negative log-likelihood.
+    #[serde(deserialize_with = "number")]
     pub nll: f64,
+}
+
+/// JSON has only `null` for what is no number, which a network can give that has gone astray.
+fn number<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    Option::deserialize(from).map(|number: Option<f64>| number.unwrap_or(f64::NAN))
 }
 
 /// The best network so far.
@@ -772,6 +779,16 @@ mod tests {
         let mut watch = Watch { progress, log: None, keep: &mut keep };
         let trained = train(&job, start, from, &Threads::new(Some(2)).unwrap(), &mut watch).unwrap();
         (trained, kept)
+    }
+
+    #[test]
+    fn what_is_no_number_is_kept_and_comes_back() {
+        let score = Score { top1: 0.5, nll: f64::NAN };
+        let record = EpochRecord { epoch: 1, loss: f64::INFINITY, average: Some(score), raw: None };
+        let text = serde_json::to_string(&record).unwrap();
+        let again: EpochRecord = serde_json::from_str(&text).unwrap();
+        assert!(again.loss.is_nan() && again.average.unwrap().nll.is_nan(), "{text}");
+        assert!(serde_json::from_str::<Score>(r#"{"top1":1.0}"#).is_err(), "a number is missing");
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub(super) struct Lessons<'a> {
 }
 
 impl<'a> Lessons<'a> {
-    /// Reads the photos without labels; those that lie among the labelled ones are left out.
+    /// Reads the photos without labels; those that lie among the labelled ones, for the test too, are left out.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a teacher that does not know all classes, [`Error::Data`] for a folder without photos.
@@ -108,7 +108,7 @@ impl<'a> Lessons<'a> {
         if let Some(folder) = &ask.unlabelled {
             let (paths, unreadable) = photos_below(folder);
             unreadable.iter().for_each(|notice| progress.notice(&notice.to_string()));
-            let mut seen: HashSet<[u8; 32]> = survey.hashes.iter().copied().collect();
+            let mut seen: HashSet<[u8; 32]> = survey.hashes.iter().chain(&survey.tested).copied().collect();
             let found = paths.len();
             for (path, hash) in paths.iter().zip(read(&paths, pixels, threads, progress)?) {
                 match hash {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    progress::Progress,
+    progress::{Progress, Quiet},
     threads::Threads,
     train::{
         augment::Augment,
@@ -139,10 +139,11 @@ pub(super) fn refine(
         let recipe = &mut trained.model.provenance.recipe;
         recipe.push(format!("{UNFINISHED}stopped in {during}; this is the best so far"));
     } else if let Some(log) = log {
+        let chosen = trained.candidates.iter().find(|candidate| candidate.chosen);
         log.write(&Event::Done {
             epochs: tuning.recipe.epochs.ceil() as u64,
-            val_top1: trained.val_top1,
-            val_nll: trained.candidates.iter().find(|c| c.chosen).map_or(f64::NAN, |c| c.val_nll),
+            val_top1: chosen.map_or(trained.val_top1, |chosen| chosen.val_top1),
+            val_nll: chosen.map_or(f64::NAN, |chosen| chosen.val_nll),
             seconds: tuning.work.seconds(),
         });
     }
@@ -272,8 +273,8 @@ impl<'a> Tuning<'a> {
         };
         let compared = arms(start, &recipe);
         let looks = |rounds: usize, epochs: f64| {
-            epochs * (compared.len() * (0..rounds).map(learners).sum::<usize>()) as f64
-                + onward_epochs(epochs) * (survey.kept.len() + unlabelled) as f64
+            let judged = epochs * (compared.len() * (0..rounds).map(learners).sum::<usize>()) as f64;
+            [judged, onward_epochs(epochs) * (survey.kept.len() + unlabelled) as f64]
         };
         let costliest = compared.last().unwrap_or(&recipe).clone();
         let Some((fitting, rounds)) = work.in_time(costliest, &graph, survey.rounds(), looks)? else {
@@ -291,7 +292,7 @@ impl<'a> Tuning<'a> {
 
     /// Leaves mirrored photos out where they do harm; some of the runs that tell may be over.
     fn probe(&mut self, probed: Vec<Vec<bool>>) -> Result<()> {
-        let (start, split) = (self.start_of(0)?, self.start.survey.round(0));
+        let (start, split) = (self.start_of(0, self.work.progress)?, self.start.survey.round(0));
         if probed.len() > 1 || probed.iter().any(|right| right.len() != split[0].len()) {
             return Err(self.work.unfit());
         }
@@ -307,12 +308,12 @@ impl<'a> Tuning<'a> {
         Kept { recipe: &self.recipe, rounds: self.rounds, judged: &self.judged, probed: None }
     }
 
-    /// The network that a round starts from: its head has seen only the photos that the round learns from.
-    fn start_of(&self, round: usize) -> Result<(Graph, Parameters)> {
+    /// The network that a round starts from: its head has seen only the photos that the round learns from. Once a network
+    /// may have been judged nobody should stop this ([`Quiet`]): what follows hears it at its first step, and keeps what there is.
+    fn start_of(&self, round: usize, progress: &dyn Progress) -> Result<(Graph, Parameters)> {
         let Start { backbone, survey, extracted, fit, views, .. } = *self.start;
         let [_, others] = survey.round(round);
-        let (threads, progress) = (self.work.threads, self.work.progress);
-        let head = fit_some(survey, extracted, views, &others, fit.lambda, threads, progress)?;
+        let head = fit_some(survey, extracted, views, &others, fit.lambda, self.work.threads, progress)?;
         network(backbone, &head)
     }
 
@@ -343,22 +344,21 @@ impl<'a> Tuning<'a> {
                 rounds => format!("{name} {} of {rounds}", round + 1),
             };
             let [held, others] = survey.round(round);
-            let (graph, start) = self.start_of(round)?;
+            let (graph, start) = self.start_of(round, &Quiet)?;
             let photos = [survey.photos(&others), survey.photos(&held)];
             let (from, resume) = (start.clone(), self.resume.take());
             let (kept, log) = (self.kept(), log.as_deref_mut());
             let run = self.work.run(&name, &self.arms[arm], 0, photos, &graph, from, kept, resume, log)?;
             if let Some(why) = &run.stopped {
-                self.work
-                    .progress
-                    .notice(&format!("{why}; training ended there, and the best network before it is kept"));
+                let kept = if index == 0 && run.best.is_none() { "head" } else { "best network before it" };
+                self.work.progress.notice(&format!("{why}; training ended there, and the {kept} is kept"));
             }
             // The average at the end of the schedule is steadier than any single step; of a run that did not get there
             // the best epoch counts, and what has not lasted an epoch has not been judged.
             let network = match run.best {
                 _ if run.whole => Some(run.average),
-                // Of a second arm it is known that it has not: the first one is kept.
-                None if arm > 0 => Some(start.clone()),
+                // Of a later round it is known that it has not: what is there is kept.
+                None if index > 0 => Some(start.clone()),
                 best => best.map(|(_, network)| network),
             };
             if let Some(network) = network.filter(|_| index == 0 || !run.interrupted) {
@@ -386,9 +386,16 @@ impl<'a> Tuning<'a> {
         self.judged.rounds.chunks(self.rounds).nth(arm).unwrap_or_default()
     }
 
-    /// The photos that judged all the rounds of the first arm.
+    /// Those of them that count: what did not reach its end does not, unless nothing else is there, as in [`Judged::push`].
+    fn counted(&self, arm: usize) -> &[Round] {
+        let rounds = self.of_arm(arm);
+        let whole = rounds.iter().take_while(|round| round.whole).count();
+        &rounds[..rounds.len().min(whole.max(1))]
+    }
+
+    /// The photos that judged the rounds of the first arm that count.
     fn held(&self) -> Vec<usize> {
-        (0..self.of_arm(0).len()).flat_map(|round| self.start.survey.round(round)[0].clone()).collect()
+        (0..self.counted(0).len()).flat_map(|round| self.start.survey.round(round)[0].clone()).collect()
     }
 
     /// What is said of a teacher that is no better than the network is without it.
@@ -425,7 +432,7 @@ impl<'a> Tuning<'a> {
     /// What the rounds of an arm that are over say together; `None` without any.
     fn choose(&self, arm: usize) -> Option<Choice> {
         let Start { survey, fit, .. } = *self.start;
-        let rounds = self.of_arm(arm);
+        let rounds = self.counted(arm);
         let shares = rounds.iter().map(|round| round.shares).min()?;
         let held: Vec<usize> = (0..rounds.len()).flat_map(|round| survey.round(round)[0].clone()).collect();
         let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
@@ -457,7 +464,7 @@ impl<'a> Tuning<'a> {
     /// The mean of what was judged goes on with all photos, where there is none to judge by; the network so far from its start.
     fn learn_all(&mut self, choice: &Choice, log: Option<&mut Log>) -> Result<Ended> {
         let survey = self.start.survey;
-        let (graph, start) = self.mean_start(choice.arm)?;
+        let (graph, _) = network(self.start.backbone, &self.start.fit.head)?;
         let all: Vec<usize> = (0..survey.kept.len()).collect();
         let photos = [survey.photos(&all), Vec::new()];
         let from = self.judged.means.get(choice.arm).cloned().ok_or_else(|| self.work.unfit())?;
@@ -470,25 +477,29 @@ impl<'a> Tuning<'a> {
             self.work.progress.notice(&format!("{why} {what}"));
             return Ok(Ended::Stopped);
         }
-        let network = || run.average.between(&start, choice.share);
-        Ok(if run.interrupted { Ended::Interrupted } else { Ended::Made(network()) })
+        Ok(if run.interrupted {
+            Ended::Interrupted
+        } else {
+            Ended::Made(self.some_way(choice, run.average)?)
+        })
     }
 
     /// The mean of the networks that were judged, so far from their starts.
     fn mean_judged(&self, choice: &Choice) -> Result<Option<Parameters>> {
-        let Some(mean) = self.judged.means.get(choice.arm) else { return Ok(None) };
-        let (_, start) = self.mean_start(choice.arm)?;
-        Ok(Some(mean.between(&start, choice.share)))
+        let mean = self.judged.means.get(choice.arm).cloned();
+        mean.map(|mean| self.some_way(choice, mean)).transpose()
     }
 
-    /// The mean of what an arm's rounds start from.
-    fn mean_start(&self, arm: usize) -> Result<(Graph, Parameters)> {
-        let (graph, mut mean) = self.start_of(0)?;
-        let whole = self.of_arm(arm).iter().take_while(|round| round.whole).count();
-        for round in 1..whole {
-            mean = self.start_of(round)?.1.between(&mean, 1.0 / (round + 1) as f32);
+    /// A network at the end of the way from the mean of what an arm's rounds start from: that share of it.
+    fn some_way(&self, choice: &Choice, end: Parameters) -> Result<Parameters> {
+        if choice.share == 1.0 {
+            return Ok(end);
         }
-        Ok((graph, mean))
+        let (_, mut mean) = self.start_of(0, &Quiet)?;
+        for round in 1..self.counted(choice.arm).len() {
+            mean = self.start_of(round, &Quiet)?.1.between(&mean, 1.0 / (round + 1) as f32);
+        }
+        Ok(end.between(&mean, choice.share))
     }
 }
 

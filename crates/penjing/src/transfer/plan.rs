@@ -215,11 +215,12 @@ fn after(graph: &Graph, share: f64) -> usize {
 }
 
 /// Another input size for photos so small that the backbone's would only show their blur, where there are enough of
-/// them to train the whole network; `None` for the backbone's own.
+/// them to train the whole network; `None` for the backbone's own, which a classifier that goes on keeps.
 pub fn size_for(data: &Dataset, options: &Options, size: usize) -> Option<usize> {
     let whole = matches!(options.recipe, RecipeKind::Auto | RecipeKind::Finetune | RecipeKind::Full);
     let photos = learnable(data);
-    if options.input.size.is_some() || !whole || photos.len() < FEWEST_FOR_SMALL || size <= SMALL_SIZE {
+    let given = options.input.size.is_some() || options.extend;
+    if given || !whole || photos.len() < FEWEST_FOR_SMALL || size <= SMALL_SIZE {
         return None;
     }
     let looked_at = photos.iter().step_by((photos.len() / LOOKED_AT).max(1));
@@ -340,6 +341,32 @@ mod tests {
         for (size, trained) in [(224, 192), (128, 112), (96, 96), (32, 32)] {
             assert_eq!(training_size(size), trained);
         }
+    }
+
+    #[test]
+    fn small_photos_are_seen_small_unless_the_size_is_known() {
+        use crate::{
+            data::{Part, Sample},
+            transfer::Input,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("small.png");
+        image::RgbImage::new(48, 64).save(&path).unwrap();
+        let sample = Sample { path, class: 0, part: Part::Train, group: None };
+        let data = |photos: usize| Dataset {
+            root: folder.path().into(),
+            classes: vec!["a".into(), "b".into()],
+            samples: vec![sample.clone(); photos],
+            notices: Vec::new(),
+        };
+        let usual = Options::default();
+        assert_eq!(size_for(&data(1000), &usual, 224), Some(128));
+        assert_eq!(size_for(&data(999), &usual, 224), None);
+        assert_eq!(size_for(&data(1000), &usual, 128), None);
+        let goes_on = Options { extend: true, ..usual.clone() };
+        assert_eq!(size_for(&data(1000), &goes_on, 224), None, "a classifier that goes on keeps its size");
+        let given = Options { input: Input { size: Some(224), ..Input::default() }, ..usual };
+        assert_eq!(size_for(&data(1000), &given, 224), None);
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub(super) fn scratch(
     progress: &dyn Progress,
     mut log: Option<&mut Log>,
 ) -> Result<Trained> {
-    let (survey, mut skipped) = Survey::read(data, &shape.pixels, options.seed, threads, progress)?;
+    let (mut survey, mut skipped) = Survey::read(data, &shape.pixels, options.seed, threads, progress)?;
+    survey.look_at_the_test(threads, progress)?;
     let lessons = options.distill.as_ref();
     let lessons =
         lessons.map(|ask| Lessons::new(ask, &survey, &shape.pixels, threads, progress)).transpose()?;
@@ -72,7 +73,7 @@ pub(super) fn scratch(
             let looks = |epochs| epochs * ((others.len() + unlabelled) * arms(&recipe).len()) as f64;
             let costliest = arms(&recipe).pop().unwrap_or_else(|| recipe.clone());
             let (fitting, _) =
-                work.in_time(costliest, &graph, 1, |_, epochs| looks(epochs))?.ok_or_else(|| {
+                work.in_time(costliest, &graph, 1, |_, epochs| [looks(epochs), 0.0])?.ok_or_else(|| {
                     Error::Unsupported(
                         "the time limit is too short to train a network from random weights; raise --time"
                             .into(),

@@ -30,6 +30,8 @@ pub struct Survey<'a> {
     pub folds: Vec<u32>,
     /// The folds that are held out in turn.
     pub held_out: Vec<u32>,
+    /// BLAKE3 of each photo of the test part.
+    pub tested: Vec<[u8; 32]>,
     /// Whether each judges the whole network, round by round; every round leaves every class photos to learn from.
     rounds: Vec<Vec<bool>>,
 }
@@ -54,7 +56,33 @@ impl<'a> Survey<'a> {
         let (folds, held_out) = folds(data, &kept, &hashes, seed, progress)?;
         let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
         let rounds = rounds(&classes, data.classes.len(), &folds, &held_out);
-        Ok(Survey { data, kept, labels, hashes, folds, held_out, rounds })
+        Ok(Survey { data, kept, labels, hashes, folds, held_out, tested: Vec::new(), rounds })
+    }
+
+    /// Looks at the photos of the test part, and says how many of them are learnt from in another guise.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn look_at_the_test(&mut self, threads: &Threads, progress: &dyn Progress) -> Result<()> {
+        let (_, test): (Vec<usize>, Vec<&Sample>) = self.data.part(Part::Test).unzip();
+        if test.is_empty() {
+            return Ok(());
+        }
+        self.tested = split::content_hashes(&test, threads, progress)?;
+        let hashes: HashSet<&[u8; 32]> = self.hashes.iter().collect();
+        let groups: HashSet<&str> = self.kept.iter().filter_map(|sample| sample.group.as_deref()).collect();
+        let known = |(sample, hash): &(&&Sample, &[u8; 32])| {
+            hashes.contains(hash) || sample.group.as_deref().is_some_and(|group| groups.contains(group))
+        };
+        match test.iter().zip(&self.tested).filter(known).count() {
+            0 => {}
+            copies => progress.notice(&format!(
+                "{copies} of {} test photos are copies of photos to learn from, or of a group with them; the test will \
+                 flatter the model",
+                test.len()
+            )),
+        }
+        Ok(())
     }
 
     /// Reads every photo and decodes it for `pixels`, for training that needs no features. Gives also those that cannot be read.

@@ -238,32 +238,41 @@ impl<'a> Work<'a> {
     }
 
     /// The recipe shortened to the time that is left, and the rounds that judge: `looks` says how many photos all runs
-    /// together see, given the rounds and the epochs. One round does where more would shorten the training. `None` when
-    /// that would be no training any more.
+    /// together see that are judged, and how many the one on all photos, given the rounds and the epochs. One round does
+    /// where more would shorten the training. `None` when that would be no training any more.
     pub fn in_time(
         &self,
         recipe: Recipe,
         graph: &Graph,
         mut rounds: usize,
-        looks: impl Fn(usize, f64) -> f64,
+        looks: impl Fn(usize, f64) -> [f64; 2],
     ) -> Result<Option<(Recipe, usize)>> {
         let Some(limit) = self.options.time else { return Ok(Some((recipe, rounds))) };
         let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
         let teacher = self.lessons.filter(|_| recipe.distill.is_some()).map(|lessons| &lessons.teacher);
-        let speed = speed::images_per_s(graph, &parameters, &recipe, teacher, self.threads)?;
+        let pace = speed::pace(graph, &parameters, &recipe, teacher, self.threads)?;
+        let seconds = |rounds: usize, epochs: f64| {
+            let [judged, onward] = looks(rounds, epochs);
+            let shortened = Recipe { epochs, ..recipe.clone() };
+            judged * pace.of(&shortened) + onward * pace.full
+        };
         let left = limit.as_secs_f64() - self.seconds();
         // Decoding, validation and writing take their part.
-        let images = (left * 0.85 * speed).max(0.0);
+        let training = (left * 0.85).max(0.0);
         let mut epochs = recipe.epochs;
-        if images < looks(rounds, epochs) {
+        if training < seconds(rounds, epochs) {
             rounds = 1;
         }
-        if images < looks(rounds, epochs) {
+        if training < seconds(rounds, epochs) {
             // More epochs are more looks: halve the doubt until it does not count.
             let mut longest = 0.0..epochs;
             for _ in 0..40 {
                 let middle = (longest.start + longest.end) / 2.0;
-                if looks(rounds, middle) <= images { longest.start = middle } else { longest.end = middle }
+                if seconds(rounds, middle) <= training {
+                    longest.start = middle
+                } else {
+                    longest.end = middle
+                }
             }
             epochs = longest.start;
         }
@@ -271,14 +280,15 @@ impl<'a> Work<'a> {
             self.progress.notice(&format!(
                 "the time limit leaves {:.0} s, too little to train the whole network (about {:.0} s for one epoch)",
                 left.max(0.0),
-                looks(rounds, 1.0) / speed / 0.85
+                seconds(rounds, 1.0) / 0.85
             ));
             return Ok(None);
         }
         if epochs < recipe.epochs {
             self.progress.notice(&format!(
-                "{epochs:.1} epochs instead of {} fit into the time limit ({speed:.0} images/s)",
-                recipe.epochs
+                "{epochs:.1} epochs instead of {} fit into the time limit ({:.0} images/s)",
+                recipe.epochs,
+                1.0 / pace.of(&Recipe { epochs, ..recipe.clone() })
             ));
         }
         Ok(Some((Recipe { epochs, ..recipe }, rounds)))
@@ -346,6 +356,12 @@ pub(super) fn title(kind: RecipeKind) -> &'static str {
         RecipeKind::Full => "whole network, statistics of the batch",
         RecipeKind::Scratch => "whole network from random weights",
     }
+}
+
+/// Whether all of a network has learnt from photos that its user labelled, not just a head on it.
+pub(super) fn has_learnt(model: &Model) -> bool {
+    let provenance = &model.provenance;
+    provenance.data_hash.is_some() && provenance.recipe.iter().any(|step| step.starts_with("whole network"))
 }
 
 /// A recipe in words, for the model's provenance.

@@ -117,7 +117,7 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
         force: args.force,
     };
     let found = budget::search(&starts, &data, &options, clock, &threads, console);
-    if matches!(found, Err(Error::Interrupted)) {
+    if matches!(found, Err(Error::Interrupted)) && budget::state_path(&folder).is_file() {
         console.say(&format!(
             "{}: what the search has found; the same command goes on from there",
             folder.display()
@@ -205,8 +205,8 @@ fn describe(report: &Report, clock: &str) -> String {
             );
         }
     }
-    if report.part == "training" {
-        text += "the photos that judged are those that the model learnt from, most likely; a val folder would tell more\n";
+    if report.part != "validation" {
+        text += "the photos that judged are those that the model before learnt from, most likely; a val folder would tell more\n";
     }
     text
 }

@@ -80,6 +80,11 @@ pub trait Clock: Sync {
 
     /// Whose time it is, in words.
     fn name(&self) -> String;
+
+    /// Whether a network takes the same whenever it is asked for.
+    fn repeats(&self) -> bool {
+        false
+    }
 }
 
 /// This machine, one thread.
@@ -227,6 +232,24 @@ impl Ground<'_> {
         })
     }
 
+    /// Sizes of the input that are tried of a start; says which it cannot have.
+    pub fn sizes(&self, start: usize) -> Vec<usize> {
+        let model = &self.starts[start];
+        let own = model.pixels.height;
+        let mut refused = Vec::new();
+        let mut sizes = sizes(own, &self.budget);
+        sizes.retain(|&px| {
+            let fits = px == own || resize(&mut model.clone(), px).is_ok();
+            refused.extend((!fits).then(|| px.to_string()));
+            fits
+        });
+        if !refused.is_empty() {
+            let refused = refused.join(", ");
+            self.progress.notice(&format!("{} stays at {own} px: it cannot have {refused}", model.arch));
+        }
+        sizes
+    }
+
     /// The network in floats of a form, before it learns; `fitted`: the layers that miss channels are fitted again.
     pub fn network(&self, stock: &Stock, form: &Form, fitted: bool) -> Result<Model> {
         let start = &self.starts[form.start];
@@ -273,8 +296,8 @@ impl Ground<'_> {
             let model = self.sketch(stock, &form)?;
             form.macs = penjing_runtime::cost::layers(&model.graph).iter().map(|layer| layer.macs).sum();
             let needs = self.needs(&model)?;
-            let told =
-                Needs { size: needs.size + TOLD_BYTES, latency_ms: needs.latency_ms / LATENCY_USED, ..needs };
+            let used = if self.clock.repeats() { 1.0 } else { LATENCY_USED };
+            let told = Needs { size: needs.size + TOLD_BYTES, latency_ms: needs.latency_ms / used, ..needs };
             Ok((form, needs, told.over(&self.budget) <= 1.0))
         };
         let (mut misses, mut keeps) = (0, path.len());
@@ -284,7 +307,9 @@ impl Ground<'_> {
         }
         let mut found = at(keeps)?;
         if !found.2 {
-            return Ok(found);
+            // There is nothing smaller: just enough must do.
+            let just = found.1.over(&self.budget) <= 1.0;
+            return Ok((found.0, found.1, just));
         }
         while keeps - misses > 1 {
             let middle = misses.midpoint(keeps);
@@ -328,5 +353,40 @@ mod tests {
         assert_eq!(ways(&ram), [(Numbers::Floats, Saving::Time), (Numbers::Integers, Saving::Time)]);
         assert_eq!(ways(&size).len(), 3);
         assert_eq!(ways(&Budget { latency_ms: Some(1.0), ..size }).len(), 6);
+    }
+
+    #[test]
+    fn sizes_that_a_network_cannot_have_are_left_out() {
+        use penjing_runtime::{
+            graph::Graph,
+            op::{Conv, Op},
+        };
+
+        struct Said(std::sync::Mutex<Vec<String>>);
+
+        impl Progress for Said {
+            fn notice(&self, line: &str) {
+                self.0.lock().unwrap().push(line.into());
+            }
+        }
+
+        let bundled = crate::model::bundled().unwrap();
+        let network = |flat: bool| {
+            let mut graph = Graph::default();
+            let x = graph.push("x", Op::Input { shape: [1, 224, 224, 3] }, &[]).unwrap();
+            let x = graph.push("stem", Op::Conv(Conv::new(2, 1, 4)), &[x]).unwrap();
+            let x = graph.push("all", if flat { Op::Flatten } else { Op::GlobalAvgPool }, &[x]).unwrap();
+            graph.push("head", Op::Linear { out_features: 2, bias: true }, &[x]).unwrap();
+            let weights = crate::zoo::random_weights(&graph, 1);
+            Model { graph, weights, ..bundled.clone() }
+        };
+        let starts = [network(false), network(true)];
+        let (said, threads) = (Said(Default::default()), Threads::new(Some(1)).unwrap());
+        let budget = Budget { ram: Some(1), ..Budget::default() };
+        let ground = Ground { starts: &starts, budget, clock: &Here, threads: &threads, progress: &said };
+        assert_eq!([0, 1].map(|start| ground.sizes(start)), [vec![224, 192, 160, 128], vec![224]]);
+        let said = said.0.into_inner().unwrap();
+        assert_eq!(said.len(), 1);
+        assert!(said[0].contains("stays at 224 px: it cannot have 192, 160, 128"), "{said:?}");
     }
 }

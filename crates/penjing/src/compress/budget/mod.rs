@@ -21,12 +21,12 @@ use penjing_runtime::file::Model;
 pub use self::{
     form::{Budget, Clock, Form, Here, Needs, Numbers},
     report::{Found, Report, Shown, Tried},
-    state::remove,
+    state::{remove, state_path},
 };
 use self::{
-    form::{Ground, sizes, thinned, ways},
+    form::{Ground, thinned, ways},
     report::mark_front,
-    state::{Round, State, Turn, identity, state_path},
+    state::{Round, State, Turn, identity},
 };
 use super::{
     Gate, Learning, add_unread,
@@ -107,6 +107,13 @@ pub fn search(
     let Some(before) = starts.first() else {
         return Err(Error::Unsupported("no model to begin with".into()));
     };
+    if let Some(start) = starts.iter().find(|start| start.pixels.height != start.pixels.width) {
+        let what = format!(
+            "{} has an input of {} × {} pixels; within a budget only networks are looked for whose input is as wide as it is high",
+            start.arch, start.pixels.height, start.pixels.width
+        );
+        return Err(Error::Unsupported(what));
+    }
     if let Some(other) = starts.iter().find(|start| start.labels != before.labels) {
         let what = format!(
             "the models know other classes: {} has {}, {} has {}; train both on the same photos",
@@ -125,8 +132,11 @@ pub fn search(
             data.part(Part::Train).count()
         ));
     }
+    let mut judges = Judges::new(before, aside.as_ref().unwrap_or(data), threads, progress)?;
+    if aside.is_some() {
+        judges.part = SET_ASIDE;
+    }
     let data = aside.as_ref().unwrap_or(data);
-    let judges = Judges::new(before, data, threads, progress)?;
     let ground = Ground { starts: &starts, budget: options.budget, clock, threads, progress };
     let judging = Instant::now();
     let (nll, top1) = judges.score(before)?;
@@ -157,6 +167,8 @@ pub fn search(
         before: 0.0,
         began,
         judging,
+        // Photos are read, and judge twice, once they have been learnt from; until that has been measured.
+        extra: judging * (2.0 + data.part(Part::Train).count() as f64 / judges.photos().0 as f64),
         making: None,
         lamented: false,
         state: State::default(),
@@ -171,14 +183,21 @@ pub fn search(
         search.state.budget = Budget { latency_ms: options.budget.latency_ms.or(share), ..options.budget };
     }
     search.ground.budget = search.state.budget;
-    if search.state.forms.is_empty() && search.state.beyond.is_empty() {
-        search.look()?;
+    search.look()?;
+    let learnt = (0..ROUNDS.len()).try_for_each(|round| search.round(round));
+    if learnt.is_err() {
+        // What a turn has taken counts, though it is not over.
+        search.keep();
     }
-    for round in 0..ROUNDS.len() {
-        search.round(round)?;
-    }
+    learnt?;
     search.finish(before_shown)
 }
+
+/// A gate that lets everything through.
+const ANY: Gate = Gate { max_drop: f64::INFINITY, max_latency: f64::INFINITY, max_size: f64::INFINITY };
+
+/// The part that judges where none is for validation: see [`split::with_judges`].
+pub const SET_ASIDE: &str = "set-aside";
 
 struct Search<'a> {
     ground: Ground<'a>,
@@ -195,6 +214,8 @@ struct Search<'a> {
     began: Instant,
     /// Seconds that it took to judge the last network in floats.
     judging: f64,
+    /// What the last network that learnt took beside learning and being judged.
+    extra: f64,
     /// The most that it took in this run to make a file and judge it.
     making: Option<f64>,
     /// Whether it was said that there is no time to learn.
@@ -229,11 +250,10 @@ impl<'a> Search<'a> {
     /// Finds the forms that keep to the budget.
     fn look(&mut self) -> Result<()> {
         let (budget, progress) = (self.state.budget, self.ground.progress);
-        for start in 0..self.ground.starts.len() {
+        for start in self.state.looked..self.ground.starts.len() {
             self.stock(start)?;
             let Some(stock) = &self.stocks[start] else { continue };
-            let px = self.ground.starts[start].pixels.height;
-            let sizes = sizes(px, &budget);
+            let sizes = self.ground.sizes(start);
             let ways = ways(&budget);
             let mut paths: Vec<(prune::Saving, Vec<Vec<usize>>)> = Vec::new();
             progress.begin("looking for networks within the budget", sizes.len() * ways.len());
@@ -255,8 +275,9 @@ impl<'a> Search<'a> {
                 }
             }
             progress.end();
+            self.state.looked = start + 1;
+            self.keep();
         }
-        self.keep();
         Ok(())
     }
 
@@ -280,7 +301,8 @@ impl<'a> Search<'a> {
             // Of those that keep to the budget the ones that compute most, where there is not the time for all.
             let macs = |form: &usize| std::cmp::Reverse(self.state.forms[*form].form.macs);
             forms.sort_by_key(macs);
-            forms.truncate(((own / (LEAST_SECONDS + self.judging)) as usize).max(FEWEST_FORMS));
+            let each = LEAST_SECONDS + self.judging + self.extra;
+            forms.truncate(((own / each) as usize).max(FEWEST_FORMS));
             forms.sort_unstable();
         }
         self.ground.progress.notice(&format!(
@@ -299,33 +321,34 @@ impl<'a> Search<'a> {
         self.making.unwrap_or(ROUNDED * self.judging)
     }
 
-    /// How often the form whose turn it is sees every photo: it has its share of what is left of the round.
-    fn epochs(&mut self, round: usize, at: usize) -> Result<f64> {
+    /// How often the form whose turn it is sees every photo, at so many of them a second: it has its share of what is left of
+    /// the round.
+    fn epochs(&mut self, round: usize, at: usize, model: &Model) -> Result<[f64; 2]> {
         let Round { until, turns } = &self.state.rounds[round];
         let (form, left) = (turns[at].form, turns.len() - at);
-        let judging = if round == 0 { self.judging } else { self.making() };
-        let seconds = (until - self.seconds()) / left as f64 - judging;
         if self.unchanged(form) {
-            return Ok(0.0);
+            return Ok([0.0; 2]);
         }
-        if seconds < TOO_SHORT {
-            if !std::mem::replace(&mut self.lamented, true) {
-                self.ground.progress.notice(&format!(
-                    "networks are left that cannot learn: to look for them and to judge them took {:.0} of {:.0} s; a longer --time \
-                     helps",
-                    self.seconds(),
-                    self.options.time.as_secs_f64()
-                ));
-            }
-            return Ok(0.0);
-        }
-        let photos = self.data.part(Part::Train).count();
-        let model = self.sketch(form)?;
+        let photos = self.data.part(Part::Train).count().max(1) as f64;
         let how = Learning { epochs: Some(1.0), ..Learning::at(RATE) };
-        let work = self.work(&model, &how)?;
-        let speed = tune::images_per_s(&work, photos, self.ground.threads)?;
-        // Hundredths, so that they are the same when they are read again.
-        Ok(((100.0 * seconds * speed / photos.max(1) as f64).round() / 100.0).min(MOST_EPOCHS))
+        let work = self.work(model, &how)?;
+        let speed = tune::images_per_s(&work, photos as usize, self.ground.threads)?;
+        let judging = if round == 0 { self.judging } else { self.making() };
+        let seconds = (until - self.seconds()) / left as f64 - judging - self.extra;
+        // A hundredth of a hundredth, so that they are the same when they are read again.
+        let epochs = (1e4 * seconds * speed / photos).round() / 1e4;
+        if seconds >= TOO_SHORT && epochs > 0.0 {
+            return Ok([epochs.min(MOST_EPOCHS), speed]);
+        }
+        if !std::mem::replace(&mut self.lamented, true) {
+            self.ground.progress.notice(&format!(
+                "networks are left that cannot learn: to look for them and to judge them took {:.0} of {:.0} s; a longer --time \
+                 helps",
+                self.seconds(),
+                self.options.time.as_secs_f64()
+            ));
+        }
+        Ok([0.0; 2])
     }
 
     /// Whether a form is its start, in floats or not, which has learnt all that it is to learn.
@@ -354,14 +377,16 @@ impl<'a> Search<'a> {
         if let Some(model) = self.networks.get(&form) {
             return Ok(model.clone());
         }
-        if let Some(path) = self.file(form).filter(|path| path.is_file()) {
-            return model::load(&path);
-        }
-        let learnt = |turn: &Turn| turn.form == form && turn.epochs > Some(0.0) && turn.shown.is_some();
-        let mut turns = self.state.rounds.iter().flat_map(|round| &round.turns);
-        if let Some(path) = self.file(form).filter(|_| turns.any(learnt)) {
-            let what = "what a network has learnt is gone; remove its folder to search anew";
-            return Err(Error::data(&path, what));
+        for (round, Round { turns, .. }) in self.state.rounds.iter().enumerate().rev() {
+            let learnt = |turn: &&Turn| turn.form == form && turn.epochs > Some(0.0);
+            let Some((turn, path)) = turns.iter().find(learnt).zip(self.file(form, round)) else { continue };
+            if path.is_file() {
+                return model::load(&path);
+            }
+            if turn.shown.is_some() {
+                let what = "what a network has learnt is gone; remove its folder to search anew";
+                return Err(Error::data(&path, what));
+            }
         }
         let what = self.state.forms[form].form.clone();
         self.stock(what.start)?;
@@ -371,21 +396,39 @@ impl<'a> Search<'a> {
         Ok(model)
     }
 
-    /// A network in floats that takes as long to learn as a form's does.
-    fn sketch(&mut self, form: usize) -> Result<Model> {
-        let known = self.networks.contains_key(&form) || self.file(form).is_some_and(|file| file.is_file());
-        if known {
-            return self.network(form);
-        }
-        let what = self.state.forms[form].form.clone();
-        self.stock(what.start)?;
-        let Some(stock) = &self.stocks[what.start] else { return Err(Error::Interrupted) };
-        self.ground.network(stock, &what, false)
+    /// Where the network in floats is kept that a form comes to in a round.
+    fn file(&self, form: usize, round: usize) -> Option<PathBuf> {
+        self.options.folder.as_ref().map(|folder| folder.join(format!("{form}-{round}.penjing")))
     }
 
-    /// Where the network in floats of a form is kept.
-    fn file(&self, form: usize) -> Option<PathBuf> {
-        self.options.folder.as_ref().map(|folder| folder.join(format!("{form}.penjing")))
+    /// Lets a form learn, and keeps what it comes to.
+    fn learn(&mut self, round: usize, form: usize, mut model: Model, epochs: f64) -> Result<Model> {
+        let file = self.file(form, round);
+        let part = file.as_deref().map(checkpoint::path_for);
+        let how = Learning { epochs: Some(epochs), rate: RATE, part: part.clone(), force: true };
+        let Ground { threads, progress, .. } = self.ground;
+        let tuned = tune::train(self.work(&model, &how)?, self.data, threads, progress)?;
+        if let Some(learnt) = tuned.weights() {
+            model.weights = learnt.to_weights();
+        }
+        add_unread(&mut self.skipped, tuned.skipped);
+        if let Some(file) = file {
+            match Output::new(&file, true).and_then(|output| output.save(&model)) {
+                // What it was before is not needed any more.
+                Ok(_) => (0..round).filter_map(|before| self.file(form, before)).try_for_each(|before| {
+                    if before.is_file() { checkpoint::remove(&before) } else { Ok(()) }
+                })?,
+                // A full disk ends no search.
+                Err(error) => progress.notice(&format!(
+                    "a network cannot be kept, so the search cannot be gone on with: {error}"
+                )),
+            }
+        }
+        self.networks.insert(form, model.clone());
+        if let Some(part) = part {
+            checkpoint::remove(&part)?;
+        }
+        Ok(model)
     }
 
     /// Lets the forms of a round learn, and says what they show.
@@ -402,43 +445,24 @@ impl<'a> Search<'a> {
             if self.ground.progress.cancelled() {
                 return Err(Error::Interrupted);
             }
-            let epochs = match epochs {
-                Some(epochs) => epochs,
+            let mut model = self.network(form)?;
+            let [epochs, speed] = match epochs {
+                Some(epochs) => [epochs, 0.0],
                 None => {
-                    let epochs = self.epochs(round, at)?;
-                    self.state.rounds[round].turns[at].epochs = Some(epochs);
+                    let planned = self.epochs(round, at, &model)?;
+                    self.state.rounds[round].turns[at].epochs = Some(planned[0]);
                     self.keep();
-                    epochs
+                    planned
                 }
             };
-            let mut model = self.network(form)?;
-            if epochs > 0.0 {
-                let part = self.file(form).map(|file| checkpoint::path_for(&file));
-                let how = Learning { epochs: Some(epochs), rate: RATE, part: part.clone(), force: true };
-                let tuned = tune::train(
-                    self.work(&model, &how)?,
-                    self.data,
-                    self.ground.threads,
-                    self.ground.progress,
-                )?;
-                if let Some(learnt) = tuned.weights() {
-                    model.weights = learnt.to_weights();
-                }
-                add_unread(&mut self.skipped, tuned.skipped);
-                if let Some(file) = self.file(form)
-                    && let Err(error) = Output::new(&file, true).and_then(|output| output.save(&model))
-                {
-                    // A full disk ends no search; an older network in its place would be taken for this one.
-                    let what =
-                        format!("a network cannot be kept, so the search cannot be gone on with: {error}");
-                    self.ground.progress.notice(&what);
-                    if file.is_file() {
-                        checkpoint::remove(&file)?;
-                    }
-                }
-                self.networks.insert(form, model.clone());
-                if let Some(part) = part {
-                    checkpoint::remove(&part)?;
+            // What has learnt, and was interrupted before it was judged, does not learn again.
+            if epochs > 0.0 && !self.file(form, round).is_some_and(|file| file.is_file()) {
+                let began = Instant::now();
+                model = self.learn(round, form, model, epochs)?;
+                // Of one that goes on it is not known how much was left to learn.
+                if speed > 0.0 {
+                    let learning = epochs * self.data.part(Part::Train).count() as f64 / speed;
+                    self.extra = (began.elapsed().as_secs_f64() - learning).max(0.0);
                 }
             }
             // In the first round how numbers are kept does not matter yet.
@@ -463,11 +487,10 @@ impl<'a> Search<'a> {
 
     /// The model that a form comes to, of its network in floats; and the likelihood and accuracy of the classes by it.
     fn made(&mut self, form: usize, model: &Model) -> Result<(Model, (f64, f64))> {
-        let any = Gate { max_drop: f64::INFINITY, max_latency: f64::INFINITY, max_size: f64::INFINITY };
         let options = super::Options {
             photos: self.options.photos,
             qat: qat::Options { when: qat::When::Never, ..Default::default() },
-            gate: any,
+            gate: ANY,
             seed: self.options.seed,
             ..Default::default()
         };
@@ -509,21 +532,23 @@ impl<'a> Search<'a> {
         });
         mark_front(&mut tried);
         let (mut taken, mut missed, mut model) = (None, Vec::new(), None);
+        let gate = Gate { max_drop: self.options.max_drop, ..ANY };
         for (at, (form, one)) in tried.iter().enumerate().filter(|(_, (_, one))| made(one)) {
+            // What answered too badly then does so now.
+            if let Some(why) = gate.falls_too_far(before.top1 - one.shown.top1) {
+                if missed.is_empty() {
+                    missed = one.shown.needs.missed(&self.state.budget);
+                    missed.push(why);
+                }
+                continue;
+            }
             let network = self.network(*form)?;
             let (mut small, (_, top1)) = self.made(*form, &network)?;
             small.provenance.recipe.push(self.describe(one, &before));
             small.provenance.val_top1 = None;
             let needs = self.ground.needs(&small)?;
             let mut over = needs.missed(&self.state.budget);
-            let drop = before.top1 - top1;
-            if drop > self.options.max_drop + 1e-9 {
-                over.push(format!(
-                    "accuracy fell by {:.2} points, {:.2} are allowed",
-                    100.0 * drop,
-                    100.0 * self.options.max_drop
-                ));
-            }
+            over.extend(gate.falls_too_far(before.top1 - top1));
             if over.is_empty() {
                 (taken, model) = (Some(at), Some((small, needs)));
                 missed.clear();

@@ -68,18 +68,39 @@ pub struct Found {
     pub needs: Needs,
 }
 
-/// Marks those that nobody else equals in accuracy, file, latency and memory while being better in one.
+/// Marks those that nobody else equals in accuracy, file, latency and memory while being better in one. Those of the first round
+/// alone were never made: they answer as in floats and take what they would in 8 or 4 bits.
 pub(super) fn mark_front(tried: &mut [(usize, Tried)]) {
     let costs = |shown: &Shown| {
         [-shown.top1, shown.needs.size as f64, shown.needs.latency_ms, shown.needs.ram as f64]
     };
-    let all: Vec<[f64; 4]> = tried.iter().map(|(_, tried)| costs(&tried.shown)).collect();
-    for (at, (_, tried)) in tried.iter_mut().enumerate() {
-        let own = all[at];
+    let made = |(_, tried): &&(usize, Tried)| tried.rounds > 1;
+    let all: Vec<[f64; 4]> = tried.iter().filter(made).map(|(_, tried)| costs(&tried.shown)).collect();
+    for (_, tried) in tried {
+        let own = costs(&tried.shown);
         let beaten = |other: &[f64; 4]| {
             other.iter().zip(own).all(|(other, own)| *other <= own)
                 && other.iter().zip(own).any(|(other, own)| *other < own)
         };
-        tried.front = !all.iter().any(beaten);
+        tried.front = tried.rounds > 1 && !all.iter().any(beaten);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Numbers;
+    use super::*;
+
+    #[test]
+    fn what_was_never_made_is_not_in_front() {
+        let tried = |rounds: usize, top1: f64, size: u64| {
+            let needs = Needs { size, latency_ms: 1.0, ram: 1 };
+            let form = Form { start: 0, px: 32, numbers: Numbers::FourBits, stay: None, macs: 1 };
+            let shown = Shown { top1, nll: 0.1, needs };
+            (0, Tried { form, arch: "a".into(), rounds, epochs: 1.0, shown, front: false })
+        };
+        let mut all = [tried(3, 0.9, 100), tried(2, 0.8, 100), tried(2, 0.8, 50), tried(1, 0.95, 40)];
+        mark_front(&mut all);
+        assert_eq!(all.map(|(_, tried)| tried.front), [true, false, true, false]);
     }
 }

@@ -21,6 +21,8 @@ pub struct State {
     pub seconds: f64,
     /// What is allowed.
     pub budget: Budget,
+    /// Of so many models it is known what can be made.
+    pub looked: usize,
     /// What is tried.
     pub forms: Vec<Found>,
     pub beyond: Vec<Found>,
@@ -71,7 +73,11 @@ pub fn remove(folder: &Path) -> Result<()> {
         let entry = entry.map_err(|error| Error::io(folder, "read the folder", error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let network = name.strip_suffix(".part").unwrap_or(&name).strip_suffix(".penjing");
-        let own = name == STATE || network.is_some_and(|form| form.parse::<usize>().is_ok());
+        let turn = network.and_then(|network| network.split_once('-'));
+        let is_turn = turn.is_some_and(|turn| [turn.0, turn.1].iter().all(|at| at.parse::<usize>().is_ok()));
+        // What was being written when the process ended.
+        let torn = name.starts_with(".penjing-") && name.ends_with(".tmp");
+        let own = name == STATE || is_turn || torn;
         if own {
             checkpoint::remove(&entry.path())?;
         }
