@@ -344,7 +344,9 @@ impl<'a> Tuning<'a> {
                 rounds => format!("{name} {} of {rounds}", round + 1),
             };
             let [held, others] = survey.round(round);
-            let (graph, start) = self.start_of(round, &Quiet)?;
+            let nothing_yet = index == 0 && self.resume.is_none();
+            let watcher = if nothing_yet { self.work.progress } else { &Quiet };
+            let (graph, start) = self.start_of(round, watcher)?;
             let photos = [survey.photos(&others), survey.photos(&held)];
             let (from, resume) = (start.clone(), self.resume.take());
             let (kept, log) = (self.kept(), log.as_deref_mut());
