@@ -113,6 +113,8 @@ impl Model {
         for (name, tensor) in &self.weights {
             let misfit = match &tensor.data {
                 Data::I4(four) if !four.is_of(&tensor.shape) => "4-bit integers",
+                // The kernels' products are of −127 at least.
+                Data::I8(integers) if integers.values.contains(&i8::MIN) => "8-bit integers of -127 to 127",
                 Data::Sparse(sparse) if !sparse.is_of(&tensor.shape) => "values that are not zero",
                 _ => continue,
             };

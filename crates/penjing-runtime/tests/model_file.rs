@@ -484,6 +484,11 @@ fn integers_without_sound_scales_are_refused() {
         bytes[place..place + 4].copy_from_slice(&scale.to_le_bytes());
         says(&refused(&hashed(bytes)), &format!("`head.weight` has the scale {what}, expected"));
     }
+    let mut bytes = bytes.clone();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let place = tensors.tensor("head.weight").unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[place] = i8::MIN as u8;
+    says(&refused(&hashed(bytes)), "does not fit its 8-bit integers of -127 to 127");
 }
 
 /// The golden model with as many weights in 4 bits as can be.

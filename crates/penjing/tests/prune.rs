@@ -318,7 +318,8 @@ fn what_cannot_be_pruned_is_refused() {
     let most = prune::Options { share: 0.95, ..half(Criterion::L1, 0, None) };
     let why = refused(&model, &most);
     assert!(
-        why.contains("can go while every layer keeps") && why.contains("the nearest is --prune 0."),
+        why.contains("can go in one step, which leaves an eighth")
+            && why.contains("the nearest is --prune 0."),
         "{why}"
     );
     let why = refused(&model, &prune::Options { steps: 2, ..half(Criterion::Scale, 0, None) });

@@ -24,7 +24,7 @@ use penjing::{
     train::checkpoint,
 };
 
-use penjing_runtime::file::Model;
+use penjing_runtime::{file::Model, graph::Node, op::Op};
 
 use super::{Outcome, ThreadsArg, refuse, say_resumable, say_skipped, spare, units};
 use crate::console::{Console, bytes};
@@ -89,7 +89,7 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "sparsify", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     sparsify_epochs: Option<u32>,
     /// Prune and nothing else: numbers stay floats
-    #[arg(long, requires = "prune", conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "epochs"])]
+    #[arg(long, requires = "prune", conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
     floats: bool,
     /// Round the weights alone, to 8 or 4 bits: a small file to send, which runs in floats as before
     #[arg(long, value_name = "BITS", conflicts_with_all = ["ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
@@ -294,9 +294,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
     let model = model::load(&args.model)?;
-    if let Some(unknown) = args.keep.iter().find(|name| !model.graph.nodes().iter().any(|n| n.name == **name))
-    {
-        let what = format!("it has no layer `{unknown}`; `penjing inspect` names its layers");
+    let is_layer = |node: &&Node| matches!(node.op, Op::Conv(_) | Op::Linear { .. });
+    let layers: Vec<&str> = model.graph.nodes().iter().filter(is_layer).map(|node| &*node.name).collect();
+    if let Some(unknown) = args.keep.iter().find(|name| !layers.contains(&name.as_str())) {
+        let what = format!("it has no layer with weights `{unknown}`; `penjing inspect` names its layers");
         return Err(penjing::Error::model(&args.model, what).into());
     }
     let data = Dataset::open(&args.data, None)?;
@@ -393,11 +394,14 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         let written = verdict.passed();
         if written {
             output.save(small)?;
-            for part in pruned_parts.iter().chain([&sparse_part]) {
+            // Where states of other work lie, they were to be thrown away.
+            let others = prune::parts(&pruned_part, MOST_STEPS);
+            for part in others.iter().chain(&pruned_parts).chain([&sparse_part]) {
                 checkpoint::remove(part)?;
             }
         } else {
-            let kept = pruned_parts.iter().chain([&sparse_part]).filter(|part| part.is_file());
+            let pruned = pruned_parts.iter().filter(|_| args.prune.is_some());
+            let kept = pruned.chain(args.sparsify.map(|_| &sparse_part)).filter(|part| part.is_file());
             kept.for_each(|part| say_learnt(part, console));
         }
         Ok(written)
@@ -432,11 +436,12 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     let (small, report) = compressed?;
     say_skipped(&report.skipped, console);
-    if report.qat.is_none() {
-        spare(&part, args.force, LEARNING)?;
-    }
     let written = save(&small, &report.verdict)?;
-    if written {
+    let unasked = report.qat.is_none() && part.is_file() && !args.force;
+    if written && unasked {
+        // It may be of other work, which nobody asked to throw away.
+        console.say(&format!("{}: what was learnt before was not needed; remove it", part.display()));
+    } else if written {
         checkpoint::remove(&part)?;
     }
     console.result(&Compressed { file, written, prune, report: &report }, || {

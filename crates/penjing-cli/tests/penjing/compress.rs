@@ -164,6 +164,15 @@ fn what_was_learnt_in_vain_is_not_learnt_again() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.says(&["going on after 4 steps"]);
     assert_eq!(place.names("."), ["m.penjing", "photos", "s.penjing"]);
+    // Nor is it in the way where it turns out not to be needed.
+    let learnt = [&["100", "--max-latency", "100", "--max-size", "0.01"][..], &["--force"]].concat();
+    assert_eq!(place.run(&[&words[..], &learnt].concat()).code, Some(1));
+    std::fs::remove_file(place.at("s.penjing")).unwrap();
+    let plain =
+        ["compress", "m.penjing", "photos", "-o", "s.penjing", "--max-drop", "100", "--max-latency", "100"];
+    let ran = place.run(&plain);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.says(&["s.penjing.part: what was learnt before was not needed"]);
 }
 
 #[test]
@@ -296,8 +305,9 @@ fn what_cannot_be_compressed_is_refused() {
     refused(&["m.penjing", "others"], "the model does not know the class “x”; it knows: ");
     refused(
         &["m.penjing", "photos", "--keep", "nothing"],
-        "it has no layer `nothing`; `penjing inspect` names",
+        "it has no layer with weights `nothing`; `penjing inspect` names",
     );
+    refused(&["m.penjing", "photos", "--keep", "stem.act"], "it has no layer with weights `stem.act`");
     refused(&["missing.penjing", "photos"], "missing.penjing: cannot read");
     place
         .run(&["compress", "m.penjing", "photos", "-o", "i.penjing", "--max-latency", "100", "--json"])

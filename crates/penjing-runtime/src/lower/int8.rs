@@ -47,6 +47,10 @@ impl Layer {
     }
 }
 
+/// Most pixels whose bytes are summed in 32 bits, and most places of a window; of more, floats are.
+const MOST_PIXELS: usize = 1 << 23;
+const MOST_TAPS: usize = 1 << 20;
+
 /// What an activation leaves of a grid, if it only cuts off.
 fn limits(act: Act, quant: Quant) -> Option<Limits> {
     let (low, high) = act.clamp()?;
@@ -301,6 +305,7 @@ impl Lowering<'_> {
                 self.push_int8(id, Some(id), step);
             }
             Op::GlobalAvgPool => {
+                (h * w <= MOST_PIXELS).then_some(())?;
                 let share = f64::from(grids[0].scale) / (f64::from(quant.scale) * (h * w) as f64);
                 let constant = -i64::from(grids[0].zero_point) * (h * w) as i64;
                 let channel = Channel::new(share, constant, quant.zero_point)?;
@@ -343,13 +348,13 @@ impl Lowering<'_> {
                 self.push_int8(id, Some(id), step);
             }
             Op::MaxPool(pool) => {
-                let window = pool.window(shape).ok()?;
+                let window = pool.window(shape).ok().filter(|window| window.taps() <= MOST_TAPS)?;
                 let x = self.bytes_on(node.inputs[0], quant);
                 let y = self.write_bytes(id, id);
                 self.push_int8(id, Some(id), Int8::MaxPool { window, channels: c, x, y });
             }
             Op::AvgPool(pool) => {
-                let window = pool.window.window(shape).ok()?;
+                let window = pool.window.window(shape).ok().filter(|window| window.taps() <= MOST_TAPS)?;
                 let grid = grids[0];
                 let (x, y) = (self.read_bytes(node.inputs[0]), self.write_bytes(id, id));
                 let (include_pad, zero_point) = (pool.count_include_pad, grid.zero_point);

@@ -224,7 +224,7 @@ fn int8_before(
         rounding.floats.insert(name);
         best = best.or(candidate(&rounding)?);
     }
-    if best.learnt {
+    if best.learnt || best.floats != options.rounding.floats {
         let alone: Vec<Option<f64>> = layers.iter().map(|layer| layer.alone).collect();
         layers = work.noise(&best)?;
         layers.iter_mut().zip(alone).for_each(|(layer, alone)| layer.alone = alone);

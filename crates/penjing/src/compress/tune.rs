@@ -110,6 +110,8 @@ impl Tuned {
 #[serde(deny_unknown_fields)]
 struct State {
     standing: Standing,
+    /// Photos of a step, and how many of them go through the network at once: what there was memory for.
+    batch: [usize; 2],
     /// Seconds that the training has taken before.
     seconds: f64,
 }
@@ -130,12 +132,13 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
     let mut photos = |part| photos(&work, data, part, threads, progress, &mut skipped);
     let [learn, judge] = [photos(Part::Train)?, photos(Part::Val)?];
     let memory = memory::available();
-    let recipe = recipe(&work, learn.len()).fitted(work.graph, learn.len(), memory)?;
+    let mut recipe = recipe(&work, learn.len()).fitted(work.graph, learn.len(), memory)?;
     let keeper = Keeper::new(work.how.part.as_deref(), identity(&work, [&learn, &judge])?);
     let resume: Option<(State, _)> = keeper.load(work.how.force)?;
     let (mut before, mut from) = (0.0, None);
     if let Some((state, tensors)) = resume {
         progress.notice(&format!("going on after {} steps", state.standing.step));
+        [recipe.batch, recipe.at_once] = state.batch;
         (before, from) = (state.seconds, Some((state.standing, tensors)));
     }
     let seconds = || before + began.elapsed().as_secs_f64();
@@ -156,7 +159,8 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
         memory,
     };
     let mut keep = |standing: &Standing, tensors: Tensors<'_>| {
-        keeper.keep(&State { standing: standing.clone(), seconds: seconds() }, tensors, progress);
+        let batch = [recipe.batch, recipe.at_once];
+        keeper.keep(&State { standing: standing.clone(), batch, seconds: seconds() }, tensors, progress);
         Ok(())
     };
     let mut watch = Watch { progress, log: None, keep: &mut keep };
@@ -237,7 +241,7 @@ fn recipe(work: &Work, photos: usize) -> Recipe {
 }
 
 /// How often so many photos are seen for so many looks.
-fn epochs(looks: f64, photos: usize) -> f64 {
+pub(super) fn epochs(looks: f64, photos: usize) -> f64 {
     (looks / photos.max(1) as f64).clamp(1.0, MOST_EPOCHS).round()
 }
 
@@ -263,7 +267,7 @@ fn identity(work: &Work, photos: [&[Photo]; 2]) -> Result<Identity> {
         ("the photos", hasher.finalize().to_hex().to_string()),
         ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
         ("--seed", work.seed.to_string()),
-        ("--epochs", work.how.epochs.map_or("by the data".into(), |epochs| epochs.to_string())),
+        ("--epochs", recipe(work, photos[0].len()).epochs.to_string()),
         ("the rate", work.how.rate.to_string()),
         ("the size of the input", work.pixels.height.to_string()),
     ];

@@ -169,8 +169,8 @@ pub(super) fn choose(
     }
     let most = 1.0 - least as f64 / whole as f64;
     Err(Error::Unsupported(format!(
-        "at most {most:.3} of the multiply-accumulates can go while every layer keeps an eighth of its channels; the nearest is \
-         --prune {:.2}",
+        "at most {most:.3} of the multiply-accumulates can go in one step, which leaves an eighth of each set of channels, rounded up \
+         to 8 or 16; the nearest is --prune {:.2}",
         (100.0 * most).floor() / 100.0
     )))
 }

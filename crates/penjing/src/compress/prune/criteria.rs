@@ -10,7 +10,10 @@ use penjing_runtime::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::ledger::{Ledger, Unit, depthwise};
+use super::{
+    ledger::{Ledger, Unit, depthwise},
+    mend::WIDEST,
+};
 use crate::{
     Result,
     compress::{
@@ -226,12 +229,31 @@ fn surgeon(sight: &Sight, scores: &mut Scores) {
     }
 }
 
-/// For each channel that a layer reads the share of its results' variance that is lost without it.
+/// Sum of squares of each column of rows of `each` values.
+fn variances(x: &[f32], each: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; each];
+    for row in x.chunks_exact(each) {
+        sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v).powi(2));
+    }
+    sums
+}
+
+/// For each channel that a layer reads the share of its results' variance that is lost without it. In layers too wide for all
+/// correlations channels count for themselves, and nothing makes up for them.
 fn losses(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
     let Some(x) = sight.reads.get(&node.name) else { return Vec::new() };
     let (each, read) = (weights.len() / node.shape[3], sight.graph.shape(node.inputs[0])[3]);
     let mut x = x.clone();
     reads::centre(&mut x, each);
+    if each > WIDEST {
+        let mut lost = vec![0.0; read];
+        for (i, lost_by) in variances(&x, each).into_iter().enumerate() {
+            let square: f64 = weights.chunks_exact(each).map(|row| f64::from(row[i]).powi(2)).sum();
+            lost[i % read] += square * lost_by;
+        }
+        let total: f64 = lost.iter().sum();
+        return lost.into_iter().map(|lost| if total > 0.0 { lost / total } else { 0.0 }).collect();
+    }
     let along = reads::correlations(&x, each);
     // What the results vary in all: Σ wᵀ·G·w.
     let varies = |row: &[f32]| -> f64 {
@@ -299,6 +321,30 @@ mod tests {
         };
         let scores = scores(criterion, &sight).unwrap();
         ledger.channels(a).iter().map(|unit| scores[unit.index()]).collect()
+    }
+
+    #[test]
+    fn channels_of_very_wide_layers_count_for_themselves() {
+        let wide = WIDEST + 1;
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 1, 1, wide] }, &[]).unwrap();
+        let b = graph.push("b", Op::Linear { out_features: 1, bias: false }, &[x]).unwrap();
+        // The first weighs twice as much as the others, the second reads what never changes.
+        let mut weights = vec![1.0; wide];
+        weights[0] = 2.0;
+        let row = |sign: f32| (0..wide).map(|i| if i == 1 { 5.0 } else { sign }).collect::<Vec<f32>>();
+        let sight = Sight {
+            before: (&graph, &Weights::default()),
+            graph: &graph,
+            weights: &Weights::default(),
+            ledger: &Ledger::new(&graph),
+            reads: &[("b".to_string(), [row(1.0), row(-1.0)].concat())].into(),
+            photos: (&[], &[]),
+            seed: 0,
+        };
+        let lost = losses(&sight, graph.node(b), &weights);
+        let all = (wide - 2 + 4) as f64;
+        assert_eq!((lost.len(), lost[0], lost[1], lost[2]), (wide, 4.0 / all, 0.0, 1.0 / all));
     }
 
     #[test]

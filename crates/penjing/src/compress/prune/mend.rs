@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Most weights of an output that are fitted: what it takes grows with their cube. Of wider layers biases alone are.
-const WIDEST: usize = 2304;
+pub(super) const WIDEST: usize = 2304;
 
 /// Fits `weights` `[outputs][each]` and biases so that rows `x` `[places][each]` come as near to `y` `[places][outputs]` as can
 /// be. Where the rows tell little the weights stay as they are.

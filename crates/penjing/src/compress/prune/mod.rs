@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    data::{Dataset, Skipped},
+    data::{Dataset, Part, Skipped},
     model,
     progress::Progress,
     threads::Threads,
@@ -175,7 +175,10 @@ pub fn prune(
         let mut weights = small.weights;
         if options.learning.epochs != Some(0.0) {
             let part = options.learning.part.as_deref().map(|last| part(last, cut, cuts));
-            let epochs = options.learning.epochs.map(|epochs| epochs / f64::from(cuts));
+            // Every step has its share of what one would learn.
+            let count = data.part(Part::Train).count();
+            let all = options.learning.epochs.unwrap_or_else(|| tune::epochs(LOOKS, count));
+            let epochs = Some(all / f64::from(cuts));
             let work = tune::Work {
                 name: "training after pruning",
                 teacher: model,
@@ -184,13 +187,13 @@ pub fn prune(
                 start: Parameters::new(&small.graph, &weights)?,
                 projection: None,
                 how: &Learning { part, epochs, ..options.learning.clone() },
-                looks: LOOKS / f64::from(cuts),
+                looks: LOOKS,
                 asked: Vec::new(),
                 seed,
             };
             let tuned = tune::train(work, data, threads, progress)?;
             weights = tuned.learnt()?.to_weights();
-            report.epochs += tuned.recipe.epochs;
+            report.epochs = all * f64::from(cut) / f64::from(cuts);
             report.steps += tuned.steps;
             report.seconds += tuned.seconds;
             add_unread(&mut skipped, tuned.skipped);
