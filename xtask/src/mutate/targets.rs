@@ -395,7 +395,7 @@ pub const TARGETS: &[Target] = &[
         ["gate: what is just allowed is refused", "drop > self.max_drop + 1e-9", "drop > self.max_drop"],
         ["gate: a longer file than was judged is written", "self.missed = self.misses(gate);", ""],
     ]},
-    Target { file: "crates/penjing/src/train/speed.rs", test: "--lib speed", mutations: &[
+    Target { file: "crates/penjing/src/train/speed.rs", test: "--lib transfer::work", mutations: &[
         ["--time: all epochs take as long", "share * self.early + (1.0 - share) * self.full", "self.full"],
     ]},
     Target { file: "crates/penjing/src/transfer/work.rs", test: "--lib transfer::work", mutations: &[

@@ -74,27 +74,3 @@ fn at_size(graph: &Graph, weights: &Parameters, recipe: &Recipe, threads: &Threa
     });
     Ok(seconds / recipe.at_once as f64)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        model,
-        transfer::plan::{Facts, RecipeKind},
-    };
-
-    #[test]
-    fn epochs_at_a_smaller_size_take_their_share_of_the_time() {
-        let backbone = model::bundled().unwrap();
-        let facts = Facts { head_top1: 0.8, ..Facts::new(&[400, 400], &backbone) };
-        let pace = Pace { full: 4.0, early: 2.0 };
-        let of = |epochs: f64| {
-            let recipe = facts.recipe(RecipeKind::Finetune, &backbone.graph, None, None);
-            assert!(recipe.early.is_some());
-            pace.of(&Recipe { epochs, ..recipe })
-        };
-        // Of fewer than two epochs none is seen small, of three the first.
-        assert_eq!([0.5, 1.9, 2.0, 4.0].map(of), [4.0, 4.0, 3.0, 3.0]);
-        assert!((of(3.0) - 10.0 / 3.0).abs() < 1e-12);
-    }
-}

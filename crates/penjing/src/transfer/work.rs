@@ -424,6 +424,21 @@ mod tests {
     }
 
     #[test]
+    fn epochs_at_a_smaller_size_take_their_share_of_the_time() {
+        let backbone = crate::model::bundled().unwrap();
+        let facts = Facts { head_top1: 0.8, ..Facts::new(&[400, 400], &backbone) };
+        let pace = speed::Pace { full: 4.0, early: 2.0 };
+        let of = |epochs: f64| {
+            let recipe = facts.recipe(RecipeKind::Finetune, &backbone.graph, None, None);
+            assert!(recipe.early.is_some());
+            pace.of(&Recipe { epochs, ..recipe })
+        };
+        // Of fewer than two epochs none is seen small, of three the first.
+        assert_eq!([0.5, 1.9, 2.0, 4.0].map(of), [4.0, 4.0, 3.0, 3.0]);
+        assert!((of(3.0) - 10.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
     fn rounds_are_kept_and_what_does_not_fit_is_refused() {
         let network = |value: f32| Parameters {
             list: vec![Parameter {

@@ -197,7 +197,7 @@ pub fn search(
 const ANY: Gate = Gate { max_drop: f64::INFINITY, max_latency: f64::INFINITY, max_size: f64::INFINITY };
 
 /// The part that judges where none is for validation: see [`split::with_judges`].
-pub const SET_ASIDE: &str = "set-aside";
+const SET_ASIDE: &str = "set-aside";
 
 struct Search<'a> {
     ground: Ground<'a>,
