@@ -16,7 +16,9 @@ use penjing::{
         grid,
         observe::observe,
         prune::{
-            self, Criterion, cut,
+            self, Criterion,
+            blocks::Block,
+            cut::{self, Less},
             ledger::{Ledger, Unit},
             prune,
         },
@@ -76,31 +78,47 @@ fn masked(graph: &Graph, weights: &Weights, ledger: &Ledger, stays: &dyn Fn(Unit
     masked
 }
 
-/// Takes units away at random, and compares; whether anything went, or a layer would have lost all.
-fn compare(name: &str, graph: &Graph, weights: &Weights, seed: u64) -> bool {
+/// A block of which nothing comes: what its last node adds is 0, whether that is a layer or its BatchNorm.
+fn mute(graph: &Graph, weights: &mut Weights, block: &Block) -> bool {
+    let node = graph.node(block.end());
+    let is_linear = matches!(node.op, Op::Conv(_) | Op::BatchNorm { .. });
+    for suffix in ["weight", "bias", "gamma", "beta"] {
+        if let Some(tensor) = weights.get_mut(&format!("{}.{suffix}", node.name)).filter(|_| is_linear) {
+            *tensor = Tensor::f32(&tensor.shape.clone(), vec![0.0; tensor.shape.iter().product()]);
+        }
+    }
+    is_linear
+}
+
+/// Takes units and blocks away at random, and compares; whether anything went, or a layer would have lost all, and how many
+/// blocks did.
+fn compare(name: &str, graph: &Graph, weights: &Weights, seed: u64) -> (bool, usize) {
     let ledger = Ledger::new(graph);
     let mut random = uniform(seed);
-    let mut gone = vec![false; ledger.len()];
+    let mut less = Less::nothing(&ledger);
     let free = ledger.sets(graph).into_iter().flat_map(|set| set.units);
-    free.for_each(|unit| gone[unit.index()] = random() < 0.4);
-    let stays = |unit: Unit| !gone[unit.index()];
-    let (small, left) = match cut::cut(graph, weights, &ledger, &stays) {
+    free.for_each(|unit| less.units[unit.index()] = random() < 0.4);
+    let mut whole = weights.clone();
+    let blocks = Block::all(graph);
+    less.blocks = blocks.iter().filter(|block| random() < 0.4 && mute(graph, &mut whole, block)).collect();
+    let stays = |unit: Unit| less.leaves(unit);
+    let (small, left) = match cut::cut(graph, weights, &ledger, &less) {
         Ok(cut) => cut,
         Err(error) => {
             println!("{name}: {error}");
-            return false;
+            return (false, 0);
         }
     };
     let [_, h, w, c] = graph.input_shape().unwrap();
     let input: Vec<f32> = (0..h * w * c).map(|_| 4.0 * random() - 2.0).collect();
-    let expected = run(graph, &masked(graph, weights, &ledger, &stays), &input);
+    let expected = run(graph, &masked(graph, &whole, &ledger, &stays), &input);
     let found = run(&small, &left, &input);
     let largest = expected.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
     assert_eq!(found.len(), expected.len(), "{name}");
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() <= 1e-5 * largest, "{name}: {found}, masked {expected}");
     }
-    small.parameters() != graph.parameters()
+    (small.parameters() != graph.parameters(), less.blocks.len())
 }
 
 fn small_of(arch: &Arch) -> (Graph, Config) {
@@ -114,22 +132,52 @@ fn what_is_left_computes_what_the_whole_computes_without_what_went() {
         let (graph, _) = small_of(arch);
         let weights = zoo::random_weights(&graph, 3);
         // ShuffleNet's stages hang together so much that some choices leave nothing of a branch.
-        let compared = (0..10).filter(|seed| compare(arch.name, &graph, &weights, *seed)).take(2);
+        let compared = (0..10).filter(|seed| compare(arch.name, &graph, &weights, *seed).0).take(2);
         assert_eq!(compared.count(), 2, "{}", arch.name);
     }
+    let blocks =
+        |name: &str| Block::all(&small_of(ARCHS.iter().find(|arch| arch.name == name).unwrap()).0).len();
+    let found = ["mobilenet_v2", "efficientnet_lite0", "mobilenet_v3_small", "squeezenet1_1"].map(blocks);
+    // Of ten, nine and six stages' repetitions; SqueezeNet has no sums.
+    assert_eq!(found, [10, 9, 6, 0]);
 }
 
 #[test]
 fn random_graphs_are_cut_rightly() {
-    let mut cut = 0;
+    let (mut cut, mut blocks) = (0, 0);
     for seed in 0..2_000 {
         let mut random = SplitMix(seed);
         let graph = random_graph(&mut random);
         let weights = random_weights(&mut random, &graph);
         assert!(size(graph.input_shape().unwrap()) > 0);
-        cut += usize::from(compare(&format!("graph {seed}"), &graph, &weights, seed));
+        let (is_cut, gone) = compare(&format!("graph {seed}"), &graph, &weights, seed);
+        cut += usize::from(is_cut);
+        blocks += gone;
     }
-    assert!(cut > 300, "only {cut} graphs lost channels");
+    println!("{cut} graphs lost channels, and {blocks} blocks went");
+    assert!(cut > 300 && blocks > 3, "only {cut} graphs lost channels, and {blocks} blocks went");
+}
+
+#[test]
+fn behind_a_block_its_input_is_read() {
+    let mut graph = Graph::default();
+    let mut push = |name: &str, op, inputs: &[_]| graph.push(name, op, inputs).unwrap();
+    let x = push("x", Op::Input { shape: [1, 6, 6, 3] }, &[]);
+    let stem = push("stem", conv(8, 3, 1, 1), &[x]);
+    // Made before the block, and read after it.
+    let other = push("other", conv(8, 1, 1, 1), &[stem]);
+    let wide = push("wide", conv(16, 1, 1, 1), &[stem]);
+    let wide = push("wide.act", Op::Act(Act::Relu), &[wide]);
+    let narrow = push("narrow", conv(8, 1, 1, 1), &[wide]);
+    let sum = push("sum", Op::Add, &[narrow, stem]);
+    let both = push("both", Op::Concat, &[other, sum]);
+    let last = push("last", conv(8, 1, 1, 1), &[both]);
+    let pool = push("pool", Op::GlobalAvgPool, &[last]);
+    push("head", Op::Linear { out_features: 4, bias: true }, &[pool]);
+    let weights = zoo::random_weights(&graph, 3);
+    // Of eight drawings some take the block away.
+    let gone: usize = (0..8).map(|seed| compare("behind", &graph, &weights, seed).1).sum();
+    assert!(gone > 0);
 }
 
 /// A third less of every set, whichever.
@@ -138,17 +186,17 @@ fn pruned(arch: &Arch) -> (Graph, Weights, Config) {
     let weights = zoo::random_weights(&graph, 5);
     let (graph, weights) = fold(&graph, &weights).unwrap();
     let ledger = Ledger::new(&graph);
-    let mut gone = vec![false; ledger.len()];
+    let mut less = Less::nothing(&ledger);
     let mut random = uniform(9);
     let sets = ledger.sets(&graph);
     assert!(!sets.is_empty(), "{}", arch.name);
     for mut set in sets {
         for _ in 0..set.units.len() / 3 {
             let any = (random() * set.units.len() as f32) as usize;
-            gone[set.units.swap_remove(any).index()] = true;
+            less.units[set.units.swap_remove(any).index()] = true;
         }
     }
-    let (small, left) = cut::cut(&graph, &weights, &ledger, &|unit| !gone[unit.index()]).unwrap();
+    let (small, left) = cut::cut(&graph, &weights, &ledger, &less).unwrap();
     let macs = |graph: &Graph| penjing_runtime::cost::layers(graph).iter().map(|l| l.macs).sum::<u64>();
     let share = macs(&small) as f64 / macs(&graph) as f64;
     assert!(share < 0.7, "{}: {share} of the arithmetic is left", arch.name);
@@ -304,6 +352,36 @@ fn half_of_the_arithmetic_goes_and_the_answers_stay() {
     // The state is of this network alone.
     let refused = prune(&half(Criterion::Random, 10, Some(&part)), &one, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in the network that learns"), "{refused}");
+}
+
+#[test]
+fn a_block_that_gives_little_goes_where_blocks_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = photos(&folder.path().join("photos"));
+    let mut model = learnt(wide(), &data);
+    for name in ["project.weight", "project.bias"] {
+        let tensor = &model.weights[name];
+        let little = tensor.to_f32().iter().map(|v| 1e-3 * v).collect();
+        model.weights.insert(name.into(), Tensor::f32(&tensor.shape.clone(), little));
+    }
+    let threads = Threads::new(Some(1)).unwrap();
+    let prune = |blocks, steps| {
+        let options = prune::Options { share: 0.75, blocks, steps, ..half(Criterion::Surgeon, 0, None) };
+        prune(&model, &data, 64, &options, 0, &threads, &Quiet).unwrap()
+    };
+    let holds = |model: &Model, name: &str| model.graph.nodes().iter().any(|node| node.name == name);
+    for steps in [1, 2] {
+        let (small, report) = prune(true, steps);
+        let [block] = &report.blocks[..] else { panic!("{:?}", report.blocks) };
+        assert!(block.name == "sum" && block.gone && block.loss < 1e-3, "{block:?}");
+        assert!(!["expand", "deep", "project", "sum"].iter().any(|name| holds(&small, name)));
+        let sets: Vec<_> = report.sets.iter().map(|set| (set.name.as_str(), set.after > 0)).collect();
+        assert_eq!(sets, [("stem", true), ("expand", false), ("last", true)]);
+        let told = small.provenance.recipe.last().unwrap();
+        assert!(told.contains("channels by surgeon and 1 of 1 blocks"), "{told}");
+    }
+    let (small, report) = prune(false, 1);
+    assert!(report.blocks.is_empty() && holds(&small, "expand"));
 }
 
 #[test]

@@ -162,9 +162,18 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/compress/prune/mod.rs", test: "--lib --test prune -- prune pruned goes step", mutations: &[
         ["pruning in steps: the first takes all", "1.0 - (1.0 - share).powf(f64::from(step) / f64::from(steps))", "share"],
         ["pruning in steps: states overwrite each other", "if step == steps { last.to_owned() }", "if true { last.to_owned() }"],
+        ["pruning: what is fitted judges", "            judges.push(input);\n        } else {", "            judges.push(input.clone());\n        }\n        {"],
+    ]},
+    Target { file: "crates/penjing/src/compress/prune/blocks.rs", test: "--lib --test prune -- prune block random_graphs", mutations: &[
+        ["pruning: a block of which others read", "(works && fits && inside.iter().all(stays_inside))", "(works && fits)"],
+        ["pruning: who stands in for a block is read elsewhere", "if !users[start.index()].iter().all(|user| block.holds(*user)) {", "if false {"],
+    ]},
+    Target { file: "crates/penjing/src/compress/prune/cut.rs", test: "--lib --test prune -- prune block random_graphs", mutations: &[
+        ["pruning: behind a block its input is read no more", "places.push(places[block.start().index()]);", "places.push(*places.last().unwrap_or(&id));"],
     ]},
     Target { file: "crates/penjing/src/compress/prune/mend.rs", test: "--lib prune", mutations: &[
         ["pruning: biases forget what weights moved", "shift -= moved * f64::from(*mean);", "shift -= 0.0 * moved * f64::from(*mean);"],
+        ["pruning: nobody stands in for a block", "for end in self.stands_in_for(id) {", "for end in self.stands_in_for(id).take(0) {"],
     ]},
     Target { file: "crates/penjing/src/compress/storage.rs", test: "--lib compress", mutations: &[
         ["4 bits: layers in groups too", "!in_groups(node) && weight.is_some_and", "weight.is_some_and"],

@@ -79,6 +79,9 @@ pub struct Args {
     /// What tells channels that are missed from those that are not
     #[arg(long, value_name = "WAY", default_value = "surgeon", requires = "prune")]
     criterion: By,
+    /// Whole residual blocks may go too
+    #[arg(long, requires = "prune")]
+    blocks: bool,
     /// How often every photo is seen after pruning, 0 for not at all [default: by the number of photos]
     #[arg(long, value_name = "N", requires = "prune", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     prune_epochs: Option<u32>,
@@ -355,6 +358,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                 share,
                 steps: args.prune_steps,
                 criterion: args.criterion.into(),
+                blocks: args.blocks,
                 learning: learning(prune::Options::default().learning, args.prune_epochs, &pruned_part),
                 ..prune::Options::default()
             };
@@ -469,7 +473,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// What went.
 fn channels(report: &prune::Report) -> String {
-    let prune::Report { share, macs, params, sets, epochs, steps, seconds, .. } = report;
+    let prune::Report { share, macs, params, sets, blocks, epochs, steps, seconds, .. } = report;
     let mut text = format!(
         "\npruned: {:.1} % of the multiply-accumulates gone ({:.1} → {:.1} million), {:.1} % of the parameters; \
          {epochs} epochs ({steps} steps) in {seconds:.0} s\n",
@@ -480,6 +484,9 @@ fn channels(report: &prune::Report) -> String {
     );
     for set in sets.iter().filter(|set| set.after < set.before) {
         let _ = writeln!(text, "  {:28} {:>5} → {:>5}", set.name, set.before, set.after);
+    }
+    for block in blocks.iter().filter(|block| block.gone) {
+        let _ = writeln!(text, "  {:28} the whole block", block.name);
     }
     text
 }

@@ -213,6 +213,8 @@ fn a_network_loses_channels_and_then_its_floats() {
     assert!(
         figure(&report["verdict"]["after"]["file_bytes"]) < 0.5 * figure(&verdict["after"]["file_bytes"])
     );
+    compress("b.penjing", &["--prune", "0.4", "--prune-epochs", "0", "--floats", "--blocks"])
+        .says(&["has no residual block that can go"]);
     // What was pruned is a model like any other, and in 8 bits it is none to prune.
     assert_eq!(
         compress("w.penjing", &["--weights-only", "8", "--prune", "0.2", "--prune-epochs", "0", "--json"])

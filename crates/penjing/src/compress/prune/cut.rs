@@ -1,4 +1,4 @@
-//! A network without some of its channels.
+//! A network without some of its channels and blocks.
 
 use penjing_runtime::{
     Error as RuntimeError,
@@ -7,16 +7,51 @@ use penjing_runtime::{
     tensor::{Tensor, Weights},
 };
 
-use super::ledger::{Ledger, Unit, depthwise};
+use super::{
+    blocks::Block,
+    ledger::{Ledger, Unit, depthwise},
+};
 
-/// The same layers with the channels of the units that stay.
+/// What goes of a network.
+#[derive(Clone, Debug)]
+pub struct Less<'a> {
+    /// Whether a unit goes, for each of the ledger's.
+    pub units: Vec<bool>,
+    /// Blocks that go as a whole.
+    pub blocks: Vec<&'a Block>,
+}
+
+impl Less<'_> {
+    /// Nothing yet.
+    pub fn nothing(ledger: &Ledger) -> Self {
+        Less { units: vec![false; ledger.len()], blocks: Vec::new() }
+    }
+
+    /// Whether a unit stays.
+    pub fn leaves(&self, unit: Unit) -> bool {
+        !self.units[unit.index()]
+    }
+
+    /// The block with which a node goes.
+    fn around(&self, id: NodeId) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.holds(id)).copied()
+    }
+}
+
+/// The same layers with the channels of the units that stay, without the blocks that go.
 ///
 /// # Errors
 /// [`RuntimeError::Layer`] when nothing would be left of a layer.
-pub fn shape(graph: &Graph, ledger: &Ledger, stays: &dyn Fn(Unit) -> bool) -> Result<Graph, RuntimeError> {
+pub fn shape(graph: &Graph, ledger: &Ledger, less: &Less) -> Result<Graph, RuntimeError> {
     let mut small = Graph::default();
+    // Where in the small graph what each node gave is found.
+    let mut places: Vec<NodeId> = Vec::new();
     for (id, node) in graph.iter() {
-        let count = |id: NodeId| ledger.channels(id).iter().filter(|unit| stays(**unit)).count();
+        if let Some(block) = less.around(id) {
+            places.push(places[block.start().index()]);
+            continue;
+        }
+        let count = |id: NodeId| ledger.channels(id).iter().filter(|unit| less.leaves(**unit)).count();
         let op = match &node.op {
             Op::Conv(conv) => {
                 let groups = if depthwise(conv, ledger.channels(node.inputs[0]).len()) {
@@ -29,7 +64,7 @@ pub fn shape(graph: &Graph, ledger: &Ledger, stays: &dyn Fn(Unit) -> bool) -> Re
             Op::Linear { bias, .. } => Op::Linear { out_features: count(id), bias: *bias },
             Op::Slice { start, .. } => {
                 let before = &ledger.channels(node.inputs[0])[..*start];
-                Op::Slice { start: before.iter().filter(|unit| stays(**unit)).count(), len: count(id) }
+                Op::Slice { start: before.iter().filter(|unit| less.leaves(**unit)).count(), len: count(id) }
             }
             Op::Input { .. }
             | Op::BatchNorm { .. }
@@ -46,13 +81,14 @@ pub fn shape(graph: &Graph, ledger: &Ledger, stays: &dyn Fn(Unit) -> bool) -> Re
             | Op::Softmax
             | Op::Dropout { .. } => node.op.clone(),
         };
-        small.push(&node.name, op, &node.inputs)?;
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|input| places[input.index()]).collect();
+        places.push(small.push(&node.name, op, &inputs)?);
     }
     Ok(small)
 }
 
-/// The network with the channels of the units that stay: what the whole one computes if those that go are taken for 0
-/// wherever a convolution or linear layer reads them.
+/// The network with the channels of the units that stay, without the blocks that go: what the whole one computes if those channels
+/// are taken for 0 wherever a convolution or linear layer reads them, and what those blocks add for 0.
 ///
 /// # Errors
 /// [`RuntimeError::Layer`] when nothing would be left of a layer, or the weights are not the graph's.
@@ -60,15 +96,15 @@ pub fn cut(
     graph: &Graph,
     weights: &Weights,
     ledger: &Ledger,
-    stays: &dyn Fn(Unit) -> bool,
+    less: &Less,
 ) -> Result<(Graph, Weights), RuntimeError> {
     graph.check(weights)?;
-    let small = shape(graph, ledger, stays)?;
+    let small = shape(graph, ledger, less)?;
     let places = |units: &[Unit]| -> Vec<usize> {
-        units.iter().enumerate().filter(|(_, unit)| stays(**unit)).map(|(place, _)| place).collect()
+        units.iter().enumerate().filter(|(_, unit)| less.leaves(**unit)).map(|(place, _)| place).collect()
     };
     let mut kept = Weights::new();
-    for (id, node) in graph.iter() {
+    for (id, node) in graph.iter().filter(|(id, _)| less.around(*id).is_none()) {
         let outputs = places(ledger.channels(id));
         let whole = node.inputs.first().map_or(node.shape, |&input| graph.shape(input));
         for (suffix, shape) in node.op.parameters(whole) {

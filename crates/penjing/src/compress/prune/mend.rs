@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use penjing_runtime::{
-    graph::Graph,
+    graph::{Graph, NodeId},
     tensor::{Tensor, Weights},
 };
 use rayon::prelude::*;
 
-use super::ledger::{Ledger, Unit};
+use super::{cut::Less, ledger::Ledger};
 use crate::{
     Result,
     compress::{
@@ -57,7 +57,7 @@ fn fit(weights: &mut [f32], biases: &mut [f32], mut x: Vec<f32>, mut y: Vec<f32>
     }
 }
 
-/// A network before and after channels went.
+/// A network before and after channels and blocks went.
 pub(super) struct Change<'a> {
     /// Before: BatchNorm drawn in, a bias in every layer.
     pub graph: &'a Graph,
@@ -65,23 +65,19 @@ pub(super) struct Change<'a> {
     pub ledger: &'a Ledger,
     /// What its layers of one group read.
     pub reads: &'a BTreeMap<String, Reads>,
-    pub stays: &'a (dyn Fn(Unit) -> bool + Sync),
+    pub less: &'a Less<'a>,
 }
 
 impl Change<'_> {
-    /// Fits one layer of the network after, of which `x` reads what is left.
+    /// Fits one layer of the network after, of which `x` reads what is left: to what it gave, and what the blocks gave for which it
+    /// stands in.
     fn fit(&self, name: &str, small: &mut Weights, x: Vec<f32>) {
         let Some((id, _)) = self.graph.iter().find(|(_, node)| node.name == name) else { return };
         let [weight, bias] = ["weight", "bias"].map(|suffix| format!("{name}.{suffix}"));
-        let channels = self.ledger.channels(id);
-        let whole = [&weight, &bias].map(|name| self.weights[name].to_f32());
-        let each = whole[0].len() / channels.len();
-        let (mut rows, mut shifts) = (Vec::new(), Vec::new());
-        for (at, _) in channels.iter().enumerate().filter(|(_, unit)| (self.stays)(**unit)) {
-            rows.extend_from_slice(&whole[0][at * each..][..each]);
-            shifts.push(whole[1][at]);
+        let mut y = self.gave(id);
+        for end in self.stands_in_for(id) {
+            y.iter_mut().zip(self.gave(end)).for_each(|(y, more)| *y += more);
         }
-        let y = results(&rows, &shifts, &self.reads[name]);
         let (mut weights, mut biases) = (small[&weight].to_f32(), small[&bias].to_f32());
         fit(&mut weights, &mut biases, x, y);
         let shape = small[&weight].shape.clone();
@@ -89,14 +85,38 @@ impl Change<'_> {
         small.insert(bias, Tensor::f32(&[biases.len()], biases));
     }
 
-    /// Fits the layers that read channels which went, as if all before them gave what they gave: right where channels of one set
-    /// went.
+    /// What those channels of a layer that stay gave before.
+    fn gave(&self, id: NodeId) -> Vec<f32> {
+        let name = &self.graph.node(id).name;
+        let channels = self.ledger.channels(id);
+        let [weights, biases] =
+            ["weight", "bias"].map(|suffix| self.weights[&format!("{name}.{suffix}")].to_f32());
+        let each = weights.len() / channels.len();
+        let (mut rows, mut shifts) = (Vec::new(), Vec::new());
+        for (at, _) in channels.iter().enumerate().filter(|(_, unit)| self.less.leaves(**unit)) {
+            rows.extend_from_slice(&weights[at * each..][..each]);
+            shifts.push(biases[at]);
+        }
+        results(&rows, &shifts, &self.reads[name])
+    }
+
+    /// The last layers of the blocks for which a layer stands in.
+    fn stands_in_for(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        let blocks = &self.less.blocks;
+        let pairs = blocks.iter().filter_map(|block| block.stand_in(self.graph, blocks));
+        pairs.filter(move |[gives, _]| *gives == id).map(|[_, end]| end)
+    }
+
+    /// Fits the layers that read channels which went or stand in for blocks, as if all before them gave what they gave: right where
+    /// channels of one set went, or one block.
     pub fn mend_readers(&self, small: &mut Weights) {
-        for (_, node) in self.graph.iter().filter(|(_, node)| layer(node)) {
+        for (id, node) in self.graph.iter().filter(|(_, node)| layer(node)) {
             let channels = self.ledger.channels(node.inputs[0]);
-            let gone = channels.iter().any(|unit| !(self.stays)(*unit));
-            let Some(x) = self.reads.get(&node.name).filter(|_| gone) else { continue };
-            let kept: Vec<bool> = channels.iter().map(|unit| (self.stays)(*unit)).collect();
+            let gone = channels.iter().any(|unit| !self.less.leaves(*unit));
+            let touched = gone || self.stands_in_for(id).next().is_some();
+            let stays = small.contains_key(&format!("{}.weight", node.name));
+            let Some(x) = self.reads.get(&node.name).filter(|_| touched && stays) else { continue };
+            let kept: Vec<bool> = channels.iter().map(|unit| self.less.leaves(*unit)).collect();
             let left: Vec<f32> =
                 x.iter().enumerate().filter(|(at, _)| kept[at % kept.len()]).map(|(_, v)| *v).collect();
             self.fit(&node.name, small, left);
@@ -115,8 +135,10 @@ impl Change<'_> {
         threads: &Threads,
         progress: &dyn Progress,
     ) -> Result<()> {
-        progress.begin("fitting what is left", self.reads.len());
-        for node in graph.nodes().iter().filter(|node| layer(node) && self.reads.contains_key(&node.name)) {
+        let layers =
+            || graph.nodes().iter().filter(|node| layer(node) && self.reads.contains_key(&node.name));
+        progress.begin("fitting what is left", layers().count());
+        for node in layers() {
             let name = [node.name.clone()];
             let mut reads = watch(graph, small, &name, inputs, places, threads, &Hushed(progress))?;
             if let Some(x) = reads.remove(&node.name) {
@@ -131,8 +153,14 @@ impl Change<'_> {
 
 #[cfg(test)]
 mod tests {
+    use penjing_runtime::op::{Conv, Op};
+
     use super::*;
-    use crate::random::SplitMix64;
+    use crate::{
+        compress::prune::{blocks::Block, cut::cut},
+        progress::Quiet,
+        random::SplitMix64,
+    };
 
     #[test]
     fn what_went_is_told_by_what_goes_along_with_it() {
@@ -153,6 +181,52 @@ mod tests {
             // Damping holds the weights back a little.
             assert!((found - exact).abs() < 0.06, "{found}, expected {exact}");
         }
+    }
+
+    #[test]
+    fn the_layer_before_stands_in_for_a_block() {
+        let conv = |out| Op::Conv(Conv { bias: true, ..Conv::new(out, 1, 1) });
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 4, 4, 6] }, &[]).unwrap();
+        let stem = graph.push("stem", conv(3), &[x]).unwrap();
+        // What a block of one layer gives is made of what the stem reads as well.
+        let first = graph.push("first", conv(3), &[stem]).unwrap();
+        let sum = graph.push("sum", Op::Add, &[stem, first]).unwrap();
+        let second = graph.push("second", conv(3), &[sum]).unwrap();
+        let end = graph.push("end", Op::Add, &[second, sum]).unwrap();
+        graph.push("head", conv(2), &[end]).unwrap();
+        let mut random = SplitMix64::new(5);
+        let mut draw = |count: usize| (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+        let parameters = graph.parameters().into_iter();
+        let weights: Weights = parameters
+            .map(|(name, shape)| {
+                let data = draw(shape.iter().product());
+                (name, Tensor::f32(&shape, data))
+            })
+            .collect();
+        let inputs: Vec<Vec<f32>> = (0..64).map(|_| draw(4 * 4 * 6)).collect();
+        let threads = Threads::new(Some(1)).unwrap();
+        let names = ["stem", "first", "second", "head"].map(String::from);
+        let watched = |graph: &Graph, weights: &Weights| {
+            watch(graph, weights, &names, &inputs, 1024, &threads, &Quiet).unwrap()
+        };
+        let reads = watched(&graph, &weights);
+        let ledger = Ledger::new(&graph);
+        let blocks = Block::all(&graph);
+        let less = Less { blocks: blocks.iter().collect(), ..Less::nothing(&ledger) };
+        assert_eq!(less.blocks.len(), 2);
+        let (small, mut left) = cut(&graph, &weights, &ledger, &less).unwrap();
+        let change = Change { graph: &graph, weights: &weights, ledger: &ledger, reads: &reads, less: &less };
+        let far = |left: &Weights| {
+            let found = &watched(&small, left)["head"];
+            let off = found.iter().zip(&reads["head"]).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+            off / reads["head"].iter().map(|v| v.powi(2)).sum::<f32>()
+        };
+        let before = far(&left);
+        change.mend_readers(&mut left);
+        let after = far(&left);
+        assert!(before > 0.1 && after < 1e-3, "{before} → {after}");
+        assert_eq!(left["head.weight"], weights["head.weight"]);
     }
 
     #[test]

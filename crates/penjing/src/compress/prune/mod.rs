@@ -1,10 +1,11 @@
-//! Fewer channels: structured pruning.
+//! Fewer channels and blocks: structured pruning.
 //!
 //! The [`ledger`] says which channels go together, [criteria](Criterion) which of them are missed least, a scan what the
-//! network loses with a quarter, half and three quarters of each set. Then, step by step, those go whose loss costs
-//! least for the time that it saves, until so much of the arithmetic is gone; what is left is [cut](mod@cut) out, fitted to what it
+//! network loses with a quarter, half and three quarters of each set, and without each [block](blocks). Then, step by step, those
+//! go whose loss costs least for the time that it saves, until so much of the arithmetic is gone; what is left is [cut](mod@cut) out, fitted to what it
 //! gave before, and learns from the photos under the network before. The result is a plain smaller graph.
 
+pub mod blocks;
 mod choose;
 pub mod criteria;
 pub mod cut;
@@ -20,13 +21,15 @@ use std::{
 use penjing_runtime::{file::Model, graph::Graph, tensor::Weights};
 use serde::Serialize;
 
-pub use self::{choose::Saving, criteria::Criterion};
 use self::{
-    choose::{Scanned, TRIED, Takes},
+    blocks::Block,
+    choose::{Around, Choices, Scanned, TRIED, Takes},
     criteria::Sight,
+    cut::Less,
     ledger::Ledger,
     mend::Change,
 };
+pub use self::{choose::Saving, criteria::Criterion};
 use super::{
     Watched, add_unread, fold,
     fold::{in_groups, layer},
@@ -54,6 +57,8 @@ pub struct Options {
     pub steps: u32,
     /// What tells channels apart.
     pub criterion: Criterion,
+    /// Whether blocks may go as a whole.
+    pub blocks: bool,
     /// Whether what is left is fitted to what it gave before.
     pub mend: bool,
     /// How what is left learns.
@@ -66,6 +71,7 @@ impl Default for Options {
             share: 0.5,
             steps: 1,
             criterion: Criterion::default(),
+            blocks: false,
             mend: true,
             learning: Learning::at(3e-4),
         }
@@ -87,7 +93,10 @@ pub struct Report {
     pub cuts: u32,
     /// Every set of channels.
     pub sets: Vec<Kept>,
-    /// How far the network was, after the last cut and before it learnt, from the one before that cut, on photos that were watched.
+    /// Every block that could go, if they were asked for.
+    pub blocks: Vec<Whole>,
+    /// How far the network was, after the last cut and before it learnt, from the one before that cut, on photos of the training part
+    /// that its layers were not fitted on.
     pub start: Distance,
     /// How often every photo was seen after a cut, of all of them together.
     pub epochs: f64,
@@ -106,13 +115,24 @@ pub struct Kept {
     pub name: String,
     /// How many there were.
     pub before: usize,
-    /// And are.
+    /// And are; none where the block went that they are of.
     pub after: usize,
     /// [`Distance::error`] of the network without a quarter, half and three quarters of them.
     pub losses: [f64; 3],
 }
 
-/// Photos that the scan runs through.
+/// One block.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Whole {
+    /// The sum that ends it.
+    pub name: String,
+    /// [`Distance::error`] of the network without it.
+    pub loss: f64,
+    /// Whether it went.
+    pub gone: bool,
+}
+
+/// Photos that judge what the scan tries.
 const SCANNED: usize = 64;
 /// Photos that are seen in all by the training.
 const LOOKS: f64 = 5_000.0;
@@ -148,7 +168,7 @@ pub fn prune(
         let takes = Takes::of(&stock.graph);
         let whole = report.as_ref().map_or(takes.macs, |report| report.macs[0]);
         let goal = gone_after(options.share, cut, cuts);
-        let stay = choose::choose(&stock.graph, &stock.ledger, &stock.scanned, goal, whole)?;
+        let stay = choose::choose(&stock.graph, &stock.ledger, &stock.choices, goal, whole)?;
         let small = stock.small(&stay)?;
         let (left, start) = (Takes::of(&small.graph), stock.distance(&small)?);
         let report = report.get_or_insert_with(|| Report {
@@ -158,6 +178,7 @@ pub fn prune(
             params: [takes.params; 2],
             cuts: 0,
             sets: stock.kept(),
+            blocks: stock.whole_blocks(),
             start,
             epochs: 0.0,
             steps: 0,
@@ -167,10 +188,7 @@ pub fn prune(
         report.share = 1.0 - left.macs as f64 / whole as f64;
         (report.macs[1], report.params[1]) = (left.macs, left.params);
         report.cuts = cut;
-        for (set, stay) in stock.scanned.iter().zip(&stay) {
-            let same = report.sets.iter_mut().filter(|kept| kept.name == set.set.name);
-            same.for_each(|kept| kept.after = *stay);
-        }
+        stock.tell(&stay, report);
         report.start = start;
         let mut weights = small.weights;
         if options.learning.epochs != Some(0.0) {
@@ -226,8 +244,12 @@ pub fn parts(last: &Path, steps: u32) -> Vec<PathBuf> {
 impl Report {
     /// In words, for the model's provenance.
     fn describe(&self) -> String {
+        let blocks = match self.blocks.iter().filter(|block| block.gone).count() {
+            0 => String::new(),
+            gone => format!(" and {gone} of {} blocks", self.blocks.len()),
+        };
         format!(
-            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}{}; training of {} \
+            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}{blocks}{}; training of {} \
              epochs ({} steps) under the model before",
             100.0 * self.share,
             100.0 * (1.0 - self.params[1] as f64 / self.params[0] as f64),
@@ -253,12 +275,14 @@ pub(super) struct Stock<'a> {
     weights: Weights,
     ledger: Ledger,
     watched: Watched,
+    /// Photos that judge, on which nothing is fitted.
+    judges: Vec<Vec<f32>>,
     /// What its layers read, at so many places.
     reads: BTreeMap<String, Reads>,
     places: usize,
-    /// What it says of the photos that the scan runs through.
+    /// What it says of the photos that judge.
     exact: judge::Logits,
-    scanned: Vec<Scanned>,
+    choices: Choices,
     mend: bool,
     threads: &'a Threads,
     progress: &'a dyn Progress,
@@ -280,6 +304,7 @@ impl<'a> Stock<'a> {
     ) -> Result<(Self, Vec<Skipped>)> {
         let watching = super::Options { photos, seed, ..Default::default() };
         let (watched, skipped) = tensors(model, data, &watching, threads, progress)?;
+        let (watched, judges) = apart(watched);
         let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
         let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
         let ledger = Ledger::new(&graph);
@@ -290,8 +315,7 @@ impl<'a> Stock<'a> {
             .map(|node| node.name.clone())
             .collect();
         let places = reads::places(&weights, &readers);
-        let inputs = &watched.inputs[..watched.inputs.len().min(FITTED)];
-        let reads = watch(&graph, &weights, &readers, inputs, places, threads, progress)?;
+        let reads = watch(&graph, &weights, &readers, fitted(&watched), places, threads, progress)?;
         let sight = Sight {
             before: (&model.graph, &model.weights),
             graph: &graph,
@@ -308,22 +332,25 @@ impl<'a> Stock<'a> {
             weights,
             ledger,
             watched,
+            judges,
             reads,
             places,
             exact: Vec::new(),
-            scanned: Vec::new(),
+            choices: Choices::default(),
             mend: options.mend,
             threads,
             progress,
         };
         stock.exact = stock.logits(&stock.graph, &stock.weights)?;
-        stock.scanned = stock.scan(&scores)?;
+        let sets = stock.scan(&scores)?;
+        let blocks = if options.blocks { stock.scan_blocks(&sets)? } else { Vec::new() };
+        stock.choices = Choices { sets, blocks };
         Ok((stock, skipped))
     }
 
-    /// Smaller and smaller networks, by how many channels of each set stay.
+    /// Smaller and smaller networks, by how many channels of each set stay, and whether each block does.
     pub fn path(&self, saving: Saving) -> Vec<Vec<usize>> {
-        choose::path(&self.graph, &self.ledger, &self.scanned, saving).map(|(stay, _)| stay).collect()
+        choose::path(&self.graph, &self.ledger, &self.choices, saving).map(|(stay, _)| stay).collect()
     }
 
     /// The network with all its channels.
@@ -331,33 +358,25 @@ impl<'a> Stock<'a> {
         Small { graph: self.graph.clone(), weights: self.weights.clone() }
     }
 
-    /// The network in which so many channels of each set stay, as it is cut; `fitted`: its layers that miss some are fitted again,
-    /// each by itself.
+    /// The network in which so many channels of each set and those blocks stay, as it is cut; `fitted`: its layers that miss some are
+    /// fitted again, each by itself.
     pub fn cut(&self, stay: &[usize], fitted: bool) -> Result<Small> {
-        let gone = choose::gone(&self.ledger, &self.scanned, stay);
-        let stays = |unit: ledger::Unit| !gone[unit.index()];
-        let mut small = self.cut_by(&stays)?;
-        if fitted {
-            self.threads.install(|| self.change(&stays).mend_readers(&mut small.weights));
-        }
-        Ok(small)
+        self.cut_by(&self.choices.less(&self.ledger, stay), fitted)
     }
 
     /// The same, all its layers fitted to what they gave before, one after the other.
     fn small(&self, stay: &[usize]) -> Result<Small> {
-        let gone = choose::gone(&self.ledger, &self.scanned, stay);
-        let stays = |unit: ledger::Unit| !gone[unit.index()];
-        let mut small = self.cut_by(&stays)?;
+        let less = self.choices.less(&self.ledger, stay);
+        let mut small = self.cut_by(&less, false)?;
         if self.mend {
-            let inputs = &self.watched.inputs;
-            let inputs = (&inputs[..inputs.len().min(FITTED)], self.places);
-            let change = self.change(&stays);
+            let inputs = (fitted(&self.watched), self.places);
+            let change = self.change(&less);
             change.mend_all(&small.graph, &mut small.weights, inputs, self.threads, self.progress)?;
         }
         Ok(small)
     }
 
-    /// How far it is from the network before, on the photos that the scan ran through.
+    /// How far it is from the network before, on the photos that judge.
     fn distance(&self, small: &Small) -> Result<Distance> {
         Ok(Distance::between(&self.exact, &self.logits(&small.graph, &small.weights)?))
     }
@@ -370,7 +389,34 @@ impl<'a> Stock<'a> {
             after: scanned.order.len(),
             losses: scanned.losses,
         };
-        self.scanned.iter().map(kept).collect()
+        self.choices.sets.iter().map(kept).collect()
+    }
+
+    /// Its blocks, all there.
+    fn whole_blocks(&self) -> Vec<Whole> {
+        let whole = |around: &Around| Whole {
+            name: around.block.name(&self.graph).into(),
+            loss: around.loss,
+            gone: false,
+        };
+        self.choices.blocks.iter().map(whole).collect()
+    }
+
+    /// Puts into a report what stays.
+    fn tell(&self, stay: &[usize], report: &mut Report) {
+        let (sets, blocks) = stay.split_at(self.choices.sets.len());
+        let mut sets = sets.to_vec();
+        for around in
+            self.choices.blocks.iter().zip(blocks).filter(|(_, stay)| **stay == 0).map(|(around, _)| around)
+        {
+            around.own.iter().for_each(|&own| sets[own] = 0);
+            let name = around.block.name(&self.graph);
+            report.blocks.iter_mut().filter(|whole| whole.name == name).for_each(|whole| whole.gone = true);
+        }
+        for (set, stay) in self.choices.sets.iter().zip(sets) {
+            let same = report.sets.iter_mut().filter(|kept| kept.name == set.set.name);
+            same.for_each(|kept| kept.after = stay);
+        }
     }
 
     /// What the network loses with some of each set, those readers fitted again that miss them.
@@ -382,18 +428,14 @@ impl<'a> Stock<'a> {
             let order = criteria::order(&set.units, scores);
             let mut losses = [0.0; TRIED.len()];
             for (loss, share) in losses.iter_mut().zip(TRIED) {
-                let mut gone = vec![false; self.ledger.len()];
+                let mut less = Less::nothing(&self.ledger);
                 let count = ((order.len() as f64 * share) as usize).min(order.len() - 1);
-                order[..count].iter().for_each(|unit| gone[unit.index()] = true);
-                let stays = |unit: ledger::Unit| !gone[unit.index()];
+                order[..count].iter().for_each(|unit| less.units[unit.index()] = true);
                 // Nothing would be left of a layer.
-                let Ok(mut small) = self.cut_by(&stays) else {
+                let Ok(small) = self.cut_by(&less, self.mend) else {
                     *loss = choose::ALL;
                     continue;
                 };
-                if self.mend {
-                    self.threads.install(|| self.change(&stays).mend_readers(&mut small.weights));
-                }
                 *loss = self.distance(&small)?.error;
             }
             scanned.push(Scanned { set, order, losses });
@@ -403,25 +445,78 @@ impl<'a> Stock<'a> {
         Ok(scanned)
     }
 
-    fn cut_by(&self, stays: &dyn Fn(ledger::Unit) -> bool) -> Result<Small> {
-        let (graph, weights) =
-            cut::cut(&self.graph, &self.weights, &self.ledger, stays).map_err(unsupported)?;
+    /// What the network loses without each block, the layer before it standing in for it.
+    fn scan_blocks(&self, sets: &[Scanned]) -> Result<Vec<Around>> {
+        let blocks = Block::all(&self.graph);
+        if blocks.is_empty() {
+            self.progress.notice("the network has no residual block that can go: channels alone do");
+            return Ok(Vec::new());
+        }
+        self.progress.begin("looking for blocks that are missed least", blocks.len());
+        let mut scanned = Vec::new();
+        for block in blocks {
+            let less = Less { blocks: vec![&block], ..Less::nothing(&self.ledger) };
+            let loss = self.distance(&self.cut_by(&less, self.mend)?)?.error;
+            let mut elsewhere = vec![false; self.ledger.len()];
+            for (id, _) in self.graph.iter().filter(|(id, _)| !block.holds(*id)) {
+                self.ledger.channels(id).iter().for_each(|unit| elsewhere[unit.index()] = true);
+            }
+            let is_own = |set: &Scanned| set.order.iter().all(|unit| !elsewhere[unit.index()]);
+            let own = sets.iter().enumerate().filter(|(_, set)| is_own(set)).map(|(at, _)| at).collect();
+            scanned.push(Around { block, loss, own });
+            self.progress.advance(1);
+        }
+        self.progress.end();
+        Ok(scanned)
+    }
+
+    /// `fitted`: the layers that miss something are fitted again, each by itself.
+    fn cut_by(&self, less: &Less, fitted: bool) -> Result<Small> {
+        let (graph, mut weights) =
+            cut::cut(&self.graph, &self.weights, &self.ledger, less).map_err(unsupported)?;
+        if fitted {
+            self.threads.install(|| self.change(less).mend_readers(&mut weights));
+        }
         Ok(Small { graph, weights })
     }
 
-    fn change<'s>(&'s self, stays: &'s (dyn Fn(ledger::Unit) -> bool + Sync)) -> Change<'s> {
+    fn change<'s>(&'s self, less: &'s Less<'s>) -> Change<'s> {
         let Stock { graph, weights, ledger, reads, .. } = self;
-        Change { graph, weights, ledger, reads, stays }
+        Change { graph, weights, ledger, reads, less }
     }
 
     fn logits(&self, graph: &Graph, weights: &Weights) -> Result<judge::Logits> {
         if self.progress.cancelled() {
             return Err(Error::Interrupted);
         }
-        let inputs = &self.watched.inputs;
-        let few = &inputs[..inputs.len().min(SCANNED)];
-        judge::logits(graph, weights, &self.model.pixels, few, self.threads)
+        judge::logits(graph, weights, &self.model.pixels, &self.judges, self.threads)
     }
+}
+
+/// Sets apart a quarter of what is watched, of every class as far as it has enough, to judge: a layer with more weights than there are
+/// places that it is fitted on gives there what it gave, whatever it reads.
+fn apart(watched: Watched) -> (Watched, Vec<Vec<f32>>) {
+    let (mut others, mut judges) = (Watched::default(), Vec::new());
+    // Of each class its place among those seen, and how many there were.
+    let mut seen: BTreeMap<usize, [usize; 2]> = BTreeMap::new();
+    for (input, class) in watched.inputs.into_iter().zip(watched.classes) {
+        let place = seen.len();
+        let [place, count] = seen.entry(class).or_insert([place, 0]);
+        if (*place + *count) % 4 == 3 {
+            judges.push(input);
+        } else {
+            others.inputs.push(input);
+            others.classes.push(class);
+        }
+        *count += 1;
+    }
+    judges.truncate(SCANNED);
+    (others, judges)
+}
+
+/// What layers are fitted on.
+fn fitted(watched: &Watched) -> &[Vec<f32>] {
+    &watched.inputs[..watched.inputs.len().min(FITTED)]
 }
 
 #[cfg(test)]
@@ -432,6 +527,26 @@ mod tests {
     fn every_step_takes_as_much_of_what_it_finds() {
         assert_eq!([1, 2].map(|step| gone_after(0.75, step, 2)), [0.5, 0.75]);
         assert_eq!(gone_after(0.3, 1, 1), 0.3);
+    }
+
+    #[test]
+    fn other_photos_of_every_class_judge_than_layers_are_fitted_on() {
+        // Two classes, of which one ends soon; many of one photo each; as few as may be.
+        let unlike: Vec<usize> = (0..40).map(|at| if at < 16 { at % 2 } else { 0 }).collect();
+        for (classes, judging) in
+            [(unlike, 10), ((0..256).collect(), 64), ((0..400).collect(), 64), (vec![5; 10], 2)]
+        {
+            let inputs = (0..classes.len()).map(|photo| vec![photo as f32]).collect();
+            let (others, judges) = apart(Watched { inputs, classes: classes.clone() });
+            assert_eq!(judges.len(), judging, "{classes:?}");
+            let class = |photo: &Vec<f32>| classes[photo[0] as usize];
+            assert!(others.inputs.iter().map(class).eq(others.classes.iter().copied()));
+            assert!(!judges.iter().any(|photo| others.inputs.contains(photo)));
+            if judging == 10 {
+                assert_eq!([0, 1].map(|is| judges.iter().filter(|photo| class(photo) == is).count()), [8, 2]);
+            }
+            assert!(fitted(&others).len() == others.inputs.len().min(128));
+        }
     }
 
     #[test]
