@@ -217,8 +217,9 @@ fn share(right: &str) -> f64 {
     right.matches('1').count() as f64 / right.len().max(1) as f64
 }
 
-/// What a way gains over none, photo by photo: the mean over seeds and photos, and its standard error over photos.
-fn gain(plain: &[&str], taught: &[&str]) -> Option<(f64, f64)> {
+/// What a way gains over none, photo by photo: the mean over seeds and photos, and its standard errors over photos (other photos,
+/// the same networks) and over seeds (other networks).
+fn gain(plain: &[&str], taught: &[&str]) -> Option<(f64, [f64; 2])> {
     let photos = plain.first()?.len();
     let same = |runs: &[&str]| runs.iter().all(|run| run.len() == photos);
     if photos < 2 || plain.len() != taught.len() || !same(plain) || !same(taught) {
@@ -230,15 +231,20 @@ fn gain(plain: &[&str], taught: &[&str]) -> Option<(f64, f64)> {
             *difference += (f64::from(with) - f64::from(without)) / seeds;
         }
     }
+    let by_seed: Vec<f64> =
+        plain.iter().zip(taught).map(|(plain, taught)| share(taught) - share(plain)).collect();
     let mean = differences.iter().sum::<f64>() / photos as f64;
-    let square: f64 = differences.iter().map(|difference| (difference - mean).powi(2)).sum();
-    Some((mean, (square / (photos - 1) as f64 / photos as f64).sqrt()))
+    let error = |values: &[f64]| {
+        let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        (square / (values.len() - 1) as f64 / values.len() as f64).sqrt()
+    };
+    Some((mean, [error(&differences), error(&by_seed)]))
 }
 
 /// A row for each set, student and way that has been run, in Markdown.
 fn table(cells: &[Value]) -> Result<String> {
-    let mut text = "| photos | student | way | teacher, test | val top-1 | test top-1 | by seed | gain over plain | 95 % | kept |\n\
-                    |---|---|---|---|---|---|---|---|---|---|\n"
+    let mut text = "| photos | student | way | teacher, test | val top-1 | test top-1 | by seed | gain over plain | 95 %, photos | ±, seeds | kept |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_string();
     for set in SETS {
         for student in STUDENTS {
@@ -273,10 +279,11 @@ fn row(runs: &[&Value], plain: &[&Value]) -> Result<String> {
     });
     let pairs: Vec<(String, String)> = pairs.collect();
     let (without, with): (Vec<&str>, Vec<&str>) = pairs.iter().map(|(a, b)| (&**a, &**b)).unzip();
-    let (gained, interval) = match gain(&without, &with) {
-        Some((gained, error)) if word("way")? != WAYS[0] => (
+    let (gained, interval, seeds) = match gain(&without, &with) {
+        Some((gained, [photos, seeds])) if word("way")? != WAYS[0] => (
             format!("{:+.2}", 100.0 * gained),
-            format!("{:+.2} to {:+.2}", 100.0 * (gained - 1.96 * error), 100.0 * (gained + 1.96 * error)),
+            format!("{:+.2} to {:+.2}", 100.0 * (gained - 1.96 * photos), 100.0 * (gained + 1.96 * photos)),
+            if seeds.is_finite() { format!("{:.2}", 100.0 * seeds) } else { String::new() },
         ),
         _ => Default::default(),
     };
@@ -297,6 +304,7 @@ fn row(runs: &[&Value], plain: &[&Value]) -> Result<String> {
         by_seed.join(" "),
         gained,
         interval,
+        seeds,
         kept.collect::<Vec<_>>().join(" "),
     ];
     Ok(format!("| {} |\n", row.join(" | ")))
@@ -318,12 +326,16 @@ mod tests {
     #[test]
     fn gains_are_paired() {
         // Two photos of four are won with either seed, none is lost.
-        let (mean, error) = gain(&["1000", "1000"], &["1110", "1110"]).unwrap();
-        assert_eq!(mean, 0.5);
+        let (mean, [error, seeds]) = gain(&["1000", "1000"], &["1110", "1110"]).unwrap();
+        assert_eq!((mean, seeds), (0.5, 0.0));
         assert!((error - (1.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12, "{error}");
-        assert_eq!(gain(&["1000"], &["1000"]), Some((0.0, 0.0)));
+        // Of one seed nothing is known of others.
+        assert!(matches!(gain(&["1000"], &["1000"]), Some((0.0, [0.0, seeds])) if seeds.is_nan()));
+        // A photo more with one seed alone.
+        let (mean, [_, seeds]) = gain(&["10", "10"], &["11", "10"]).unwrap();
+        assert_eq!((mean, seeds), (0.25, 0.25));
         // Won with one seed and lost with the other.
-        assert_eq!(gain(&["10", "01"], &["01", "10"]), Some((0.0, 0.0)));
+        assert_eq!(gain(&["10", "01"], &["01", "10"]), Some((0.0, [0.0, 0.0])));
         assert_eq!(gain(&["10"], &["100"]), None);
         assert_eq!(gain(&[], &[]), None);
     }
@@ -344,9 +356,11 @@ mod tests {
         assert_eq!(
             rows,
             [
-                format!("{start} plain | 90.00 % | 50.00 % | 37.50 % | 25.00 50.00 |  |  | taught taught |"),
                 format!(
-                    "{start} auto | 90.00 % | 50.00 % | 75.00 % | 75.00 | +50.00 | -6.58 to +106.58 | taught |"
+                    "{start} plain | 90.00 % | 50.00 % | 37.50 % | 25.00 50.00 |  |  |  | taught taught |"
+                ),
+                format!(
+                    "{start} auto | 90.00 % | 50.00 % | 75.00 % | 75.00 | +50.00 | -6.58 to +106.58 |  | taught |"
                 ),
             ]
         );

@@ -1,6 +1,9 @@
 //! A teacher beside the training of a whole network: what is asked of it, and whether it was worth it.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
 
 use penjing_runtime::{file::Model, pixels::Pixels};
 use rayon::prelude::*;
@@ -248,13 +251,13 @@ pub(super) struct Comparison {
     pub plain: Score,
     /// With it.
     pub taught: Score,
-    /// Standard error of the difference of what they [`cost`], photo by photo.
+    /// Standard error of the difference of what they [`cost`]: photos of one group are alike, and count together.
     pub error: f64,
 }
 
 impl Comparison {
-    /// `plain` and `taught` are logits `[labels][classes]`.
-    pub fn new(plain: &[f32], taught: &[f32], labels: &[u32], classes: usize) -> Self {
+    /// `plain` and `taught` are logits `[labels][classes]`; `groups` says which photos belong together.
+    pub fn new(plain: &[f32], taught: &[f32], labels: &[u32], groups: &[usize], classes: usize) -> Self {
         // Each photo by itself: the surprise at it, and whether it is right.
         let photos = |logits: &[f32]| -> Vec<Score> {
             let t = calibration::temperature(logits, labels, classes);
@@ -272,9 +275,12 @@ impl Comparison {
         let (without, with) = (photos(plain), photos(taught));
         let (plain, taught) = (mean(&without), mean(&with));
         let gain = cost(&plain) - cost(&taught);
-        let square = |(without, with): (&Score, &Score)| (cost(without) - cost(with) - gain).powi(2);
-        let sum: f64 = without.iter().zip(&with).map(square).sum();
-        Comparison { plain, taught, error: (sum / (count - 1.0).max(1.0) / count).sqrt() }
+        let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+        for ((without, with), group) in without.iter().zip(&with).zip(groups) {
+            *sums.entry(*group).or_default() += cost(without) - cost(with) - gain;
+        }
+        let (square, known): (f64, _) = (sums.values().map(|sum| sum * sum).sum(), sums.len() as f64);
+        Comparison { plain, taught, error: (square * known / (known - 1.0).max(1.0)).sqrt() / count }
     }
 
     /// Whether the teacher is kept: what is within one standard error may be chance, and the plain network asked nobody.
@@ -306,6 +312,11 @@ pub(super) fn plain_feed(photos: Vec<Photo>, classes: usize, pixels: &Pixels) ->
 mod tests {
     use super::*;
 
+    /// No photo belongs to another.
+    fn alone(photos: usize) -> Vec<usize> {
+        (0..photos).collect()
+    }
+
     /// Logits of two classes for so many photos of the first one, of which some are wrong.
     fn logits(photos: usize, wrong: usize, margin: f32) -> Vec<f32> {
         (0..photos).flat_map(|photo| if photo < wrong { [0.0, margin] } else { [margin, 0.0] }).collect()
@@ -314,7 +325,7 @@ mod tests {
     #[test]
     fn a_teacher_is_kept_only_beyond_doubt() {
         let compare = |plain: usize, taught: usize| {
-            Comparison::new(&logits(200, plain, 2.0), &logits(200, taught, 3.0), &[0; 200], 2)
+            Comparison::new(&logits(200, plain, 2.0), &logits(200, taught, 3.0), &[0; 200], &alone(200), 2)
         };
         let better = compare(40, 10);
         assert!(better.taught_wins() && better.plain.top1 == 0.8 && better.taught.top1 == 0.95, "{better:?}");
@@ -324,23 +335,28 @@ mod tests {
         // Two photos won and one lost is chance.
         let mut taught = logits(200, 41, 3.0);
         taught[..4].copy_from_slice(&[3.0, 0.0, 3.0, 0.0]);
-        let hardly = Comparison::new(&logits(200, 40, 2.0), &taught, &[0; 200], 2);
+        let hardly = Comparison::new(&logits(200, 40, 2.0), &taught, &[0; 200], &alone(200), 2);
         assert!(cost(&hardly.plain) > cost(&hardly.taught) && !hardly.taught_wins(), "{hardly:?}");
-        assert!(!Comparison::new(&[f32::NAN; 4], &[0.0; 4], &[0; 2], 2).taught_wins());
+        assert!(!Comparison::new(&[f32::NAN; 4], &[0.0; 4], &[0; 2], &alone(2), 2).taught_wins());
     }
 
     #[test]
     fn the_standard_error_is_of_pairs() {
         // Right and wrong at the temperature that fits both: what a photo costs differs by one error and the margin.
         let (plain, taught) = (logits(100, 20, 2.0), logits(100, 20, 2.0));
-        assert_eq!(Comparison::new(&plain, &taught, &[0; 100], 2).error, 0.0);
+        assert_eq!(Comparison::new(&plain, &taught, &[0; 100], &alone(100), 2).error, 0.0);
         let mut other = logits(100, 0, 2.0);
         // The same number of errors, but on other photos.
         (20..40).for_each(|photo| other[2 * photo..][..2].copy_from_slice(&[0.0, 2.0]));
-        let comparison = Comparison::new(&plain, &other, &[0; 100], 2);
+        let comparison = Comparison::new(&plain, &other, &[0; 100], &alone(100), 2);
         let t = calibration::temperature(&plain, &[0; 100], 2);
         let each = 1.0 + 2.0 / t;
         let expected = (40.0 * each * each / 99.0 / 100.0_f64).sqrt();
         assert!((comparison.error / expected - 1.0).abs() < 1e-6, "{} {expected}", comparison.error);
+        // Five photos of each thing tell as much as one of each: 20 groups, of which four are lost and four are won.
+        let fives: Vec<usize> = (0..100).map(|photo| photo / 5).collect();
+        let grouped = Comparison::new(&plain, &other, &[0; 100], &fives, 2);
+        let expected = (8.0 * each * each / 19.0 / 20.0_f64).sqrt();
+        assert!((grouped.error / expected - 1.0).abs() < 1e-6, "{} {expected}", grouped.error);
     }
 }

@@ -416,13 +416,15 @@ impl<'a> Tuning<'a> {
             return None;
         }
         let survey = self.start.survey;
-        let labels: Vec<u32> = self.held().iter().map(|&photo| survey.labels[photo]).collect();
+        let held = self.held();
+        let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();
+        let groups: Vec<usize> = held.iter().map(|&photo| survey.groups[photo]).collect();
         let [plain, taught] = [(0, plain), (1, taught)].map(|(arm, rounds)| {
             let share = self.choose(arm).map_or(1.0, |choice| choice.share);
             let tried = SHARES.iter().position(|tried| *tried == share).unwrap_or(0);
             rounds.iter().flat_map(|round| round.logits[tried].clone()).collect::<Vec<f32>>()
         });
-        Some(Comparison::new(&plain, &taught, &labels, survey.data.classes.len()))
+        Some(Comparison::new(&plain, &taught, &labels, &groups, survey.data.classes.len()))
     }
 
     /// The arm that is kept: the second only where it is better beyond doubt.

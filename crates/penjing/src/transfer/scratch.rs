@@ -129,8 +129,11 @@ pub(super) fn scratch(
             break;
         }
     }
+    let groups: Vec<usize> = held.iter().map(|&photo| survey.groups[photo]).collect();
     let comparison = match &judged.rounds[..] {
-        [plain, taught] => Some(Comparison::new(&plain.logits[0], &taught.logits[0], &labels, facts.classes)),
+        [plain, taught] => {
+            Some(Comparison::new(&plain.logits[0], &taught.logits[0], &labels, &groups, facts.classes))
+        }
         _ => None,
     };
     let chosen = usize::from(comparison.is_some_and(|comparison| comparison.taught_wins()));

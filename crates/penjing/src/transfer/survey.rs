@@ -26,6 +26,8 @@ pub struct Survey<'a> {
     pub labels: Vec<u32>,
     /// BLAKE3 of each file.
     pub hashes: Vec<[u8; 32]>,
+    /// The group of each: alike photos, which are held out together.
+    pub groups: Vec<usize>,
     /// The fold of each.
     pub folds: Vec<u32>,
     /// The folds that are held out in turn.
@@ -53,10 +55,13 @@ impl<'a> Survey<'a> {
         every_class_has_a_photo(data, samples, kept, skipped)?;
         let kept: Vec<&Sample> = kept.iter().map(|&index| samples[index]).collect();
         let labels = kept.iter().map(|sample| sample.class as u32).collect();
-        let (folds, held_out) = folds(data, &kept, &hashes, seed, progress)?;
+        let groups = split::groups(&kept, &hashes);
+        report(data, &kept, &groups, progress);
+        let groups = groups.ids;
+        let (folds, held_out) = folds(data, &kept, &groups, seed, progress)?;
         let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
         let rounds = rounds(&classes, data.classes.len(), &folds, &held_out);
-        Ok(Survey { data, kept, labels, hashes, folds, held_out, tested: Vec::new(), rounds })
+        Ok(Survey { data, kept, labels, hashes, groups, folds, held_out, tested: Vec::new(), rounds })
     }
 
     /// Looks at the photos of the test part, and says how many of them are learnt from in another guise.
@@ -191,7 +196,7 @@ fn every_class_has_a_photo(
 fn folds(
     data: &Dataset,
     kept: &[&Sample],
-    hashes: &[[u8; 32]],
+    groups: &[usize],
     seed: u64,
     progress: &dyn Progress,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
@@ -201,19 +206,17 @@ fn folds(
             "has validation photos but none to learn from; add some to train",
         ));
     }
-    let groups = split::groups(kept, hashes);
-    report(data, kept, &groups, progress);
     let classes: Vec<usize> = kept.iter().map(|sample| sample.class).collect();
     let count = data.classes.len();
     // The folds, and the first of them that is held out.
-    let judges = apart(kept, &groups.ids, progress);
+    let judges = apart(kept, groups, progress);
     let (folds, first): (Vec<usize>, _) = if judges.contains(&1) {
         (judges, 1)
     } else if kept.len() < FEWEST_FOR_HOLDOUT {
-        (split::folds(&classes, &groups.ids, count, FOLDS, seed), 0)
+        (split::folds(&classes, groups, count, FOLDS, seed), 0)
     } else {
         let fraction = split::validation_fraction(kept.len());
-        let held = split::holdout(&classes, &groups.ids, count, fraction, seed);
+        let held = split::holdout(&classes, groups, count, fraction, seed);
         (held.into_iter().map(usize::from).collect(), 1)
     };
     let mut sizes = [0; FOLDS];
@@ -384,7 +387,8 @@ mod tests {
             let hashes: Vec<[u8; 32]> =
                 (0..photos).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
             let kept: Vec<&Sample> = data.samples.iter().collect();
-            let (fold, held_out) = folds(&data, &kept, &hashes, 0, &Quiet).unwrap();
+            let (fold, held_out) =
+                folds(&data, &kept, &split::groups(&kept, &hashes).ids, 0, &Quiet).unwrap();
             assert_eq!(held_out, if photos == 80 { vec![0, 1, 2, 3, 4] } else { vec![1] });
             assert!(fold.chunks(4).all(|group| group.iter().all(|f| *f == group[0])), "{photos} photos");
         }
