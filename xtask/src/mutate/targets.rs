@@ -164,6 +164,10 @@ pub const TARGETS: &[Target] = &[
         ["pruning in steps: states overwrite each other", "if step == steps { last.to_owned() }", "if true { last.to_owned() }"],
         ["pruning: what is fitted judges", "            judges.push(input);\n        } else {", "            judges.push(input.clone());\n        }\n        {"],
     ]},
+    Target { file: "crates/penjing/src/transfer/distill.rs", test: "--lib transfer::distill", mutations: &[
+        ["grouping: alike photos tell each their own of a teacher", "in without.iter().zip(&with).zip(groups) {",
+            "in without.iter().zip(&with).zip(&(0..labels.len()).collect::<Vec<_>>()) {"],
+    ]},
     Target { file: "crates/penjing/src/compress/prune/blocks.rs", test: "--lib --test prune -- prune block random_graphs", mutations: &[
         ["pruning: a block of which others read", "(works && fits && inside.iter().all(stays_inside))", "(works && fits)"],
         ["pruning: who stands in for a block is read elsewhere", "if !users[start.index()].iter().all(|user| block.holds(*user)) {", "if false {"],
@@ -258,9 +262,9 @@ pub const TARGETS: &[Target] = &[
         ["every round holds out the same photos", "map(|&of| of == fold)", "map(|&of| of == held_out[0])"],
         ["a round may leave a class nothing to learn from", "if learnt.contains(&false) {", "if false {"],
         ["grouping: training asks for folds of single photos",
-            "folds(&classes, &groups.ids,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
+            "folds(&classes, groups,", "folds(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
         ["grouping: training holds out single photos",
-            "holdout(&classes, &groups.ids,", "holdout(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
+            "holdout(&classes, groups,", "holdout(&classes, &(0..kept.len()).collect::<Vec<_>>(),"],
     ]},
     Target { file: "crates/penjing/src/transfer/survey.rs", test: "--lib transfer::tests", mutations: &[
         ["photos of the test part are learnt from",
