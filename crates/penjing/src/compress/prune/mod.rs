@@ -165,6 +165,9 @@ pub fn prune(
     for cut in 1..=cuts {
         let (stock, unread) = Stock::new(&now, data, photos, options, seed, threads, progress)?;
         add_unread(&mut skipped, unread);
+        if options.blocks && cut == 1 && stock.choices.blocks.is_empty() {
+            progress.notice("the network has no residual block that can go: channels alone do");
+        }
         let takes = Takes::of(&stock.graph);
         let whole = report.as_ref().map_or(takes.macs, |report| report.macs[0]);
         let goal = gone_after(options.share, cut, cuts);
@@ -411,7 +414,11 @@ impl<'a> Stock<'a> {
         {
             around.own.iter().for_each(|&own| sets[own] = 0);
             let name = around.block.name(&self.graph);
-            report.blocks.iter_mut().filter(|whole| whole.name == name).for_each(|whole| whole.gone = true);
+            match report.blocks.iter_mut().find(|whole| whole.name == name) {
+                Some(whole) => whole.gone = true,
+                // It held another one, which went before.
+                None => report.blocks.push(Whole { name: name.into(), loss: around.loss, gone: true }),
+            }
         }
         for (set, stay) in self.choices.sets.iter().zip(sets) {
             let same = report.sets.iter_mut().filter(|kept| kept.name == set.set.name);
@@ -448,10 +455,6 @@ impl<'a> Stock<'a> {
     /// What the network loses without each block, the layer before it standing in for it.
     fn scan_blocks(&self, sets: &[Scanned]) -> Result<Vec<Around>> {
         let blocks = Block::all(&self.graph);
-        if blocks.is_empty() {
-            self.progress.notice("the network has no residual block that can go: channels alone do");
-            return Ok(Vec::new());
-        }
         self.progress.begin("looking for blocks that are missed least", blocks.len());
         let mut scanned = Vec::new();
         for block in blocks {
