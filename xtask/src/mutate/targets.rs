@@ -164,9 +164,11 @@ pub const TARGETS: &[Target] = &[
         ["pruning in steps: states overwrite each other", "if step == steps { last.to_owned() }", "if true { last.to_owned() }"],
         ["pruning: what is fitted judges", "            judges.push(input);\n        } else {", "            judges.push(input.clone());\n        }\n        {"],
     ]},
-    Target { file: "crates/penjing/src/transfer/distill.rs", test: "--lib transfer::distill", mutations: &[
-        ["grouping: alike photos tell each their own of a teacher", "in without.iter().zip(&with).zip(groups) {",
-            "in without.iter().zip(&with).zip(&(0..labels.len()).collect::<Vec<_>>()) {"],
+    Target { file: "crates/penjing/src/transfer/paired.rs", test: "--lib transfer", mutations: &[
+        ["grouping: alike photos tell each their own", "gains.for_each(|(gain, group)| *sums.entry(group)", "gains.enumerate().for_each(|(photo, (gain, _))| *sums.entry(photo)"],
+    ]},
+    Target { file: "crates/penjing/src/transfer/mirrors.rs", test: "--lib transfer::mirrors", mutations: &[
+        ["grouping: alike photos blame a mirror each", "lost.zip(groups.iter().copied())", "lost.zip(0..groups.len())"],
     ]},
     Target { file: "crates/penjing/src/compress/prune/blocks.rs", test: "--lib --test prune -- prune block random_graphs", mutations: &[
         ["pruning: a block of which others read", "(works && fits && inside.iter().all(stays_inside))", "(works && fits)"],
@@ -394,7 +396,8 @@ pub const TARGETS: &[Target] = &[
         ["a layer too many kept", "before >= share * all;", "before > 0.0 && before >= share * all;"],
     ]},
     Target { file: "crates/penjing/src/transfer/head.rs", test: "--lib transfer::head", mutations: &[
-        ["views: what chance explains counts", "mean > 2.0 * (variance", "mean > (variance"],
+        ["grouping: alike photos choose a head each", "map(|&photo| groups[photo as usize])", "map(|&photo| photo as usize + 0 * groups.len())"],
+        ["views: what chance explains counts", ".beyond(2.0)", ".beyond(1.0)"],
     ]},
     Target { file: "crates/penjing/src/transfer/finetune.rs", test: "--lib transfer::finetune", mutations: &[
         ["very many photos are never mirrored", "left > 1 || (asked.is_none() && made == 1)", "left > 1"],

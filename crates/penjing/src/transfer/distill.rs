@@ -1,9 +1,6 @@
 //! A teacher beside the training of a whole network: what is asked of it, and whether it was worth it.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::PathBuf,
-};
+use std::{collections::HashSet, path::PathBuf};
 
 use penjing_runtime::{file::Model, pixels::Pixels};
 use rayon::prelude::*;
@@ -11,6 +8,7 @@ use rayon::prelude::*;
 use super::{
     calibration::{self, surprise},
     finetune::cost,
+    paired::Gain,
     survey::Survey,
 };
 use crate::{
@@ -251,8 +249,8 @@ pub(super) struct Comparison {
     pub plain: Score,
     /// With it.
     pub taught: Score,
-    /// Standard error of the difference of what they [`cost`]: photos of one group are alike, and count together.
-    pub error: f64,
+    /// What the teacher gains of what they [`cost`].
+    pub gain: Gain,
 }
 
 impl Comparison {
@@ -273,19 +271,14 @@ impl Comparison {
             Score { top1: of(|score| score.top1), nll: of(|score| score.nll) }
         };
         let (without, with) = (photos(plain), photos(taught));
-        let (plain, taught) = (mean(&without), mean(&with));
-        let gain = cost(&plain) - cost(&taught);
-        let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
-        for ((without, with), group) in without.iter().zip(&with).zip(groups) {
-            *sums.entry(*group).or_default() += cost(without) - cost(with) - gain;
-        }
-        let (square, known): (f64, _) = (sums.values().map(|sum| sum * sum).sum(), sums.len() as f64);
-        Comparison { plain, taught, error: (square * known / (known - 1.0).max(1.0)).sqrt() / count }
+        let gains = without.iter().zip(&with).map(|(without, with)| cost(without) - cost(with));
+        let gain = Gain::new(gains.zip(groups.iter().copied()));
+        Comparison { plain: mean(&without), taught: mean(&with), gain }
     }
 
     /// Whether the teacher is kept: what is within one standard error may be chance, and the plain network asked nobody.
     pub fn taught_wins(&self) -> bool {
-        cost(&self.plain) - cost(&self.taught) > self.error
+        self.gain.beyond(1.0)
     }
 
     /// What the teacher gained.
@@ -297,8 +290,8 @@ impl Comparison {
             100.0 * (1.0 - self.taught.top1),
             self.plain.nll,
             100.0 * (1.0 - self.plain.top1),
-            cost(&self.plain) - cost(&self.taught),
-            self.error,
+            self.gain.mean,
+            self.gain.error,
         )
     }
 }
@@ -330,7 +323,7 @@ mod tests {
         let better = compare(40, 10);
         assert!(better.taught_wins() && better.plain.top1 == 0.8 && better.taught.top1 == 0.95, "{better:?}");
         // Each under its own temperature: how sure the logits look does not count.
-        assert!(!compare(40, 40).taught_wins() && compare(40, 40).error < 1e-3, "{:?}", compare(40, 40));
+        assert!(!compare(40, 40).taught_wins() && compare(40, 40).gain.error < 1e-3, "{:?}", compare(40, 40));
         assert!(!compare(10, 40).taught_wins());
         // Two photos won and one lost is chance.
         let mut taught = logits(200, 41, 3.0);
@@ -344,7 +337,7 @@ mod tests {
     fn the_standard_error_is_of_pairs() {
         // Right and wrong at the temperature that fits both: what a photo costs differs by one error and the margin.
         let (plain, taught) = (logits(100, 20, 2.0), logits(100, 20, 2.0));
-        assert_eq!(Comparison::new(&plain, &taught, &[0; 100], &alone(100), 2).error, 0.0);
+        assert_eq!(Comparison::new(&plain, &taught, &[0; 100], &alone(100), 2).gain.error, 0.0);
         let mut other = logits(100, 0, 2.0);
         // The same number of errors, but on other photos.
         (20..40).for_each(|photo| other[2 * photo..][..2].copy_from_slice(&[0.0, 2.0]));
@@ -352,11 +345,11 @@ mod tests {
         let t = calibration::temperature(&plain, &[0; 100], 2);
         let each = 1.0 + 2.0 / t;
         let expected = (40.0 * each * each / 99.0 / 100.0_f64).sqrt();
-        assert!((comparison.error / expected - 1.0).abs() < 1e-6, "{} {expected}", comparison.error);
-        // Five photos of each thing tell as much as one of each: 20 groups, of which four are lost and four are won.
+        assert!((comparison.gain.error / expected - 1.0).abs() < 1e-6, "{comparison:?} {expected}");
+        // Five photos of each thing tell as much as one of each.
         let fives: Vec<usize> = (0..100).map(|photo| photo / 5).collect();
         let grouped = Comparison::new(&plain, &other, &[0; 100], &fives, 2);
         let expected = (8.0 * each * each / 19.0 / 20.0_f64).sqrt();
-        assert!((grouped.error / expected - 1.0).abs() < 1e-6, "{} {expected}", grouped.error);
+        assert!((grouped.gain.error / expected - 1.0).abs() < 1e-6, "{grouped:?} {expected}");
     }
 }

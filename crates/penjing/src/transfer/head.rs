@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 use super::calibration::{surprise, temperature};
 use super::lbfgs::{Ended, Lbfgs};
+use super::paired::Gain;
 use super::softmax_loss::{Packed, SoftmaxLoss};
 use crate::{Error, Result, classifier::ranked};
 
@@ -114,19 +115,16 @@ impl Fit {
     }
 
     /// Whether held-out photos are likelier here than there by more than two standard errors of the paired differences.
-    /// Both must have been fitted with the same folds; `labels` are those of all photos.
-    pub fn beats(&self, other: &Fit, labels: &[u32]) -> bool {
+    /// Both must have been fitted with the same folds; `labels` and `groups` are those of all photos, and photos of one
+    /// group count together.
+    pub fn beats(&self, other: &Fit, labels: &[u32], groups: &[usize]) -> bool {
         let surprises = |fit: &Fit| -> Vec<f64> {
             let logits = fit.out_of_fold.chunks_exact(fit.head.classes).zip(&fit.validated);
             logits.map(|(logits, &photo)| surprise(logits, labels[photo as usize], 1.0)).collect()
         };
-        let gains: Vec<f64> =
-            surprises(other).iter().zip(surprises(self)).map(|(theirs, ours)| theirs - ours).collect();
-        let count = gains.len() as f64;
-        let mean = gains.iter().sum::<f64>() / count;
-        let variance =
-            gains.iter().map(|gain| (gain - mean) * (gain - mean)).sum::<f64>() / (count - 1.0).max(1.0);
-        mean > 2.0 * (variance / count).sqrt()
+        let (theirs, ours) = (surprises(other), surprises(self));
+        let gains = theirs.iter().zip(&ours).map(|(theirs, ours)| theirs - ours);
+        Gain::new(gains.zip(self.validated.iter().map(|&photo| groups[photo as usize]))).beyond(2.0)
     }
 }
 
@@ -465,9 +463,13 @@ mod tests {
         // The mean of the gains has a standard error of 0.02.
         let usual = fit(&|_| 0.7);
         let better = |gain: f64| fit(&|photo| 0.7 - gain - if photo % 2 == 0 { 0.2 } else { -0.2 });
-        let beats = |gain| better(gain).beats(&usual, &[0; 100]);
+        let alone: Vec<usize> = (0..100).collect();
+        let beats = |gain| better(gain).beats(&usual, &[0; 100], &alone);
         assert_eq!([0.0, 0.03, 0.05].map(beats), [false, false, true]);
-        assert!(!usual.beats(&better(0.05), &[0; 100]));
+        assert!(!usual.beats(&better(0.05), &[0; 100], &alone));
+        // Fifty photos that gain and fifty that lose, all alike: 0.05 may be chance then.
+        let halves: Vec<usize> = (0..100).map(|photo| photo % 2).collect();
+        assert!(!better(0.05).beats(&usual, &[0; 100], &halves));
     }
 
     /// The data of `scripts/goldens/head.py`, for any size: two views of each photo, the second of weight ¼.

@@ -2,7 +2,10 @@
 
 use penjing_runtime::graph::Graph;
 
-use super::work::{Judged, Kept, Work};
+use super::{
+    paired::Gain,
+    work::{Judged, Kept, Work},
+};
 use crate::{
     Error, Result,
     classifier::ranked,
@@ -42,7 +45,8 @@ pub(super) fn mirrors(
         probed.push(right.collect());
     }
     let [plain, mirrored] = &probed[..] else { return Err(work.unfit()) };
-    let keep = !leads_astray(plain, mirrored);
+    let groups = held.iter().map(|&photo| survey.groups[photo]).collect::<Vec<_>>();
+    let keep = !leads_astray(plain, mirrored, &groups);
     let share = |right: &[bool]| {
         100.0 * right.iter().filter(|right| **right).count() as f64 / right.len().max(1) as f64
     };
@@ -62,12 +66,13 @@ const PROBED_PHOTOS: f64 = 10_000.0;
 /// From so many held-out photos on harm can be told from chance.
 pub(super) const FEWEST_TO_PROBE: usize = 200;
 
-/// Whether more photos are lost with mirrored photos than two points and two standard errors of the paired differences.
-fn leads_astray(plain: &[bool], mirrored: &[bool]) -> bool {
-    let pairs = || plain.iter().zip(mirrored);
-    let lost = pairs().filter(|(plain, mirrored)| **plain && !**mirrored).count() as f64;
-    let won = pairs().filter(|(plain, mirrored)| !**plain && **mirrored).count() as f64;
-    lost - won > MIRRORS_LOSE * plain.len() as f64 && lost - won > 2.0 * (lost + won).sqrt()
+/// Whether more photos are lost with mirrored photos than two points and two standard errors of the paired differences;
+/// photos of one of the `groups` count together.
+fn leads_astray(plain: &[bool], mirrored: &[bool], groups: &[usize]) -> bool {
+    let one = |right: &bool| f64::from(u8::from(*right));
+    let lost = plain.iter().zip(mirrored).map(|(plain, mirrored)| one(plain) - one(mirrored));
+    let lost = Gain::new(lost.zip(groups.iter().copied()));
+    lost.mean > MIRRORS_LOSE && lost.beyond(2.0)
 }
 
 /// Loss of accuracy from which on mirrored photos are left out.
@@ -80,10 +85,17 @@ mod tests {
     #[test]
     fn a_mirror_is_blamed_only_for_what_chance_does_not_explain() {
         let right = |photos: usize, wrong: usize| -> Vec<bool> { (0..photos).map(|i| i >= wrong).collect() };
-        assert!(!leads_astray(&right(49, 0), &right(49, 1)));
-        assert!(!leads_astray(&right(1000, 50), &right(1000, 60)));
-        assert!(leads_astray(&right(600, 60), &right(600, 180)));
-        assert!(!leads_astray(&right(600, 180), &right(600, 60)));
-        assert!(!leads_astray(&[], &[]));
+        let alone: Vec<usize> = (0..1000).collect();
+        let blamed = |photos, plain, mirrored, groups: &[usize]| {
+            leads_astray(&right(photos, plain), &right(photos, mirrored), &groups[..photos])
+        };
+        assert!(!blamed(49, 0, 1, &alone));
+        assert!(!blamed(1000, 50, 60, &alone));
+        assert!(blamed(600, 60, 180, &alone));
+        assert!(!blamed(600, 180, 60, &alone));
+        assert!(!blamed(0, 0, 0, &alone));
+        // Four things of a hundred photos each, and all photos of one of the others go wrong.
+        let hundreds: Vec<usize> = (0..600).map(|photo| photo / 100).collect();
+        assert!(!blamed(600, 100, 200, &hundreds));
     }
 }

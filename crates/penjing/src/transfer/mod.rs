@@ -10,6 +10,7 @@ mod finetune;
 pub mod head;
 mod lbfgs;
 mod mirrors;
+mod paired;
 pub mod plan;
 mod scratch;
 mod softmax_loss;
@@ -223,7 +224,7 @@ pub fn train(
     let mut fit = fit(&survey, &extracted, views, threads, progress)?;
     if options.views.is_none() && views > 1 {
         let plain = self::fit(&survey, &extracted, 1, threads, progress)?;
-        if plain.beats(&fit, &survey.labels) {
+        if plain.beats(&fit, &survey.labels, &survey.groups) {
             progress.notice("mirrored photos led astray on held-out ones, so nothing is learnt from them");
             (views, fit) = (1, plain);
         }
