@@ -165,6 +165,12 @@ fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
     let (resumed, report) = int8(When::Auto, Some(&part), &one, &Quiet).unwrap();
     assert!(bytes(&resumed) == bytes(&learnt), "interrupted");
     assert!(report.qat.unwrap().kept);
+    // Nothing is learnt, and no layer's part in the loss is asked for, where the file is too large anyway.
+    let mut small = options(When::Auto, None);
+    small.gate.max_size = 0.1;
+    let (_, report) = compress::int8(&model, &data, &small, &one, &Quiet).unwrap();
+    assert!(report.qat.is_none() && report.layers.iter().all(|layer| layer.alone.is_none()));
+    assert_eq!(report.verdict.missed.len(), 2, "{:?}", report.verdict);
     // The state is of this training alone.
     let mut other = options(When::Auto, Some(&part));
     other.qat.learning.epochs = Some(9.0);

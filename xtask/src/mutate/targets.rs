@@ -407,6 +407,9 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/transfer/finetune.rs", test: "-p penjing-cli --test penjing unfinished::ctrl_c", mutations: &[
         ["Ctrl-C loses what was judged", "made = tuning.mean_judged(choice)?;", "return Err(Error::Interrupted);"],
     ]},
+    Target { file: "crates/penjing/src/compress/mod.rs", test: "--test qat", mutations: &[
+        ["int8: learns where the file is too large anyway", "let hopeless = best.verdict.is_hopeless(&options.gate);", "let hopeless = false;"],
+    ]},
     Target { file: "crates/penjing/src/compress/gate.rs", test: "--lib gate", mutations: &[
         ["gate: what is just allowed is refused", "drop > self.max_drop + 1e-9", "drop > self.max_drop"],
         ["gate: a longer file than was judged is written", "self.missed = self.misses(gate);", ""],

@@ -93,13 +93,22 @@ impl Verdict {
         self
     }
 
+    /// Whether no accuracy would help: the file is too large, or the time beyond what measuring again could change.
+    pub(super) fn is_hopeless(&self, gate: &Gate) -> bool {
+        self.size() > gate.max_size || self.latency_ratio > NOISE * gate.max_latency
+    }
+
+    /// Of the file before, were its weights 32-bit floats.
+    fn size(&self) -> f64 {
+        self.after.file_bytes as f64 / self.before.file_bytes as f64
+    }
+
     fn misses(&self, gate: &Gate) -> Vec<String> {
         let mut missed: Vec<String> = gate.falls_too_far(self.drop).into_iter().collect();
-        let time = self.latency_ratio;
+        let (time, size) = (self.latency_ratio, self.size());
         if time > gate.max_latency {
             missed.push(format!("it takes {time:.2} of the time before, {:.2} is allowed", gate.max_latency));
         }
-        let size = self.after.file_bytes as f64 / self.before.file_bytes as f64;
         if size > gate.max_size {
             missed.push(format!("its file is {size:.2} of that before, {:.2} is allowed", gate.max_size));
         }
@@ -112,6 +121,9 @@ impl Verdict {
         format!("top-1 {before:.2} % before, {after:.2} % after on {} {} photos", self.photos, self.part)
     }
 }
+
+/// A ratio of times may be measured so many times too large on a busy machine.
+const NOISE: f64 = 1.25;
 
 /// The photos that judge, and what the model before says of them.
 pub(super) struct Judges<'a> {
@@ -310,5 +322,9 @@ mod tests {
         assert!(of(2_600).passed());
         let over = of(2_601);
         assert_eq!((over.after.file_bytes, over.missed.len()), (2_601, 1), "what is written counts");
+        // A time may have been measured too long, a file is as large as it is.
+        let slow = |latency_ratio| Verdict { latency_ratio, ..of(2_600) }.is_hopeless(&gate);
+        assert_eq!([1.2, 1.3].map(slow), [false, true]);
+        assert!(over.is_hopeless(&gate));
     }
 }

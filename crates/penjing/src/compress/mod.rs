@@ -185,7 +185,10 @@ fn int8_before(
     };
     let mut best: Candidate = candidate(&options.rounding)?;
     let mut layers = work.noise(&best)?;
-    let missed = |candidate: &Candidate| options.gate.falls_too_far(candidate.verdict.drop).is_some();
+    // Neither training nor floats make a network faster or its file smaller.
+    let hopeless = best.verdict.is_hopeless(&options.gate);
+    let missed =
+        |candidate: &Candidate| !hopeless && options.gate.falls_too_far(candidate.verdict.drop).is_some();
     let mut taught = None;
     if options.qat.when == When::Always || options.qat.when == When::Auto && missed(&best) {
         taught = work.learn(&best, data, options)?;
