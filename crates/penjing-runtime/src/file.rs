@@ -357,8 +357,8 @@ fn nibbles_of(
     };
     let scales = values(view.data(), half::f16::from_le_bytes);
     if let [_, .., inner] = shape {
-        // Not more than twice the bytes that are there.
-        *inner *= 2;
+        // Not more than twice the bytes that are there, where any are.
+        *inner = inner.checked_mul(2).ok_or_else(|| format!("weight `{name}` is too large"))?;
     }
     let each = shape.iter().skip(1).product();
     let nibbles = Nibbles { packed: packed.to_vec(), scales, each };
@@ -384,8 +384,8 @@ fn sparse_of(
         return Err(format!("weight `{name}` has values of another type than F32"));
     };
     if let [_, .., inner] = shape {
-        // Not more than eight times the bytes that are there.
-        *inner *= 8;
+        // Not more than eight times the bytes that are there, where any are.
+        *inner = inner.checked_mul(8).ok_or_else(|| format!("weight `{name}` is too large"))?;
     }
     let sparse = Sparse { kept: kept.to_vec(), values: values(view.data(), f32::from_le_bytes) };
     if !sparse.is_of(shape) {

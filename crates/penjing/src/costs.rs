@@ -3,9 +3,9 @@
 //! [`Costs::measure`] times every step of some networks of the zoo, in floats, in 8 bits and with zeros, and fits a law to each
 //! kind of steps: so long for a call, and so long for each multiplication and each byte. [`Costs::predict`] adds up what the
 //! steps of a network take by it. How far it is from measurements is known: each of those networks is predicted by what all
-//! others told.
+//! others told, not by itself at another size or in another form.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path, sync::Arc, time::Instant};
 
 use penjing_runtime::{
     Isa, PlanBuf,
@@ -122,6 +122,9 @@ impl Form {
 
 /// What a network's steps took.
 struct Timed {
+    /// The network, of whatever size and form.
+    network: String,
+    /// With size and form.
     name: String,
     /// Each step, in nanoseconds.
     steps: Vec<(Load, f64)>,
@@ -139,11 +142,12 @@ impl Costs {
         let forms = [Form::Floats, Form::Bytes, Form::Zeros];
         let each = seconds / (NETWORKS.len() * forms.len()) as f64;
         progress.begin("measuring networks", NETWORKS.len() * forms.len());
-        for (name, size) in NETWORKS {
+        for (network, size) in NETWORKS {
             for form in forms {
-                let (graph, weights) = made(name, size, form, threads, &Hushed(progress))?;
-                let name = format!("{name} at {size} px, {}", form.name());
-                timed.push(time(name, &graph, &weights, isa, threads, each, progress)?);
+                let (graph, weights) = made(network, size, form, threads, &Hushed(progress))?;
+                let name = format!("{network} at {size} px, {}", form.name());
+                let (steps, whole) = time(&graph, &weights, isa, threads, each, progress)?;
+                timed.push(Timed { network: network.into(), name, steps, whole });
                 progress.advance(1);
             }
         }
@@ -153,13 +157,14 @@ impl Costs {
 
     fn of(timed: &[Timed], isa: Isa, threads: usize) -> Costs {
         let all = laws(timed.iter());
-        let check = |(at, own): (usize, &Timed)| {
-            let others = laws(timed.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, t)| t));
+        let check = |own: &Timed| {
+            // In another form, or at another size, it has many of the same steps.
+            let others = laws(timed.iter().filter(|other| other.network != own.network));
             let law = |kind: &str| others.get(kind).or_else(|| all.get(kind)).copied().unwrap_or_default();
             let predicted: f64 = own.steps.iter().map(|(load, _)| law(load.kind).time(load)).sum();
             Checked { name: own.name.clone(), measured_ms: own.whole / 1e6, predicted_ms: predicted / 1e6 }
         };
-        let networks: Vec<Checked> = timed.iter().enumerate().map(check).collect();
+        let networks: Vec<Checked> = timed.iter().map(check).collect();
         let square = |checked: &Checked| (checked.predicted_ms / checked.measured_ms - 1.0).powi(2);
         let error = (networks.iter().map(square).sum::<f64>() / networks.len().max(1) as f64).sqrt();
         Costs {
@@ -180,11 +185,15 @@ impl Costs {
     /// [`Error::Io`] when it cannot be read; [`Error::Model`] for what is none, or that of another version.
     pub fn load(path: &Path) -> Result<Costs> {
         let wrong = |what: String| Error::model(path, what);
-        let length = std::fs::metadata(path).map_err(|error| Error::io(path, "read", error))?.len();
-        if length > MAX_BYTES {
-            return Err(wrong(format!("{length} bytes are more than a file of costs has; {AGAIN}")));
+        let failed = |error| Error::io(path, "read", error);
+        let mut bytes = Vec::new();
+        // A device or a pipe does not tell its length.
+        File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(wrong(format!(
+                "more than {MAX_BYTES} bytes, and a file of costs has fewer; {AGAIN}"
+            )));
         }
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, "read", error))?;
         Costs::parse(&bytes).map_err(wrong)
     }
 
@@ -252,6 +261,10 @@ impl Clock for Costs {
         let Costs { machine, isa, threads, error, .. } = self;
         let threads = if *threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
         format!("{machine} with {isa}, {threads}, told to ± {:.0} %", 100.0 * error)
+    }
+
+    fn identity(&self) -> String {
+        format!("{} (BLAKE3 {})", self.name(), &blake3::hash(&self.to_bytes()).to_hex()[..16])
     }
 
     fn repeats(&self) -> bool {
@@ -360,14 +373,13 @@ fn made(
 
 /// Times every step of a network, and all at once: medians.
 fn time(
-    name: String,
     graph: &Graph,
     weights: &Weights,
     isa: Isa,
     threads: &Threads,
     seconds: f64,
     progress: &dyn Progress,
-) -> Result<Timed> {
+) -> Result<(Vec<(Load, f64)>, f64)> {
     const FEWEST: usize = 5;
     let buf = Arc::new(lowered(graph, weights, threads.count())?);
     let (plan, workers) = (buf.plan(), threads.workers());
@@ -400,7 +412,7 @@ fn time(
         times[times.len() / 2]
     };
     let steps = plan.steps.iter().zip(&mut runs).map(|(step, times)| (step.load(), median(times))).collect();
-    Ok(Timed { name, steps, whole: median(&mut wholes) })
+    Ok((steps, median(&mut wholes)))
 }
 
 #[cfg(test)]
@@ -419,7 +431,8 @@ mod tests {
         };
         let network = |at: usize| {
             let steps: Vec<(Load, f64)> = (0..20).map(|_| step()).collect();
-            Timed { name: at.to_string(), whole: steps.iter().map(|(_, time)| time).sum(), steps }
+            let whole = steps.iter().map(|(_, time)| time).sum();
+            Timed { network: at.to_string(), name: at.to_string(), steps, whole }
         };
         (0..6).map(network).collect()
     }
@@ -437,12 +450,18 @@ mod tests {
         assert!(exact.error < 1e-3 && exact.networks.len() == 6, "{exact:?}");
         let rough = Costs::of(&by_a_law(law, 0.6), Isa::detect(), 1);
         assert!((0.005..0.2).contains(&rough.error), "{}", rough.error);
-        // Two that take different times for the same are each told by the other.
+        // Two that take different times for the same are each told by the other, not by themselves in another form.
         let load = Load { kind: "copy", macs: 0, filters: 0, maps: 100, weights: 0 };
-        let net = |time: f64| Timed { name: String::new(), steps: vec![(load, time)], whole: time };
-        let told = Costs::of(&[net(100.0), net(200.0)], Isa::detect(), 1).networks;
-        assert!((told[0].predicted_ms * 1e6 - 200.0).abs() < 1e-6, "{told:?}");
-        assert!((told[1].predicted_ms * 1e6 - 100.0).abs() < 1e-6, "{told:?}");
+        let net = |network: &str, time: f64| Timed {
+            network: network.into(),
+            name: String::new(),
+            steps: vec![(load, time)],
+            whole: time,
+        };
+        let told = Costs::of(&[net("a", 100.0), net("a", 100.0), net("b", 200.0)], Isa::detect(), 1).networks;
+        for (told, expected) in told.iter().zip([200.0, 200.0, 100.0]) {
+            assert!((told.predicted_ms * 1e6 - expected).abs() < 1e-6, "{told:?}");
+        }
         // Nothing takes less than no time.
         let odd = fitted(&[([1.0, 10.0, 0.0, 0.0, 0.0], 50.0), ([1.0, 100.0, 0.0, 0.0, 0.0], 5.0)]);
         assert!(odd.mac == 0.0 && odd.call > 0.0, "{odd:?}");

@@ -9,6 +9,7 @@ use crate::{
     data::{
         Dataset, Sample, Skipped,
         decode::{self, Limits},
+        shortened,
     },
     progress::Progress,
     threads::Threads,
@@ -75,7 +76,7 @@ pub fn evaluate<'a>(
             "the model does not know {} of its classes: {}; it knows: {}",
             unknown.len(),
             shortened(&unknown),
-            shortened(&labels.iter().map(String::as_str).collect::<Vec<_>>())
+            shortened(labels)
         );
         return Err(Error::data(&data.root, what));
     }
@@ -131,9 +132,4 @@ pub fn evaluate<'a>(
     let top1 = right as f64 / n as f64;
     let top1_se = (top1 * (1.0 - top1) / n as f64).sqrt();
     Ok(Evaluation { n, top1, top5: among_five as f64 / n as f64, top1_se, per_class, confusion, skipped })
-}
-
-fn shortened(names: &[&str]) -> String {
-    let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
 }

@@ -38,22 +38,22 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = arch_parser, conflicts_with = "costs")]
     arch: Option<String>,
     /// Input size of --arch in pixels [default: the published one]
-    #[arg(long, value_name = "PX", requires = "arch", value_parser = size_parser())]
+    #[arg(long, value_name = "PX", requires = "arch", conflicts_with_all = ["model", "costs"], value_parser = size_parser())]
     size: Option<usize>,
     /// Classes of --arch
-    #[arg(long, value_name = "N", requires = "arch", default_value_t = 1000)]
+    #[arg(long, value_name = "N", requires = "arch", conflicts_with_all = ["model", "costs"], default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     classes: u32,
     /// Measure training steps of the whole network too: forward, backward and update under the batch's own statistics
     // It learns on the best instruction set there is.
-    #[arg(long, requires = "arch", conflicts_with = "isa")]
+    #[arg(long, requires = "arch", conflicts_with_all = ["model", "costs", "isa"])]
     train: bool,
     /// Photos of a training step
-    #[arg(long, value_name = "N", requires = "train", default_value_t = 32)]
+    #[arg(long, value_name = "N", requires = "train", conflicts_with_all = ["model", "costs", "isa"], default_value_t = 32)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
     /// Measure training with frozen statistics, as in fine-tuning
-    #[arg(long, requires = "train")]
+    #[arg(long, requires = "train", conflicts_with_all = ["model", "costs", "isa"])]
     frozen: bool,
     /// How long to measure, in seconds [default: 3; for --costs 30]
     #[arg(long, value_name = "S", value_parser = seconds_parser)]
@@ -66,7 +66,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
     /// Overwrite the file of --costs
-    #[arg(long, requires = "costs")]
+    #[arg(long, requires = "costs", conflicts_with_all = ["model", "arch", "cost"])]
     force: bool,
     /// Tell too what the network takes on the machine of such a file
     #[arg(long, value_name = "FILE", conflicts_with = "costs")]

@@ -26,8 +26,36 @@ use penjing::{
 
 use penjing_runtime::{file::Model, graph::Node, op::Op};
 
-use super::{Outcome, ThreadsArg, refuse, say_resumable, say_skipped, spare, units};
+use super::{Outcome, ThreadsArg, refuse, require_apart, say_resumable, say_skipped, spare, units};
 use crate::console::{Console, bytes};
+
+/// What a search within a budget leaves no room for. What needs `--budget` names them too, as does what needs `--sparsify`
+/// those after it: clap asks for nothing that could not be given.
+const NOT_WITHIN_A_BUDGET: [&str; 19] = [
+    "max_latency",
+    "max_size",
+    "prune",
+    "prune_steps",
+    "criterion",
+    "blocks",
+    "prune_epochs",
+    "floats",
+    "sparsify",
+    "sparsify_epochs",
+    "weights_only",
+    "ranges",
+    "per_tensor",
+    "equalize",
+    "keep_biases",
+    "keep",
+    "layers",
+    "qat",
+    "epochs",
+];
+
+/// What is about networks that compute in integers, and about weights that are rounded.
+const OF_INTEGERS: [&str; 9] =
+    ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"];
 
 /// Make a model smaller and faster, and prove it: or say why not, and write nothing
 #[derive(Debug, clap::Args)]
@@ -52,23 +80,23 @@ pub struct Args {
     max_size: f64,
     /// Look for the best network that takes no more than this, such as size=1MB,latency=10ms,ram=256KB or latency=0.5x (of the time
     /// before): over input sizes, channels and bits
-    #[arg(long, value_name = "LIMITS", value_parser = budget::parse, conflicts_with_all = ["max_latency", "max_size", "prune", "sparsify", "weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
+    #[arg(long, value_name = "LIMITS", value_parser = budget::parse, conflicts_with_all = NOT_WITHIN_A_BUDGET)]
     budget: Option<budget::Limits>,
     /// How long the search within a budget may take
-    #[arg(long, value_name = "TIME", default_value = "15m", requires = "budget", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "15m", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET, value_parser = units::duration)]
     time: Duration,
     /// The latency of --budget is that on the machine of such a file; see `penjing bench --costs`
-    #[arg(long, value_name = "FILE", requires = "budget")]
+    #[arg(long, value_name = "FILE", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET)]
     cost: Option<PathBuf>,
     /// Another model in floats for the same classes, which the search may begin with too; may be given several times
-    #[arg(long, value_name = "MODEL", requires = "budget")]
+    #[arg(long, value_name = "MODEL", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET)]
     or: Vec<PathBuf>,
     /// Draw what the search found, as SVG
-    #[arg(long, value_name = "FILE", requires = "budget")]
+    #[arg(long, value_name = "FILE", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET)]
     picture: Option<PathBuf>,
     /// Where no part of the photos is for validation, keep those together whose path below DATA matches alike (first group of the
     /// pattern, or all it matches), so that none judges what was learnt from another
-    #[arg(long, value_name = "REGEX", requires = "budget", value_parser = group_pattern)]
+    #[arg(long, value_name = "REGEX", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET, value_parser = group_pattern)]
     group_by: Option<Regex>,
     /// Take channels away first: so much of the multiply-accumulates goes, a share from 0.05 to 0.95
     #[arg(long, value_name = "SHARE", value_parser = share_parser)]
@@ -86,13 +114,13 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "prune", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     prune_epochs: Option<u32>,
     /// Make weights of 1×1 convolutions zero, such a share of each layer's, from 0.05 to 0.95; the others stay floats
-    #[arg(long, value_name = "SHARE", value_parser = share_parser, conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
+    #[arg(long, value_name = "SHARE", value_parser = share_parser, conflicts_with_all = OF_INTEGERS)]
     sparsify: Option<f64>,
     /// How often every photo is seen while they become so, 0 for not at all [default: by the number of photos]
-    #[arg(long, value_name = "N", requires = "sparsify", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, value_name = "N", requires = "sparsify", conflicts_with_all = OF_INTEGERS, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     sparsify_epochs: Option<u32>,
     /// Prune and nothing else: numbers stay floats
-    #[arg(long, requires = "prune", conflicts_with_all = ["weights_only", "ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
+    #[arg(long, requires = "prune", conflicts_with_all = OF_INTEGERS)]
     floats: bool,
     /// Round the weights alone, to 8 or 4 bits: a small file to send, which runs in floats as before
     #[arg(long, value_name = "BITS", conflicts_with_all = ["ranges", "per_tensor", "equalize", "keep_biases", "keep", "layers", "qat", "epochs"])]
@@ -228,13 +256,56 @@ impl From<Qat> for When {
     }
 }
 
-/// What a state beside the model is of.
-const LEARNING: &str = "quantization-aware training";
-const PRUNING: &str = "training after pruning";
-const SPARSE: &str = "training with zeros";
-
 /// Most steps to prune in.
 const MOST_STEPS: u32 = 10;
+
+/// Where the ways of making a network smaller keep their states, beside the output.
+struct States {
+    /// Of learning to compute with integers.
+    learning: PathBuf,
+    /// Of learning after pruning; a step's name is made of it.
+    pruned: PathBuf,
+    /// Of learning with zeros.
+    sparse: PathBuf,
+    /// The folder of a search within a budget.
+    search: PathBuf,
+}
+
+impl States {
+    fn beside(output: &Path) -> States {
+        let beside = |suffix| checkpoint::path_for(&with_suffix(output, suffix));
+        States {
+            learning: beside(""),
+            pruned: beside(".pruned"),
+            sparse: beside(".sparse"),
+            search: with_suffix(output, ".search"),
+        }
+    }
+
+    /// Those of pruning, however many steps it had.
+    fn of_pruning(&self) -> Vec<PathBuf> {
+        prune::parts(&self.pruned, MOST_STEPS)
+    }
+
+    /// Fails where one lies that the work does not go on from, unless that is to be thrown away.
+    fn spare_others(&self, own: &[PathBuf], force: bool) -> penjing::Result<()> {
+        let pruning = self.of_pruning().into_iter().map(|part| (part, "training after pruning"));
+        let others = [
+            (self.learning.clone(), "quantization-aware training"),
+            (self.sparse.clone(), "training with zeros"),
+            (compress::budget::state_path(&self.search), "search within a budget"),
+        ];
+        let mut others = pruning.chain(others).filter(|(part, _)| !own.contains(part));
+        others.try_for_each(|(part, work)| spare(&part, force, work))
+    }
+
+    /// Removes all but that of learning to compute with integers, which may be of other work.
+    fn remove_others(&self) -> penjing::Result<()> {
+        let parts = self.of_pruning();
+        parts.iter().chain([&self.sparse]).try_for_each(|part| checkpoint::remove(part))?;
+        compress::budget::remove(&self.search)
+    }
+}
 
 fn points_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -286,14 +357,22 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     if let Some(limits) = args.budget {
         return budget::run(&args, limits, console);
     }
-    let part = checkpoint::path_for(&args.output);
-    if args.qat == Qat::Never {
-        if args.epochs.is_some() {
-            let why = "--epochs is about training, and --qat never trains nothing; leave one out";
-            return Err(refuse("compress", why).into());
-        }
-        spare(&part, args.force, LEARNING)?;
+    if args.qat == Qat::Never && args.epochs.is_some() {
+        let why = "--epochs is about training, and --qat never trains nothing; leave one out";
+        return Err(refuse("compress", why).into());
     }
+    let integers = args.weights_only.is_none() && !args.floats && args.sparsify.is_none();
+    let states = States::beside(&args.output);
+    let part = states.learning.clone();
+    let pruned_parts = match args.prune {
+        Some(_) if args.prune_epochs != Some(0) => prune::parts(&states.pruned, args.prune_steps),
+        _ => Vec::new(),
+    };
+    let sparse_part = (args.sparsify.is_some() && args.sparsify_epochs != Some(0)).then_some(&states.sparse);
+    let learns = integers && args.qat != Qat::Never;
+    let own = pruned_parts.iter().chain(sparse_part).chain(learns.then_some(&part)).cloned();
+    states.spare_others(&own.collect::<Vec<_>>(), args.force)?;
+    require_apart(&args.output, Some(&args.model), "the model to make smaller")?;
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
     let model = model::load(&args.model)?;
@@ -340,17 +419,6 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         layers: args.layers,
         seed: args.seed,
     };
-    let pruned_part = checkpoint::path_for(&with_suffix(&args.output, ".pruned"));
-    let pruned_parts = prune::parts(&pruned_part, args.prune_steps);
-    let sparse_part = checkpoint::path_for(&with_suffix(&args.output, ".sparse"));
-    for part in prune::parts(&pruned_part, MOST_STEPS) {
-        if args.prune.is_none() || args.prune_epochs == Some(0) || !pruned_parts.contains(&part) {
-            spare(&part, args.force, PRUNING)?;
-        }
-    }
-    if args.sparsify.is_none() || args.sparsify_epochs == Some(0) {
-        spare(&sparse_part, args.force, SPARSE)?;
-    }
     let (model, pruned) = match args.prune {
         None => (model, None),
         Some(share) => {
@@ -359,7 +427,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                 steps: args.prune_steps,
                 criterion: args.criterion.into(),
                 blocks: args.blocks,
-                learning: learning(prune::Options::default().learning, args.prune_epochs, &pruned_part),
+                learning: learning(prune::Options::default().learning, args.prune_epochs, &states.pruned),
                 ..prune::Options::default()
             };
             let pruned = prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
@@ -380,12 +448,16 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             let how = sparsify::Options {
                 before: options.before.clone(),
                 share,
-                learning: learning(sparsify::Options::default().learning, args.sparsify_epochs, &sparse_part),
+                learning: learning(
+                    sparsify::Options::default().learning,
+                    args.sparsify_epochs,
+                    &states.sparse,
+                ),
             };
             let sparse =
                 sparsify::sparsify(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
             if matches!(sparse, Err(Error::Interrupted)) {
-                say_resumable(&sparse_part, console);
+                say_resumable(&states.sparse, console);
             }
             let (small, report) = sparse?;
             say_skipped(&report.skipped, console);
@@ -399,21 +471,20 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         if written {
             output.save(small)?;
             // Where states of other work lie, they were to be thrown away.
-            let others = prune::parts(&pruned_part, MOST_STEPS);
-            for part in others.iter().chain(&pruned_parts).chain([&sparse_part]) {
-                checkpoint::remove(part)?;
+            states.remove_others()?;
+            if !integers {
+                checkpoint::remove(&part)?;
             }
         } else {
-            let pruned = pruned_parts.iter().filter(|_| args.prune.is_some());
-            let kept = pruned.chain(args.sparsify.map(|_| &sparse_part)).filter(|part| part.is_file());
-            kept.for_each(|part| say_learnt(part, console));
+            let kept = pruned_parts.iter().chain(sparse_part).filter(|part| part.is_file());
+            kept.for_each(|part| say_learnt(part, "", console));
         }
         Ok(written)
     };
     let about =
         pruned.as_ref().map_or_else(String::new, channels) + &sparse.as_ref().map_or_else(String::new, zeros);
     let (prune, sparsify) = (pruned.as_ref(), sparse.as_ref());
-    if args.weights_only.is_some() || args.floats || sparsify.is_some() {
+    if !integers {
         let (small, verdict, skipped) = match args.weights_only {
             Some(bits) => weights_only(&model, &data, bits.into(), &options, &threads, console)?,
             None => {
@@ -452,16 +523,18 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         describe(&args, &report) + &about
     })?;
     if !written && report.qat.is_some() && part.is_file() {
-        say_learnt(&part, console);
+        // Where less is asked, rounding alone may be enough, which need not be as good.
+        say_learnt(&part, " and --qat always", console);
     }
     Ok(outcome(file, &report.verdict, console))
 }
 
-/// Says that a missed gate has not cost what was learnt.
-fn say_learnt(part: &Path, console: &Console) {
+/// Says that a missed gate has not cost what was learnt, and what `also` is to be given to have it.
+fn say_learnt(part: &Path, also: &str, console: &Console) {
     console.say(&format!(
-        "{}: what it has learnt; with another --max-drop, --max-latency or --max-size it need not be learnt again",
-        part.display()
+        "{}: what it has learnt; with another --max-drop, --max-latency or --max-size{} it need not be learnt again",
+        part.display(),
+        also
     ));
 }
 

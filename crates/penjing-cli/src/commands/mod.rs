@@ -300,10 +300,19 @@ fn spare(part: &Path, force: bool, work: &str) -> penjing::Result<()> {
         return Ok(());
     }
     let what = format!(
-        "is the state of unfinished {work}, of which there is none now; repeat that training's command to go on with it, or \
-         give --force to throw it away"
+        "is the state of unfinished {work}, of which there is none now; repeat its command to go on with it, or give --force \
+         to throw it away"
     );
     Err(Error::data(part, what))
+}
+
+/// Fails where the output is also what the work begins with, or a teacher: it could not be repeated, nor interrupted and go on.
+fn require_apart(output: &Path, needed: Option<&Path>, what: &str) -> penjing::Result<()> {
+    let same = needed.and_then(|needed| Some(needed.canonicalize().ok()? == output.canonicalize().ok()?));
+    if same == Some(true) {
+        return Err(Error::data(output, format!("is {what}; name another file to write")));
+    }
+    Ok(())
 }
 
 /// Says from where interrupted training goes on, if it has kept a state.

@@ -26,8 +26,8 @@ use penjing::{
 use penjing_runtime::pixels::DecodeRule;
 
 use super::{
-    Decode, Outcome, ThreadsArg, backbone, backbone_parser, refuse, say_resumable, say_skipped, size_parser,
-    spare, units, untrained, without_weights,
+    Decode, Outcome, ThreadsArg, backbone, backbone_parser, refuse, require_apart, say_resumable,
+    say_skipped, size_parser, spare, units, untrained, without_weights,
 };
 use crate::console::{Console, bytes, peak_rss_bytes, round};
 
@@ -223,15 +223,6 @@ const WHOLE: &str = "training of the whole network";
 fn is_unfinished(output: &Path, part: &Path) -> bool {
     let last = |path| model::load(path).ok().and_then(|mut model| model.provenance.recipe.pop());
     part.is_file() && last(output).is_some_and(|step| step.starts_with(transfer::UNFINISHED))
-}
-
-/// Fails where the output is also what training starts from, or its teacher: interrupted, it could not go on from there.
-fn require_apart(output: &Path, needed: Option<&Path>, what: &str) -> penjing::Result<()> {
-    let same = needed.and_then(|needed| Some(needed.canonicalize().ok()? == output.canonicalize().ok()?));
-    if same == Some(true) {
-        return Err(Error::data(output, format!("is {what}; name another file to write")));
-    }
-    Ok(())
 }
 
 #[derive(serde::Serialize)]

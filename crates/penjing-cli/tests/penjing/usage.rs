@@ -72,6 +72,35 @@ fn nonsense_is_refused_before_any_work_and_named() {
     assert_eq!(place.names("."), ["photos"]);
 }
 
+/// What means something beside another flag alone is not read over where that flag could not be given.
+#[test]
+fn a_flag_without_the_one_that_it_belongs_to_is_refused() {
+    let place = Place::new();
+    let compress = |more: &[&'static str]| [&["compress", "m", "photos", "-o", "s"], more].concat();
+    let bench = |more: &[&'static str]| [&["bench"], more].concat();
+    for (args, flag) in [
+        (compress(&["--prune", "0.5", "--time", "5m"]), "--time"),
+        (compress(&["--max-latency", "0.5", "--cost", "board.json"]), "--cost"),
+        (compress(&["--qat", "never", "--or", "n"]), "--or"),
+        (compress(&["--layers", "--picture", "p.svg"]), "--picture"),
+        (compress(&["--weights-only", "8", "--group-by", "x"]), "--group-by"),
+        (compress(&["--qat", "never", "--sparsify-epochs", "3"]), "--sparsify-epochs"),
+        (compress(&["--budget", "size=1MB", "--criterion", "l1"]), "--criterion"),
+        (compress(&["--budget", "size=1MB", "--blocks"]), "--blocks"),
+        (compress(&["--budget", "size=1MB", "--sparsify-epochs", "3"]), "--sparsify-epochs"),
+        (bench(&["m", "--size", "96"]), "--size"),
+        (bench(&["m", "--classes", "5"]), "--classes"),
+        (bench(&["m", "--train"]), "--train"),
+        (bench(&["m", "--force"]), "--force"),
+        (bench(&["--costs", "c.json", "--frozen"]), "--frozen"),
+        (bench(&["--arch", "mobilenet_v2", "--isa", "scalar", "--batch", "8"]), "--batch"),
+    ] {
+        let ran = place.run(&args);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{args:?}: {ran:?}");
+        assert!(ran.err.contains(flag) && ran.err.contains("cannot be used with"), "{args:?}: {}", ran.err);
+    }
+}
+
 #[test]
 fn an_output_that_cannot_be_is_refused_before_any_work() {
     let place = Place::new();

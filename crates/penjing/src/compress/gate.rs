@@ -12,6 +12,7 @@ use crate::{
     data::{
         Dataset, Part, Sample, Skipped,
         decode::{self, Limits},
+        shortened,
     },
     progress::Progress,
     runner::Runner,
@@ -251,10 +252,8 @@ fn nll(logits: &Logits, labels: &[usize], temperature: f32) -> f64 {
 pub(super) fn place(model: &Model, data: &Dataset, class: usize) -> Result<usize> {
     let class = &data.classes[class];
     model.labels.iter().position(|label| label == class).ok_or_else(|| {
-        let what = format!(
-            "the model does not know the class “{class}”; it knows: {}",
-            model.labels.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
-        );
+        let known = shortened(&model.labels);
+        let what = format!("the model does not know the class “{class}”; it knows: {known}");
         Error::data(&data.root, what)
     })
 }

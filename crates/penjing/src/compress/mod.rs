@@ -187,8 +187,11 @@ fn int8_before(
     let mut layers = work.noise(&best)?;
     // Neither training nor floats make a network faster or its file smaller.
     let hopeless = best.verdict.is_hopeless(&options.gate);
-    let missed =
-        |candidate: &Candidate| !hopeless && options.gate.falls_too_far(candidate.verdict.drop).is_some();
+    let falls = |candidate: &Candidate| options.gate.falls_too_far(candidate.verdict.drop).is_some();
+    if hopeless && falls(&best) && options.qat.when == When::Auto {
+        progress.notice("not trained: by its time or size it misses the gate anyway");
+    }
+    let missed = |candidate: &Candidate| !hopeless && falls(candidate);
     let mut taught = None;
     if options.qat.when == When::Always || options.qat.when == When::Auto && missed(&best) {
         taught = work.learn(&best, data, options)?;
@@ -449,10 +452,9 @@ fn tensors(
     if classes.len() < 2 && model.labels.len() > 1 {
         let what = match classes.keys().next() {
             Some(&class) => format!("all photos to watch are of one class, “{}”", data.classes[class]),
-            None => "holds no training photos".into(),
+            None => "holds no photos outside test/, which is left alone".into(),
         };
-        let out =
-            "the small network is fitted to what goes through the large one: give photos of all classes";
+        let out = "the small network is fitted to what goes through the large one: give photos of all classes to train on";
         return Err(Error::data(&data.root, format!("{what}; {out}")));
     }
     let mut random = SplitMix64::new(options.seed);

@@ -179,6 +179,8 @@ pub(super) fn train(
         projection: Some(projection.clone()),
         how: &options.learning,
         looks: LOOKS,
+        epochs: "--epochs",
+        without: "--qat never",
         asked,
         seed,
     };

@@ -75,6 +75,8 @@ pub struct Report {
 
 /// Photos that are seen in all by the training: more than after a pruning, whose layers keep all that their channels can say.
 const LOOKS: f64 = 12_000.0;
+/// What leaves the training out.
+const WITHOUT: &str = "--sparsify-epochs 0";
 
 /// Makes a network of one in floats that has zeros among its weights. Photos of the training part are watched, `photos` of them,
 /// and learnt from.
@@ -94,6 +96,9 @@ pub fn sparsify(
 ) -> Result<(Model, Report)> {
     let model = &*model::in_floats(model)?;
     let teacher = &*model::in_floats(options.before.as_ref().unwrap_or(model))?;
+    if options.learning.epochs != Some(0.0) {
+        tune::require_square(&model.pixels, WITHOUT)?;
+    }
     let watching = super::Options { photos, seed, ..Default::default() };
     let (Watched { inputs, .. }, mut skipped) = tensors(model, data, &watching, threads, progress)?;
     let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
@@ -125,6 +130,8 @@ pub fn sparsify(
             projection: Some(zeros.clone()),
             how: &options.learning,
             looks: LOOKS,
+            epochs: "--sparsify-epochs",
+            without: WITHOUT,
             asked: vec![("--sparsify", options.share.to_string()), ("--photos", photos.to_string())],
             seed,
         };

@@ -64,6 +64,10 @@ pub(super) struct Work<'a> {
     pub how: &'a Learning,
     /// About so many looks at photos are taken, unless it is said how often each is seen.
     pub looks: f64,
+    /// The flag that says how often each photo is seen.
+    pub epochs: &'static str,
+    /// What is given to leave the training out.
+    pub without: &'static str,
     /// What tells other work apart, beside the teacher, the photos, the seed, epochs and rate.
     pub asked: Vec<(&'static str, String)>,
     pub seed: u64,
@@ -73,6 +77,7 @@ pub(super) struct Work<'a> {
 pub(super) struct Tuned {
     /// What the log calls it.
     name: &'static str,
+    without: &'static str,
     pub trained: Trained,
     /// How it learnt.
     pub recipe: Recipe,
@@ -100,7 +105,7 @@ impl Tuned {
     pub fn learnt(&self) -> Result<&Parameters> {
         self.weights().ok_or_else(|| {
             let why = self.trained.stopped.as_deref().unwrap_or_default();
-            Error::Unsupported(format!("{} came to no end: {why}", self.name))
+            Error::Unsupported(format!("{} came to no end: {why}; {}", self.name, leave_out(self.without)))
         })
     }
 }
@@ -116,6 +121,23 @@ struct State {
     seconds: f64,
 }
 
+/// Fails where an input is no square, which nothing can learn from here; `without` leaves learning out.
+pub(super) fn require_square(pixels: &Pixels, without: &str) -> Result<()> {
+    if pixels.height == pixels.width {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "inputs of {} × {} px cannot be trained on, only squares; {}",
+        pixels.width,
+        pixels.height,
+        leave_out(without)
+    )))
+}
+
+fn leave_out(without: &str) -> String {
+    format!("give {without} to leave learning out")
+}
+
 /// Trains.
 ///
 /// # Errors
@@ -123,16 +145,16 @@ struct State {
 /// [`Error::Model`] for the state of other work; [`Error::Interrupted`], and a state has been kept then.
 pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dyn Progress) -> Result<Tuned> {
     let (model, pixels, began) = (work.teacher, work.pixels, Instant::now());
-    if pixels.height != pixels.width {
-        let what =
-            format!("inputs of {} × {} px cannot be trained on, only squares", pixels.width, pixels.height);
-        return Err(Error::Unsupported(what));
-    }
+    require_square(pixels, work.without)?;
     let mut skipped = Vec::new();
     let mut photos = |part| photos(&work, data, part, threads, progress, &mut skipped);
     let [learn, judge] = [photos(Part::Train)?, photos(Part::Val)?];
     let memory = memory::available();
-    let mut recipe = recipe(&work, learn.len()).fitted(work.graph, learn.len(), memory)?;
+    let mut recipe =
+        recipe(&work, learn.len()).fitted(work.graph, learn.len(), memory).map_err(|error| match error {
+            Error::Unsupported(why) => Error::Unsupported(format!("{why}; {}", leave_out(work.without))),
+            error => error,
+        })?;
     let keeper = Keeper::new(work.how.part.as_deref(), identity(&work, [&learn, &judge])?);
     let resume: Option<(State, _)> = keeper.load(work.how.force)?;
     let (mut before, mut from) = (0.0, None);
@@ -169,7 +191,16 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
         return Err(Error::Interrupted);
     }
     let steps = recipe.steps(photos);
-    Ok(Tuned { name: work.name, trained, steps, photos, seconds: seconds(), skipped, recipe })
+    Ok(Tuned {
+        name: work.name,
+        without: work.without,
+        trained,
+        steps,
+        photos,
+        seconds: seconds(),
+        skipped,
+        recipe,
+    })
 }
 
 /// Images a second that it would learn from here, of so many photos.
@@ -267,7 +298,7 @@ fn identity(work: &Work, photos: [&[Photo]; 2]) -> Result<Identity> {
         ("the photos", hasher.finalize().to_hex().to_string()),
         ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
         ("--seed", work.seed.to_string()),
-        ("--epochs", recipe(work, photos[0].len()).epochs.to_string()),
+        (work.epochs, recipe(work, photos[0].len()).epochs.to_string()),
         ("the rate", work.how.rate.to_string()),
         ("the size of the input", work.pixels.height.to_string()),
     ];

@@ -113,6 +113,13 @@ impl Skipped {
     }
 }
 
+/// The first names of a list that may be long, and how many more there are.
+pub(crate) fn shortened(names: &[impl AsRef<str>]) -> String {
+    const MOST: usize = 5;
+    let shown = names.iter().take(MOST).map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
+    if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
+}
+
 /// Serializes a path as it is shown: one that is not Unicode is no reason to write nothing.
 pub fn displayed<S: serde::Serializer>(path: &Path, to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_str(&path.display())

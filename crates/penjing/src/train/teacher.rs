@@ -4,7 +4,7 @@ use penjing_kernels::Serial;
 use penjing_runtime::{file::Model, op::Op, pixels::Pixels};
 
 use super::distill;
-use crate::{Error, Result, runner::Runner};
+use crate::{Error, Result, data::shortened, runner::Runner};
 
 /// A classifier at work for a student: it sees the student's looks at photos, made its own way (size, colours, normalization),
 /// and answers with logits of the student's classes, and where hints are wanted with its features.
@@ -31,16 +31,11 @@ impl Teacher {
             .map(|(class, _)| format!("“{class}”"))
             .collect();
         if !unknown.is_empty() {
-            const MOST: usize = 5;
-            let more = match unknown.len().saturating_sub(MOST) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             return Err(Error::Unsupported(format!(
-                "the teacher knows {} classes, but not {}{more}; a teacher must know all classes of the photos: train one \
+                "the teacher knows {} classes, but not {}; a teacher must know all classes of the photos: train one \
                  on them",
                 model.labels.len(),
-                unknown[..unknown.len().min(MOST)].join(", "),
+                shortened(&unknown),
             )));
         }
         let mut graph = model.graph.clone();

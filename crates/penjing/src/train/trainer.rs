@@ -278,8 +278,7 @@ impl Recipe {
             }
             if at_once == 1 {
                 return Err(Error::Unsupported(format!(
-                    "training at {} px takes {} MB even for one photo at a time, but {} MB may be used; use a smaller \
-                     --size, or more --memory",
+                    "training at {} px takes {} MB even for one photo at a time, but {} MB may be used",
                     self.size,
                     bytes.div_ceil(1_000_000),
                     memory / 1_000_000

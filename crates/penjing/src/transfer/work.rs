@@ -226,7 +226,12 @@ impl<'a> Work<'a> {
     /// The recipe for so many photos and the memory at hand.
     pub fn fitted(&self, recipe: Recipe, graph: &Graph, photos: usize) -> Result<Recipe> {
         let wished = recipe.batch.min(photos);
-        let recipe = recipe.fitted(graph, photos, self.memory())?;
+        let recipe = recipe.fitted(graph, photos, self.memory()).map_err(|error| match error {
+            Error::Unsupported(why) => {
+                Error::Unsupported(format!("{why}; use a smaller --size, or more --memory"))
+            }
+            error => error,
+        })?;
         if recipe.batch < wished {
             self.progress.notice(&format!(
                 "batches of {} photos instead of {wished}: more do not fit into {} MB",

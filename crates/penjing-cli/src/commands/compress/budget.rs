@@ -1,6 +1,6 @@
 //! `penjing compress --budget`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
 use penjing::{
     Error,
@@ -8,11 +8,12 @@ use penjing::{
     costs::Costs,
     data::{Dataset, Part, displayed},
     model::{self, Output},
+    train::checkpoint,
 };
 
-use super::{Args, with_suffix};
+use super::{Args, States};
 use crate::{
-    commands::{Outcome, say_skipped, units},
+    commands::{Outcome, require_apart, say_skipped, units},
     console::{Console, bytes},
 };
 
@@ -78,6 +79,11 @@ struct Compressed<'a> {
 }
 
 pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Outcome> {
+    let states = States::beside(&args.output);
+    states.spare_others(&[budget::state_path(&states.search)], args.force)?;
+    for model in std::iter::once(&args.model).chain(&args.or) {
+        require_apart(&args.output, Some(model), "a model to begin with")?;
+    }
     let output = Output::new(&args.output, args.force)?;
     let picture = args.picture.as_ref().map(|path| Output::new(path, args.force)).transpose()?;
     let threads = args.threads.start()?;
@@ -105,7 +111,6 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
         Some(Latency::Milliseconds(ms)) => (Some(ms), None),
         Some(Latency::Share(share)) => (None, Some(share)),
     };
-    let folder = with_suffix(&args.output, ".search");
     let options = Options {
         budget: Budget { size: limits.size, latency_ms, ram: limits.ram },
         latency_share,
@@ -113,14 +118,14 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
         time: args.time,
         photos: args.photos.into(),
         seed: args.seed,
-        folder: Some(folder.clone()),
+        folder: Some(states.search.clone()),
         force: args.force,
     };
     let found = budget::search(&starts, &data, &options, clock, &threads, console);
-    if matches!(found, Err(Error::Interrupted)) && budget::state_path(&folder).is_file() {
+    if matches!(found, Err(Error::Interrupted)) && budget::state_path(&states.search).is_file() {
         console.say(&format!(
             "{}: what the search has found; the same command goes on from there",
-            folder.display()
+            states.search.display()
         ));
     }
     let (small, report) = found?;
@@ -130,26 +135,40 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     }
     if let Some(small) = &small {
         output.save(small)?;
-        budget::remove(&folder)?;
+        states.remove_others()?;
+        checkpoint::remove(&states.learning)?;
     }
     let file = args.output.as_path();
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names: Vec<String> = match args.or.is_empty() {
+        true => Vec::new(),
+        false => std::iter::once(&args.model).chain(&args.or).map(name).collect(),
+    };
     let written = small.is_some();
     let compressed = Compressed { file, written, clock: clock.name(), report: &report };
-    console.result(&compressed, || describe(&report, &clock.name()))?;
+    console.result(&compressed, || describe(&report, &clock.name(), &names))?;
     if written {
         return Ok(Outcome::Done);
     }
     console.error(&format!("{}: not written: {}", file.display(), report.missed.join("; ")));
-    if folder.is_dir() {
+    if report.tried.is_empty() {
+        // There is nothing to go on from, and the next search is most likely for another budget.
+        budget::remove(&states.search)?;
+    } else if states.search.is_dir() {
+        let picture =
+            args.picture.as_ref().map(|path| format!(" and --force, since {} is there now,", path.display()));
         console.say(&format!(
-            "{}: what the search has found; with another --max-drop it need not search again",
-            folder.display()
+            "{}: what the search has found; with another --max-drop{} it need not search again, with another --budget or --time it \
+             must, which takes --force or another output",
+            states.search.display(),
+            picture.unwrap_or_default()
         ));
     }
     Ok(Outcome::SomeFailed)
 }
 
-fn describe(report: &Report, clock: &str) -> String {
+/// The report as a table; `starts` names the models where there are several.
+fn describe(report: &Report, clock: &str, starts: &[String]) -> String {
     let mut text = format!(
         "  {:28} {:>5} {:18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>7}\n",
         "network", "px", "numbers", "M MACs", "file", "memory", "latency", "top-1", "epochs"
@@ -177,7 +196,7 @@ fn describe(report: &Report, clock: &str) -> String {
         let _ = writeln!(
             text,
             "{mark} {:28} {:>5} {:18} {:>7.1} {} {:>6.2} % {epochs:>7.2}{}",
-            arch,
+            starts.get(form.start).unwrap_or(arch),
             form.px,
             form.numbers.name(),
             form.macs as f64 / 1e6,
@@ -197,7 +216,7 @@ fn describe(report: &Report, clock: &str) -> String {
             let _ = writeln!(
                 text,
                 "  {:28} {:>5} {:18} {:>7.1} {}",
-                "",
+                starts.get(form.start).map_or("", String::as_str),
                 form.px,
                 form.numbers.name(),
                 form.macs as f64 / 1e6,
@@ -205,8 +224,14 @@ fn describe(report: &Report, clock: &str) -> String {
             );
         }
     }
-    if report.part != "validation" {
-        text += "the photos that judged are those that the model before learnt from, most likely; a val folder would tell more\n";
+    match report.part {
+        "validation" => {}
+        "training" => {
+            text += "the photos that judged are those that the networks learnt from; a val folder would tell more\n"
+        }
+        _ => {
+            text += "the photos that judged are those that the model before learnt from, most likely; a val folder would tell more\n"
+        }
     }
     text
 }

@@ -81,6 +81,11 @@ pub trait Clock: Sync {
     /// Whose time it is, in words.
     fn name(&self) -> String;
 
+    /// What tells another clock apart.
+    fn identity(&self) -> String {
+        self.name()
+    }
+
     /// Whether a network takes the same whenever it is asked for.
     fn repeats(&self) -> bool {
         false

@@ -132,6 +132,12 @@ pub fn search(
             data.part(Part::Train).count()
         ));
     }
+    if aside.is_none() && data.part(Part::Val).next().is_none() {
+        progress.notice(
+            "no photo can be set aside to judge without leaving a class none to learn from, or parting a group: the networks learn \
+             from the photos that judge them, so that --max-drop tells little; add photos in val/",
+        );
+    }
     let mut judges = Judges::new(before, aside.as_ref().unwrap_or(data), threads, progress)?;
     if aside.is_some() {
         judges.part = SET_ASIDE;
@@ -143,7 +149,7 @@ pub fn search(
     let judging = judging.elapsed().as_secs_f64();
     let before_shown = Shown { top1, nll, needs: ground.needs(before)? };
     let keeper_path = options.folder.as_deref().map(state_path);
-    let keeper = Keeper::new(keeper_path.as_deref(), identity(&starts, data, options, clock)?);
+    let keeper = Keeper::new(keeper_path.as_deref(), identity(&ground, data, options)?);
     let kept: Option<(State, _)> = keeper.load(options.force)?;
     if let Some(folder) = &options.folder {
         if kept.is_none() {
@@ -367,6 +373,8 @@ impl<'a> Search<'a> {
             projection: None,
             how,
             looks: 0.0,
+            epochs: "the epochs of a turn",
+            without: "no --budget",
             asked: Vec::new(),
             seed: self.options.seed,
         })

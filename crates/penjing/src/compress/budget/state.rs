@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use penjing_runtime::file::Model;
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, Clock, Found, Options, Shown};
+use super::{Budget, Found, Options, Shown, form::Ground};
 use crate::{
     Error, Result,
     compress::unsupported,
-    data::{Dataset, Part},
+    data::{Dataset, Part, Sample, split},
     train::checkpoint::{self, Identity},
 };
 
@@ -90,16 +89,21 @@ pub fn remove(folder: &Path) -> Result<()> {
 }
 
 /// What makes two searches differ.
-pub fn identity(starts: &[Model], data: &Dataset, options: &Options, clock: &dyn Clock) -> Result<Identity> {
+///
+/// # Errors
+/// [`Error::Interrupted`]; [`Error::Unsupported`] for a model that cannot be written.
+pub(super) fn identity(ground: &Ground, data: &Dataset, options: &Options) -> Result<Identity> {
     let mut models = blake3::Hasher::new();
-    for start in starts {
+    for start in ground.starts {
         models.update(&start.to_bytes().map_err(unsupported)?);
     }
+    let parts = [Part::Train, Part::Val].map(|part| data.part(part).map(|(_, sample)| sample));
+    let samples: Vec<&Sample> = parts.into_iter().flatten().collect();
     let mut photos = blake3::Hasher::new();
-    for part in [Part::Train, Part::Val] {
-        for (_, sample) in data.part(part) {
-            photos.update(format!("{part:?} {} {}\n", sample.class, sample.path.display()).as_bytes());
-        }
+    for (hash, sample) in
+        split::content_hashes(&samples, ground.threads, ground.progress)?.iter().zip(&samples)
+    {
+        photos.update(format!("{:?} {} ", sample.part, sample.class).as_bytes()).update(hash);
     }
     let parts = [
         ("the models", models.finalize().to_hex().to_string()),
@@ -108,7 +112,7 @@ pub fn identity(starts: &[Model], data: &Dataset, options: &Options, clock: &dyn
         ("--time", options.time.as_secs().to_string()),
         ("--photos", options.photos.to_string()),
         ("--seed", options.seed.to_string()),
-        ("--cost", clock.name()),
+        ("--cost", ground.clock.identity()),
         ("the version of penjing", env!("CARGO_PKG_VERSION").into()),
     ];
     Ok(Identity { parts: parts.into_iter().map(|(name, value)| (name.to_string(), value)).collect() })

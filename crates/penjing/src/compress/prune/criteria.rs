@@ -179,7 +179,7 @@ fn scales(sight: &Sight, scores: &mut Scores) -> Result<()> {
             found = true;
         }
     }
-    let why = "the network has no BatchNorm whose scales could tell channels apart; take another criterion";
+    let why = "the network has no BatchNorm whose scales could tell channels apart; take another --criterion";
     if found { Ok(()) } else { Err(crate::Error::Unsupported(why.into())) }
 }
 

@@ -136,6 +136,8 @@ pub struct Whole {
 const SCANNED: usize = 64;
 /// Photos that are seen in all by the training.
 const LOOKS: f64 = 5_000.0;
+/// What leaves the training out.
+const WITHOUT: &str = "--prune-epochs 0";
 
 /// Makes a smaller network of one in floats. Photos of the training part are watched, `photos` of them, and learnt from.
 ///
@@ -155,9 +157,12 @@ pub fn prune(
     let model = &*model::in_floats(model)?;
     let cuts = options.steps.max(1);
     if cuts > 1 && options.criterion == Criterion::Scale {
-        let what = "after one step BatchNorm is part of the layers, and its scales tell nothing of the next; take another criterion, \
-                    or one step";
+        let what = "after one step BatchNorm is part of the layers, and its scales tell nothing of the next; take another --criterion, \
+                    or --prune-steps 1";
         return Err(Error::Unsupported(what.into()));
+    }
+    if options.learning.epochs != Some(0.0) {
+        tune::require_square(&model.pixels, WITHOUT)?;
     }
     let mut now = Cow::Borrowed(model);
     let mut report: Option<Report> = None;
@@ -209,7 +214,15 @@ pub fn prune(
                 projection: None,
                 how: &Learning { part, epochs, ..options.learning.clone() },
                 looks: LOOKS,
-                asked: Vec::new(),
+                epochs: "--prune-epochs of a step",
+                without: WITHOUT,
+                asked: vec![
+                    ("--prune", options.share.to_string()),
+                    ("--prune-steps", options.steps.to_string()),
+                    ("--criterion", options.criterion.name().into()),
+                    ("--blocks", options.blocks.to_string()),
+                    ("--photos", photos.to_string()),
+                ],
                 seed,
             };
             let tuned = tune::train(work, data, threads, progress)?;
