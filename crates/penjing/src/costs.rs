@@ -473,6 +473,10 @@ mod tests {
         let costs = Costs::of(&by_a_law(law, 0.1), Isa::detect(), 2);
         let bytes = costs.to_bytes();
         assert_eq!(Costs::parse(&bytes).unwrap(), costs);
+        // Measured again, it is another clock, whatever it is called.
+        let mut anew = costs.clone();
+        anew.laws.values_mut().for_each(|law| law.call *= 1.5);
+        assert!(anew.name() == costs.name() && anew.identity() != costs.identity());
         let text = String::from_utf8(bytes).unwrap();
         let refused = |from: &str, to: &str| {
             assert!(text.contains(from), "{from}");
@@ -504,8 +508,8 @@ mod tests {
         assert!(kinds(&(graph, weights)).contains(&"sparse"));
         let floats = form(Form::Floats);
         let (graph, weights) = &floats;
-        let timed = time("net".into(), graph, weights, Isa::detect(), &threads, 0.0, &Quiet).unwrap();
-        assert_eq!(timed.steps.len(), kinds(&floats).len());
+        let (steps, whole) = time(graph, weights, Isa::detect(), &threads, 0.0, &Quiet).unwrap();
+        assert_eq!(steps.len(), kinds(&floats).len());
         // All arithmetic is in some step, also where steps go through maps by rows.
         let (large, its_weights) = made("mobilenet_v2", 224, Form::Floats, &threads, &Quiet).unwrap();
         let buf = lowered(&large, &its_weights, 1).unwrap();
@@ -513,6 +517,7 @@ mod tests {
         assert!(loads.iter().any(|load| load.kind == "by rows" && load.macs > 0));
         let macs: u64 = penjing_runtime::cost::layers(&large).iter().map(|layer| layer.macs).sum();
         assert_eq!(loads.iter().map(|load| load.macs + load.filters).sum::<u64>(), macs);
+        let timed = Timed { network: "net".into(), name: "net".into(), steps, whole };
         let costs = Costs::of(&[timed], Isa::detect(), 1);
         assert!(costs.predict(graph, weights).unwrap() > 0.0);
         let unknown = costs.predict(&bytes.0, &bytes.1).unwrap_err().to_string();

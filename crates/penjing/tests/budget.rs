@@ -53,6 +53,23 @@ impl Clock for Told {
     }
 }
 
+/// The same machine, measured again.
+struct Anew;
+
+impl Clock for Anew {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        Told.ms(model)
+    }
+
+    fn name(&self) -> String {
+        Told.name()
+    }
+
+    fn identity(&self) -> String {
+        "told anew".into()
+    }
+}
+
 /// Counts the networks that begin to learn.
 #[derive(Default)]
 struct Trainings(AtomicUsize);
@@ -206,6 +223,17 @@ fn an_interrupted_search_goes_on() {
     let other = Options { seed: 1, ..options.clone() };
     let refused = place.search(&other, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --seed"), "{refused}");
+    // So is one on other photos of the same names, and one by a clock of the same name.
+    let [first, second] = [0, 1].map(|at: usize| &place.data.samples[at].path);
+    let bytes = std::fs::read(first).unwrap();
+    std::fs::copy(second, first).unwrap();
+    let refused = place.search(&options, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("differs in the photos"), "{refused}");
+    std::fs::write(first, bytes).unwrap();
+    let start = std::slice::from_ref(&place.start);
+    let refused =
+        search(start, &place.data, &options, &Anew, &place.threads, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("differs in --cost (then told, now told anew)"), "{refused}");
     let trainings = Trainings::default();
     let (small, report) = place.search(&options, &trainings).unwrap();
     assert!(small.is_some(), "{:?}", report.missed);

@@ -129,8 +129,10 @@ pub const TARGETS: &[Target] = &[
         ["budget: what has learnt and was not judged learns again", "!self.file(form, round).is_some_and(|file| file.is_file())", "true"],
     ]},
     Target { file: "crates/penjing/src/costs.rs", test: "--lib costs::", mutations: &[
+        ["costs: a network is told by itself in another form", "other.network != own.network", "other.name != own.name"],
+        ["costs: measured again they are the same clock", "&blake3::hash(&self.to_bytes())", "&blake3::hash(b\"\")"],
         ["costs: terms below nothing", "/ h[i][i]).max(0.0);", "/ h[i][i]);"],
-        ["costs: a network judges itself", ".filter(|(other, _)| *other != at)", ""],
+        ["costs: a network judges itself", ".filter(|other| other.network != own.network)", ""],
         ["costs: another version's are read", "version.format != FORMAT || version.penjing != own", "version.format != FORMAT"],
         ["costs: times below nothing are read", "!value.is_finite() || value < 0.0", "!value.is_finite()"],
     ]},
@@ -406,6 +408,10 @@ pub const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/transfer/finetune.rs", test: "-p penjing-cli --test penjing unfinished::ctrl_c", mutations: &[
         ["Ctrl-C loses what was judged", "made = tuning.mean_judged(choice)?;", "return Err(Error::Interrupted);"],
+    ]},
+    Target { file: "crates/penjing/src/compress/budget/state.rs", test: "--test budget -- interrupted", mutations: &[
+        ["budget: photos are known by their names", ".update(hash);", ".update(&hash[..0]);"],
+        ["budget: any clock goes on from another's", "ground.clock.identity()", "ground.clock.name()"],
     ]},
     Target { file: "crates/penjing/src/compress/mod.rs", test: "--test qat", mutations: &[
         ["int8: learns where the file is too large anyway", "let hopeless = best.verdict.is_hopeless(&options.gate);", "let hopeless = false;"],
