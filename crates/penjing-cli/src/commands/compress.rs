@@ -1,6 +1,7 @@
 //! `penjing compress`.
 
 mod budget;
+mod states;
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +27,8 @@ use penjing::{
 
 use penjing_runtime::{file::Model, graph::Node, op::Op};
 
-use super::{Outcome, ThreadsArg, refuse, require_apart, say_resumable, say_skipped, spare, units};
+use self::states::States;
+use super::{Outcome, ThreadsArg, refuse, require_apart, say_resumable, say_skipped, units};
 use crate::console::{Console, bytes};
 
 /// What a search within a budget leaves no room for. What needs `--budget` names them too, as does what needs `--sparsify`
@@ -259,54 +261,6 @@ impl From<Qat> for When {
 /// Most steps to prune in.
 const MOST_STEPS: u32 = 10;
 
-/// Where the ways of making a network smaller keep their states, beside the output.
-struct States {
-    /// Of learning to compute with integers.
-    learning: PathBuf,
-    /// Of learning after pruning; a step's name is made of it.
-    pruned: PathBuf,
-    /// Of learning with zeros.
-    sparse: PathBuf,
-    /// The folder of a search within a budget.
-    search: PathBuf,
-}
-
-impl States {
-    fn beside(output: &Path) -> States {
-        let beside = |suffix| checkpoint::path_for(&with_suffix(output, suffix));
-        States {
-            learning: beside(""),
-            pruned: beside(".pruned"),
-            sparse: beside(".sparse"),
-            search: with_suffix(output, ".search"),
-        }
-    }
-
-    /// Those of pruning, however many steps it had.
-    fn of_pruning(&self) -> Vec<PathBuf> {
-        prune::parts(&self.pruned, MOST_STEPS)
-    }
-
-    /// Fails where one lies that the work does not go on from, unless that is to be thrown away.
-    fn spare_others(&self, own: &[PathBuf], force: bool) -> penjing::Result<()> {
-        let pruning = self.of_pruning().into_iter().map(|part| (part, "training after pruning"));
-        let others = [
-            (self.learning.clone(), "quantization-aware training"),
-            (self.sparse.clone(), "training with zeros"),
-            (compress::budget::state_path(&self.search), "search within a budget"),
-        ];
-        let mut others = pruning.chain(others).filter(|(part, _)| !own.contains(part));
-        others.try_for_each(|(part, work)| spare(&part, force, work))
-    }
-
-    /// Removes all but that of learning to compute with integers, which may be of other work.
-    fn remove_others(&self) -> penjing::Result<()> {
-        let parts = self.of_pruning();
-        parts.iter().chain([&self.sparse]).try_for_each(|part| checkpoint::remove(part))?;
-        compress::budget::remove(&self.search)
-    }
-}
-
 fn points_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
@@ -536,12 +490,6 @@ fn say_learnt(part: &Path, also: &str, console: &Console) {
         part.display(),
         also
     ));
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// What went.

@@ -11,7 +11,7 @@ use penjing::{
     train::checkpoint,
 };
 
-use super::{Args, States};
+use super::{Args, states::States};
 use crate::{
     commands::{Outcome, require_apart, say_skipped, units},
     console::{Console, bytes},
