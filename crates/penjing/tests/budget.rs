@@ -70,6 +70,25 @@ impl Clock for Anew {
     }
 }
 
+/// A machine that is four times as slow once something else has begun there, for all networks alike.
+#[derive(Default)]
+struct Busy(AtomicUsize);
+
+impl Clock for Busy {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        let asked = self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Told.ms(model)? * if asked > 0 { 4.0 } else { 1.0 })
+    }
+
+    fn ratio(&self, one: &Model, other: &Model) -> Result<f64> {
+        Told.ratio(one, other)
+    }
+
+    fn name(&self) -> String {
+        "busy".into()
+    }
+}
+
 /// Counts the networks that begin to learn.
 #[derive(Default)]
 struct Trainings(AtomicUsize);
@@ -174,6 +193,21 @@ fn what_is_found_keeps_to_the_budget() {
     let picture = report.picture();
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     assert_eq!(picture.matches("r=\"9\"").count(), 2, "the one that was taken, in both panels");
+}
+
+#[test]
+fn a_machine_that_became_busy_finds_the_same() {
+    let place = Place::new();
+    let options = Options { latency_share: Some(0.5), ..place.options(Budget::default(), None) };
+    let start = std::slice::from_ref(&place.start);
+    let busy = Busy::default();
+    let (small, report) = search(start, &place.data, &options, &busy, &place.threads, &Quiet).unwrap();
+    let taken = &report.tried[report.taken.unwrap()];
+    let expected = Told.ms(&small.unwrap()).unwrap();
+    assert!((taken.shown.needs.latency_ms / expected - 1.0).abs() < 1e-9, "{taken:?} {expected}");
+    assert!(expected <= 0.5 * report.before.needs.latency_ms, "{report:?}");
+    // Where it is known what the first model takes, nobody asks for milliseconds alone.
+    assert_eq!(busy.0.into_inner(), 1);
 }
 
 #[test]

@@ -409,6 +409,9 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/transfer/finetune.rs", test: "-p penjing-cli --test penjing unfinished::ctrl_c", mutations: &[
         ["Ctrl-C loses what was judged", "made = tuning.mean_judged(choice)?;", "return Err(Error::Interrupted);"],
     ]},
+    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--test budget -- busy", mutations: &[
+        ["budget: networks are measured alone", "before * self.clock.ratio(model, &self.starts[0])?", "before * 0.0 + self.clock.ms(model)?"],
+    ]},
     Target { file: "crates/penjing/src/compress/budget/state.rs", test: "--test budget -- interrupted", mutations: &[
         ["budget: photos are known by their names", ".update(hash);", ".update(&hash[..0]);"],
         ["budget: any clock goes on from another's", "ground.clock.identity()", "ground.clock.name()"],

@@ -213,7 +213,7 @@ impl<'a> Judges<'a> {
         let likelihoods = [(self.model, &self.exact), (candidate, &logits)]
             .map(|(model, logits)| nll(logits, &self.labels, model.calibration.temperature));
         let [before, after] = [&self.exact, &logits].map(|logits| top1(logits, &self.labels));
-        let ([before_ms, after_ms], latency_ratio) = latencies([self.model, candidate])?;
+        let ([before_ms, after_ms], latency_ratio) = latencies([self.model, candidate], ROUNDS)?;
         let size = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
         let after = Measured {
             top1: after,
@@ -264,16 +264,19 @@ fn in_floats(model: &Model) -> Result<usize> {
     model.to_bytes().map(|bytes| bytes.len()).map_err(|error| Error::Unsupported(error.to_string()))
 }
 
-/// Median milliseconds of both on one thread, and the median of their ratio, in interleaved rounds.
-fn latencies(models: [&Model; 2]) -> Result<([f64; 2], f64)> {
-    const ROUNDS: usize = 15;
+/// So often both are measured in turn.
+const ROUNDS: usize = 15;
+
+/// Median milliseconds of both on one thread, and the median of how many times as long the second takes, in so many interleaved
+/// rounds.
+pub(super) fn latencies(models: [&Model; 2], rounds: usize) -> Result<([f64; 2], f64)> {
     let runner = |model: &Model| Runner::new(&model.graph, &model.weights, &model.pixels, 1);
     let runners = [runner(models[0])?, runner(models[1])?];
     let inputs = models.map(|model| vec![0.5; model.pixels.len()]);
     let mut times = [Vec::new(), Vec::new()];
     let mut ratios = Vec::new();
     // The first round touches all memory.
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         let [before, after] = [0, 1].map(|which: usize| {
             let best = (0..3).map(|_| {
                 let start = Instant::now();

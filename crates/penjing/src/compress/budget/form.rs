@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     fold,
+    gate::latencies,
     grid::{self, Ranging},
     observe::{self, Observations},
     prune::{Saving, Stock},
@@ -78,6 +79,14 @@ pub trait Clock: Sync {
     /// [`Error::Unsupported`] for a network that cannot be run or told.
     fn ms(&self, model: &Model) -> Result<f64>;
 
+    /// How many times as long one network takes as another, both measured at the same time where that tells more.
+    ///
+    /// # Errors
+    /// As [`Clock::ms`].
+    fn ratio(&self, one: &Model, other: &Model) -> Result<f64> {
+        Ok(self.ms(one)? / self.ms(other)?)
+    }
+
     /// Whose time it is, in words.
     fn name(&self) -> String;
 
@@ -116,6 +125,12 @@ impl Clock for Here {
         }
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])
+    }
+
+    fn ratio(&self, one: &Model, other: &Model) -> Result<f64> {
+        const ROUNDS: usize = 7;
+        let (_, ratio) = latencies([other, one], ROUNDS)?;
+        Ok(ratio)
     }
 
     fn name(&self) -> String {
@@ -209,6 +224,9 @@ pub(super) struct Ground<'a> {
     pub starts: &'a [Model],
     pub budget: Budget,
     pub clock: &'a dyn Clock,
+    /// Milliseconds that the first model takes, once they are known: all others are measured beside it then, since a busy machine
+    /// is slower for both. `None` by a clock that repeats itself.
+    pub before_ms: Option<f64>,
     pub threads: &'a Threads,
     pub progress: &'a dyn Progress,
 }
@@ -232,7 +250,10 @@ impl Ground<'_> {
         let plan = PlanBuf::lower(&model.graph, &model.weights, 1).map_err(unsupported)?;
         Ok(Needs {
             size: model.to_bytes().map_err(unsupported)?.len() as u64,
-            latency_ms: self.clock.ms(model)?,
+            latency_ms: match self.before_ms {
+                Some(before) => before * self.clock.ratio(model, &self.starts[0])?,
+                None => self.clock.ms(model)?,
+            },
             ram: plan.plan().peak_ram_bytes() as u64,
         })
     }
@@ -388,7 +409,14 @@ mod tests {
         let starts = [network(false), network(true)];
         let (said, threads) = (Said(Default::default()), Threads::new(Some(1)).unwrap());
         let budget = Budget { ram: Some(1), ..Budget::default() };
-        let ground = Ground { starts: &starts, budget, clock: &Here, threads: &threads, progress: &said };
+        let ground = Ground {
+            starts: &starts,
+            budget,
+            clock: &Here,
+            before_ms: None,
+            threads: &threads,
+            progress: &said,
+        };
         assert_eq!([0, 1].map(|start| ground.sizes(start)), [vec![224, 192, 160, 128], vec![224]]);
         let said = said.0.into_inner().unwrap();
         assert_eq!(said.len(), 1);

@@ -143,11 +143,12 @@ pub fn search(
         judges.part = SET_ASIDE;
     }
     let data = aside.as_ref().unwrap_or(data);
-    let ground = Ground { starts: &starts, budget: options.budget, clock, threads, progress };
+    let ground =
+        Ground { starts: &starts, budget: options.budget, clock, before_ms: None, threads, progress };
     let judging = Instant::now();
     let (nll, top1) = judges.score(before)?;
     let judging = judging.elapsed().as_secs_f64();
-    let before_shown = Shown { top1, nll, needs: ground.needs(before)? };
+    let mut before_shown = Shown { top1, nll, needs: ground.needs(before)? };
     let keeper_path = options.folder.as_deref().map(state_path);
     let keeper = Keeper::new(keeper_path.as_deref(), identity(&ground, data, options)?);
     let kept: Option<(State, _)> = keeper.load(options.force)?;
@@ -187,8 +188,13 @@ pub fn search(
     } else {
         let share = options.latency_share.map(|share| share * before_shown.needs.latency_ms);
         search.state.budget = Budget { latency_ms: options.budget.latency_ms.or(share), ..options.budget };
+        search.state.before_ms = before_shown.needs.latency_ms;
     }
     search.ground.budget = search.state.budget;
+    if !clock.repeats() {
+        search.ground.before_ms = Some(search.state.before_ms);
+        before_shown.needs.latency_ms = search.state.before_ms;
+    }
     search.look()?;
     let learnt = (0..ROUNDS.len()).try_for_each(|round| search.round(round));
     if learnt.is_err() {

@@ -20,6 +20,8 @@ pub struct State {
     pub seconds: f64,
     /// What is allowed.
     pub budget: Budget,
+    /// Milliseconds that the first model took when the search began.
+    pub before_ms: f64,
     /// Of so many models it is known what can be made.
     pub looked: usize,
     /// What is tried.
