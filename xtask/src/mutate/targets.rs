@@ -117,7 +117,8 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib choose", mutations: &[
         ["pruning: weights are saved where time is asked for", "Saving::Time => takes.time,", "Saving::Time => takes.params,"],
     ]},
-    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--lib --test budget -- budget", mutations: &[
+    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--lib --test budget -- budget busy", mutations: &[
+        ["budget: networks are measured alone", "before * self.clock.ratio(model, &self.starts[0])?", "before * 0.0 + self.clock.ms(model)?"],
         ["budget: a step too far is taken", "(keeps, found) = (middle, tried);", "(keeps, found) = (middle - 1, tried);"],
         ["budget: what is over by a hair is let through", "needs > *allowed", "needs > 1.5 * *allowed"],
         ["budget: memory does not count", "budget.ram.map(|most| self.ram as f64 / most as f64)", "None"],
@@ -408,9 +409,6 @@ pub const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/transfer/finetune.rs", test: "-p penjing-cli --test penjing unfinished::ctrl_c", mutations: &[
         ["Ctrl-C loses what was judged", "made = tuning.mean_judged(choice)?;", "return Err(Error::Interrupted);"],
-    ]},
-    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--test budget -- busy", mutations: &[
-        ["budget: networks are measured alone", "before * self.clock.ratio(model, &self.starts[0])?", "before * 0.0 + self.clock.ms(model)?"],
     ]},
     Target { file: "crates/penjing/src/compress/budget/state.rs", test: "--test budget -- interrupted", mutations: &[
         ["budget: photos are known by their names", ".update(hash);", ".update(&hash[..0]);"],
