@@ -360,6 +360,9 @@ fn nibbles_of(
         // Not more than twice the bytes that are there, where any are.
         *inner = inner.checked_mul(2).ok_or_else(|| format!("weight `{name}` is too large"))?;
     }
+    if !Nibbles::fit(shape) {
+        return Err(format!("weight `{name}` of shape {shape:?} cannot be in 4 bits"));
+    }
     let each = shape.iter().skip(1).product();
     let nibbles = Nibbles { packed: packed.to_vec(), scales, each };
     if !nibbles.is_of(shape) {

@@ -281,7 +281,7 @@ fn learning_to_compute_with_integers_goes_on_too() {
     let other = with(&["--qat", "always", "--epochs", "3"]);
     run(&place, &other).refused(1, &[PART, "differs in --epochs (then 40, now 3)"]);
     let other = with(&["--qat", "never"]);
-    run(&place, &other).refused(1, &[PART, "is the state of unfinished quantization-aware training"]);
+    run(&place, &other).refused(1, &[PART, "is the state of unfinished training"]);
     assert!(place.read(PART) == kept);
     let ran = run(&place, &args);
     ran.says(&["going on after"]);

@@ -213,7 +213,8 @@ impl<'a> Judges<'a> {
         let likelihoods = [(self.model, &self.exact), (candidate, &logits)]
             .map(|(model, logits)| nll(logits, &self.labels, model.calibration.temperature));
         let [before, after] = [&self.exact, &logits].map(|logits| top1(logits, &self.labels));
-        let ([before_ms, after_ms], latency_ratio) = latencies([self.model, candidate], ROUNDS)?;
+        let ([before_ms, after_ms], latency_ratio) =
+            latencies([self.model, candidate], ROUNDS, f64::INFINITY)?;
         let size = |error: penjing_runtime::Error| Error::Unsupported(error.to_string());
         let after = Measured {
             top1: after,
@@ -268,15 +269,20 @@ fn in_floats(model: &Model) -> Result<usize> {
 const ROUNDS: usize = 15;
 
 /// Median milliseconds of both on one thread, and the median of how many times as long the second takes, in so many interleaved
-/// rounds.
-pub(super) fn latencies(models: [&Model; 2], rounds: usize) -> Result<([f64; 2], f64)> {
+/// rounds; in three where they take more than some seconds.
+pub(super) fn latencies(models: [&Model; 2], rounds: usize, seconds: f64) -> Result<([f64; 2], f64)> {
+    const FEWEST: usize = 3;
     let runner = |model: &Model| Runner::new(&model.graph, &model.weights, &model.pixels, 1);
     let runners = [runner(models[0])?, runner(models[1])?];
     let inputs = models.map(|model| vec![0.5; model.pixels.len()]);
     let mut times = [Vec::new(), Vec::new()];
     let mut ratios = Vec::new();
+    let began = Instant::now();
     // The first round touches all memory.
     for round in 0..=rounds {
+        if ratios.len() >= FEWEST && began.elapsed().as_secs_f64() > seconds {
+            break;
+        }
         let [before, after] = [0, 1].map(|which: usize| {
             let best = (0..3).map(|_| {
                 let start = Instant::now();

@@ -150,11 +150,7 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
     let mut photos = |part| photos(&work, data, part, threads, progress, &mut skipped);
     let [learn, judge] = [photos(Part::Train)?, photos(Part::Val)?];
     let memory = memory::available();
-    let mut recipe =
-        recipe(&work, learn.len()).fitted(work.graph, learn.len(), memory).map_err(|error| match error {
-            Error::Unsupported(why) => Error::Unsupported(format!("{why}; {}", leave_out(work.without))),
-            error => error,
-        })?;
+    let mut recipe = fitted(&work, learn.len(), memory)?;
     let keeper = Keeper::new(work.how.part.as_deref(), identity(&work, [&learn, &judge])?);
     let resume: Option<(State, _)> = keeper.load(work.how.force)?;
     let (mut before, mut from) = (0.0, None);
@@ -208,7 +204,7 @@ pub(super) fn train(work: Work, data: &Dataset, threads: &Threads, progress: &dy
 /// # Errors
 /// [`Error::Unsupported`] when the network cannot be trained.
 pub(super) fn images_per_s(work: &Work, photos: usize, threads: &Threads) -> Result<f64> {
-    let recipe = recipe(work, photos).fitted(work.graph, photos, memory::available())?;
+    let recipe = fitted(work, photos, memory::available())?;
     let teacher = Teacher::new(work.teacher, &work.teacher.labels, false)?;
     Ok(1.0 / speed::pace(work.graph, &work.start, &recipe, Some(&teacher), threads)?.of(&recipe))
 }
@@ -269,6 +265,14 @@ fn recipe(work: &Work, photos: usize) -> Recipe {
         frugal: false,
         distill: Some(Distill { soft: Soft::Kd { temperature: 4.0, share: 0.9 }, hints: 0.0 }),
     }
+}
+
+/// The recipe for so many photos, and so many bytes of memory.
+fn fitted(work: &Work, photos: usize, memory: u64) -> Result<Recipe> {
+    recipe(work, photos).fitted(work.graph, photos, memory).map_err(|error| match error {
+        Error::Unsupported(why) => Error::Unsupported(format!("{why}; {}", leave_out(work.without))),
+        error => error,
+    })
 }
 
 /// How often so many photos are seen for so many looks.

@@ -136,6 +136,7 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     if let Some(small) = &small {
         output.save(small)?;
         states.remove_others()?;
+        budget::remove(&states.search)?;
         checkpoint::remove(&states.learning)?;
     }
     let file = args.output.as_path();

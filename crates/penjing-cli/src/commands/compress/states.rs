@@ -42,7 +42,7 @@ impl States {
     pub fn spare_others(&self, own: &[PathBuf], force: bool) -> penjing::Result<()> {
         let pruning = self.of_pruning().into_iter().map(|part| (part, "training after pruning"));
         let others = [
-            (self.learning.clone(), "quantization-aware training"),
+            (self.learning.clone(), "training"),
             (self.sparse.clone(), "training with zeros"),
             (budget::state_path(&self.search), "search within a budget"),
         ];
@@ -54,7 +54,10 @@ impl States {
     pub fn remove_others(&self) -> penjing::Result<()> {
         let parts = self.of_pruning();
         parts.iter().chain([&self.sparse]).try_for_each(|part| checkpoint::remove(part))?;
-        budget::remove(&self.search)
+        match budget::state_path(&self.search).is_file() {
+            true => budget::remove(&self.search),
+            false => Ok(()),
+        }
     }
 }
 

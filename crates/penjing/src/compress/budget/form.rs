@@ -129,7 +129,8 @@ impl Clock for Here {
 
     fn ratio(&self, one: &Model, other: &Model) -> Result<f64> {
         const ROUNDS: usize = 7;
-        let (_, ratio) = latencies([other, one], ROUNDS)?;
+        const SECONDS: f64 = 0.2;
+        let (_, ratio) = latencies([other, one], ROUNDS, SECONDS)?;
         Ok(ratio)
     }
 
@@ -247,15 +248,24 @@ pub(super) fn thinned(path: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
 impl Ground<'_> {
     /// What a model takes.
     pub fn needs(&self, model: &Model) -> Result<Needs> {
+        Ok(Needs { latency_ms: self.latency_ms(model)?, ..self.but_time(model)? })
+    }
+
+    /// What a model takes, and no time.
+    fn but_time(&self, model: &Model) -> Result<Needs> {
         let plan = PlanBuf::lower(&model.graph, &model.weights, 1).map_err(unsupported)?;
         Ok(Needs {
             size: model.to_bytes().map_err(unsupported)?.len() as u64,
-            latency_ms: match self.before_ms {
-                Some(before) => before * self.clock.ratio(model, &self.starts[0])?,
-                None => self.clock.ms(model)?,
-            },
+            latency_ms: 0.0,
             ram: plan.plan().peak_ram_bytes() as u64,
         })
+    }
+
+    fn latency_ms(&self, model: &Model) -> Result<f64> {
+        match self.before_ms {
+            Some(before) => Ok(before * self.clock.ratio(model, &self.starts[0])?),
+            None => self.clock.ms(model),
+        }
     }
 
     /// Sizes of the input that are tried of a start; says which it cannot have.
@@ -313,7 +323,7 @@ impl Ground<'_> {
 
     /// The form with most channels along a path that keeps to the budget, or else what the smallest takes.
     pub fn edge(&self, stock: &Stock, path: &[Vec<usize>], form: &Form) -> Result<(Form, Needs, bool)> {
-        let at = |step: usize| -> Result<(Form, Needs, bool)> {
+        let at = |step: usize| -> Result<Sketched> {
             if self.progress.cancelled() {
                 return Err(Error::Interrupted);
             }
@@ -321,33 +331,62 @@ impl Ground<'_> {
             let mut form = Form { stay, ..form.clone() };
             let model = self.sketch(stock, &form)?;
             form.macs = penjing_runtime::cost::layers(&model.graph).iter().map(|layer| layer.macs).sum();
-            let needs = self.needs(&model)?;
+            let mut needs = self.but_time(&model)?;
             let used = if self.clock.repeats() { 1.0 } else { LATENCY_USED };
-            let told = Needs { size: needs.size + TOLD_BYTES, latency_ms: needs.latency_ms / used, ..needs };
-            Ok((form, needs, told.over(&self.budget) <= 1.0))
+            let told = |Needs { size, latency_ms, ram }: Needs| Needs {
+                size: size + TOLD_BYTES,
+                latency_ms: latency_ms / used,
+                ram,
+            };
+            let mut keeps = told(needs).over(&self.budget) <= 1.0;
+            // To measure the time takes longer than all else: only where it decides.
+            let timed = keeps && self.budget.latency_ms.is_some();
+            if timed {
+                needs.latency_ms = self.latency_ms(&model)?;
+                keeps = told(needs).over(&self.budget) <= 1.0;
+            }
+            Ok(Sketched { form, model, needs, timed, keeps })
+        };
+        let timed = |Sketched { form, model, mut needs, timed, keeps }| -> Result<(Form, Needs, bool)> {
+            if !timed {
+                needs.latency_ms = self.latency_ms(&model)?;
+            }
+            Ok((form, needs, keeps))
         };
         let (mut misses, mut keeps) = (0, path.len());
         let whole = at(0)?;
-        if whole.2 {
-            return Ok(whole);
+        if whole.keeps {
+            return timed(whole);
         }
         let mut found = at(keeps)?;
-        if !found.2 {
+        if !found.keeps {
             // There is nothing smaller: just enough must do.
-            let just = found.1.over(&self.budget) <= 1.0;
-            return Ok((found.0, found.1, just));
+            let (form, needs, _) = timed(found)?;
+            let just = needs.over(&self.budget) <= 1.0;
+            return Ok((form, needs, just));
         }
         while keeps - misses > 1 {
             let middle = misses.midpoint(keeps);
             let tried = at(middle)?;
-            if tried.2 {
+            if tried.keeps {
                 (keeps, found) = (middle, tried);
             } else {
                 misses = middle;
             }
         }
-        Ok(found)
+        timed(found)
     }
+}
+
+/// A form as it could be made.
+struct Sketched {
+    form: Form,
+    model: Model,
+    needs: Needs,
+    /// Whether its time is known.
+    timed: bool,
+    /// Whether it keeps to the budget.
+    keeps: bool,
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ use crate::{
     progress::Progress,
     threads::Threads,
     train::{
-        checkpoint::{self, Keeper, Tensors},
+        checkpoint::{self, Identity, Keeper, Tensors},
         parameters::Parameters,
     },
 };
@@ -150,7 +150,11 @@ pub fn search(
     let judging = judging.elapsed().as_secs_f64();
     let mut before_shown = Shown { top1, nll, needs: ground.needs(before)? };
     let keeper_path = options.folder.as_deref().map(state_path);
-    let keeper = Keeper::new(keeper_path.as_deref(), identity(&ground, data, options)?);
+    let identity = match keeper_path {
+        Some(_) => identity(&ground, data, options)?,
+        None => Identity::default(),
+    };
+    let keeper = Keeper::new(keeper_path.as_deref(), identity);
     let kept: Option<(State, _)> = keeper.load(options.force)?;
     if let Some(folder) = &options.folder {
         if kept.is_none() {
@@ -185,6 +189,10 @@ pub fn search(
         progress.notice(&format!("going on with a search of {:.0} s", state.seconds));
         search.before = state.seconds;
         search.state = state;
+        if options.budget.latency_ms.is_some() {
+            // Milliseconds are those of the machine as it is now; a share is one at any time.
+            search.state.before_ms = before_shown.needs.latency_ms;
+        }
     } else {
         let share = options.latency_share.map(|share| share * before_shown.needs.latency_ms);
         search.state.budget = Budget { latency_ms: options.budget.latency_ms.or(share), ..options.budget };
