@@ -9,7 +9,7 @@ use alloc::{
 
 use crate::{
     error::Error,
-    op::{Op, Shape, count},
+    op::{MAX_VALUES, Op, Shape, count},
     quant::Quant,
     tensor::Weights,
 };
@@ -201,9 +201,15 @@ impl Graph {
     /// Checks that `weights` are just what the graph needs.
     ///
     /// # Errors
-    /// [`Error::Layer`] naming the first weight that is missing, has another shape, or is not used.
+    /// [`Error::Layer`] naming the first weight that is missing, has another shape, or is not used, or that all of them
+    /// are more than [`MAX_VALUES`]: a file of zeros holds 32 times its bytes.
     pub fn check(&self, weights: &Weights) -> Result<(), Error> {
         let wanted = self.parameters();
+        let values = wanted.iter().fold(0u64, |sum, (_, shape)| sum.saturating_add(count(shape)));
+        if values > MAX_VALUES as u64 {
+            let what = format!("all layers together have {values} weights, at most {MAX_VALUES} are allowed");
+            return Err(Error::layer(&wanted[0].0, what));
+        }
         for (name, shape) in &wanted {
             match weights.get(name) {
                 None => return Err(Error::layer(name, "this weight is missing")),
@@ -302,6 +308,17 @@ mod tests {
         );
         let more = |w: &mut Weights| drop(w.insert("conv.mean".into(), Tensor::f32(&[1], vec![0.0])));
         assert_eq!(spoilt(&more), Error::layer("conv.mean", "no layer uses this weight"));
+
+        let mut huge = Graph::default();
+        let mut last = huge.push("vector", Op::Input { shape: [1, 1, 1, 1 << 14] }, &[]).unwrap();
+        for (index, refused) in [false, true].into_iter().enumerate() {
+            let linear = Op::Linear { out_features: 1 << 14, bias: false };
+            last = huge.push(&index.to_string(), linear, &[last]).unwrap();
+            let error = huge.check(&Weights::new()).unwrap_err();
+            let most = "all layers together have 536870912 weights, at most 268435456 are allowed";
+            let what = if refused { most } else { "this weight is missing" };
+            assert_eq!(error, Error::layer("0.weight", what));
+        }
     }
 
     #[test]
