@@ -554,11 +554,15 @@ fn nibbles_without_sound_scales_are_refused() {
     // As many bytes in another shape have another number of scales, or none.
     let [outputs, inner] = model().weights["head.weight"].shape[..] else { panic!("a linear layer") };
     let stands = format!(r#""dtype":"U8","shape":[{outputs},{}]"#, inner / 2);
-    for shape in [format!("[{}]", outputs * inner / 2), format!("[1,{}]", outputs * inner / 2)] {
+    let bytes = outputs * inner / 2;
+    for (shape, what) in
+        [(format!("[{bytes}]"), "cannot be in 4 bits"), (format!("[1,{bytes}]"), "in 4 bits has")]
+    {
         assert!(header.contains(&stands), "{header}");
         let changed = header.replacen(&stands, &format!(r#""dtype":"U8","shape":{shape}"#), 1);
         let message = refused(&hashed(joined(&changed, data)));
         says(&message, "`head.weight` of shape");
+        says(&message, what);
     }
 }
 

@@ -22,7 +22,7 @@ use penjing_runtime::{
     graph::Graph,
     op::{Act, Op},
 };
-use tinted::{Enough, conv, learnt, photos};
+use tinted::{Enough, conv, learnt, oblong, photos};
 
 /// Wide enough for channels to go.
 fn network() -> Graph {
@@ -86,6 +86,19 @@ impl Clock for Busy {
 
     fn name(&self) -> String {
         "busy".into()
+    }
+}
+
+/// The same machine on a quick day.
+struct Quick;
+
+impl Clock for Quick {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        Ok(0.9 * Told.ms(model)?)
+    }
+
+    fn name(&self) -> String {
+        Told.name()
     }
 }
 
@@ -305,6 +318,22 @@ fn an_interrupted_search_goes_on() {
 }
 
 #[test]
+fn milliseconds_are_those_of_the_machine_that_goes_on() {
+    let place = Place::new();
+    let before = Told.ms(&place.start).unwrap();
+    let budget = Budget { latency_ms: Some(0.4 * before), ..Budget::default() };
+    let options = place.options(budget, Some("kept"));
+    let stopped = place.search(&options, &Enough::after(64, TRAINING));
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    let start = std::slice::from_ref(&place.start);
+    let (small, report) = search(start, &place.data, &options, &Quick, &place.threads, &Quiet).unwrap();
+    assert!((report.before.needs.latency_ms / before - 0.9).abs() < 1e-9, "{report:?}");
+    let small = small.unwrap_or_else(|| panic!("{:?}", report.missed));
+    let taken = &report.tried[report.taken.unwrap()];
+    assert!((taken.shown.needs.latency_ms / Quick.ms(&small).unwrap() - 1.0).abs() < 1e-9, "{taken:?}");
+}
+
+#[test]
 fn what_has_learnt_and_was_not_judged_does_not_learn_again() {
     let place = Place::new();
     let budget = Budget { ram: Some(1 << 20), ..Budget::default() };
@@ -343,7 +372,7 @@ fn a_network_that_cannot_be_kept_ends_no_search() {
 }
 
 #[test]
-fn models_of_other_classes_are_refused() {
+fn models_that_cannot_be_searched_from_are_refused() {
     let place = Place::new();
     let mut other = place.start.clone();
     other.labels.swap(0, 1);
@@ -353,4 +382,7 @@ fn models_of_other_classes_are_refused() {
     assert!(error.to_string().contains("know other classes"), "{error}");
     let none = search(&[], &place.data, &options, &Told, &place.threads, &Quiet).unwrap_err();
     assert!(none.to_string().contains("no model to begin with"), "{none}");
+    let tall = [oblong(&place.start)];
+    let tall = search(&tall, &place.data, &options, &Told, &place.threads, &Quiet).unwrap_err();
+    assert!(tall.to_string().contains("has an input of 32 × 16 pixels"), "{tall}");
 }

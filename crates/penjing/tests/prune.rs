@@ -44,7 +44,7 @@ use penjing_runtime::{
     tensor::{Tensor, Weights},
 };
 use random_graphs::{SplitMix, random_graph, random_weights, size};
-use tinted::{Enough, conv, learnt, photos, uniform};
+use tinted::{Enough, conv, learnt, oblong, photos, uniform};
 
 fn run(graph: &Graph, weights: &Weights, input: &[f32]) -> Vec<f32> {
     let plan = PlanBuf::lower(graph, weights, 1).unwrap();
@@ -403,6 +403,12 @@ fn what_cannot_be_pruned_is_refused() {
             && why.contains("the nearest is --prune 0."),
         "{why}"
     );
+    // Before a photo is watched.
+    let why =
+        prune(&oblong(&model), &data, 64, &half(Criterion::L1, 1, None), 0, &threads, &Enough::after(0, ""));
+    let why = why.unwrap_err().to_string();
+    assert!(why.contains("16 × 32 px cannot be trained on, only squares; give --prune-epochs 0"), "{why}");
+    prune(&oblong(&model), &data, 64, &half(Criterion::L1, 0, None), 0, &threads, &Quiet).unwrap();
     let why = refused(&model, &prune::Options { steps: 2, ..half(Criterion::Scale, 0, None) });
     assert!(why.contains("take another --criterion, or --prune-steps 1"), "{why}");
     let options = compress::Options {

@@ -29,7 +29,7 @@ use penjing_runtime::{
     op::{Act, Op},
     tensor::{Tensor, Weights},
 };
-use tinted::{Enough, conv, learnt, photos, uniform};
+use tinted::{Enough, conv, learnt, oblong, photos, uniform};
 
 /// All that a MobileNetV3 has: depthwise layers, hard swish, squeeze and excitation, a residual sum.
 fn mobile() -> (Graph, Weights) {
@@ -176,4 +176,7 @@ fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
     other.qat.learning.epochs = Some(9.0);
     let refused = compress::int8(&model, &data, &other, &one, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --epochs (then 50, now 9)"), "{refused}");
+    let always = options(When::Always, None);
+    let refused = compress::int8(&oblong(&model), &data, &always, &one, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("16 × 32 px cannot be trained on, only squares; give --qat never"), "{refused}");
 }

@@ -24,7 +24,7 @@ use penjing_runtime::{
     plan::Step,
     tensor::Data,
 };
-use tinted::{Enough, conv, learnt, photos, uniform};
+use tinted::{Enough, conv, learnt, oblong, photos, uniform};
 
 /// A network whose 1×1 convolutions hold most of the weights.
 fn wide() -> Graph {
@@ -130,6 +130,15 @@ fn what_cannot_be_made_sparse_is_refused() {
     let refused = sparsify(&model, &data, 64, &most(1, None), 0, &threads, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("no 1×1 convolution"), "{refused}");
     let model = learnt(wide(), &data);
+    // Before a photo is watched.
+    let nobody = Enough::after(0, "");
+    let refused =
+        sparsify(&oblong(&model), &data, 64, &most(1, None), 0, &threads, &nobody).unwrap_err().to_string();
+    assert!(
+        refused.contains("16 × 32 px cannot be trained on, only squares; give --sparsify-epochs 0"),
+        "{refused}"
+    );
+    sparsify(&oblong(&model), &data, 64, &most(0, None), 0, &threads, &Quiet).unwrap();
     let options = compress::Options {
         gate: Gate { max_latency: f64::INFINITY, ..Gate::default() },
         ..Default::default()

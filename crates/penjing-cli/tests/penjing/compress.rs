@@ -419,6 +419,9 @@ fn a_network_is_found_within_a_budget() {
     let ran = aside("photos", &["--group-by", "png$"]);
     ran.says(&["no photo can be set aside", "the networks learn from the photos that judge them"]);
     aside("parts", &["--group-by", "png$"]).says(&["--group-by changes nothing here"]);
+    #[cfg(unix)]
+    compress("t.penjing", &["--budget", "ram=1MB", "--cost", "/dev/zero"])
+        .refused(1, &["/dev/zero", "a file of costs has fewer"]);
     compress("t.penjing", &["--budget", "ram=x"]).refused(2, &["expected an amount of memory"]);
     compress("t.penjing", &["--budget", "ram=1MB", "--prune", "0.5"]).refused(2, &["cannot be used with"]);
     compress("s.penjing", &["--budget", "ram=1MB"]).refused(1, &["is there already"]);

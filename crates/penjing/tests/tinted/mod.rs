@@ -106,6 +106,15 @@ pub fn learnt(graph: Graph, data: &Dataset) -> Model {
     }
 }
 
+/// The same network for photos twice as high as they are wide.
+pub fn oblong(model: &Model) -> Model {
+    let mut model = model.clone();
+    let [n, h, w, c] = model.graph.input_shape().unwrap();
+    model.graph = model.graph.with_input([n, 2 * h, w, c]).unwrap();
+    model.pixels.height *= 2;
+    model
+}
+
 /// A user who has enough after so many photos of a phase.
 pub struct Enough {
     left: AtomicUsize,
