@@ -150,6 +150,10 @@ fn training_brings_back_what_one_scale_for_all_channels_has_lost() {
     assert!(taught.kept && taught.top1_before < 0.65 && taught.top1_after.unwrap() > 0.85);
     assert!(report.verdict.passed() && report.floats.is_empty());
     assert_eq!((taught.steps, taught.photos), (200, 64));
+    // Photos to come may be darker and brighter than all that were watched.
+    let (input, _) = learnt.graph.iter().next().unwrap();
+    let (quant, [low, high]) = (learnt.graph.quant(input).unwrap(), model.pixels.range());
+    assert!((quant.value(0) - low).abs() < quant.scale && (quant.value(255) - high).abs() < quant.scale);
     let told = learnt.provenance.recipe.last().unwrap();
     assert!(told.contains(", quantization-aware training of 50 epochs (200 steps of 16 photos"), "{told}");
 

@@ -27,7 +27,7 @@ use penjing::{
 
 use penjing_runtime::{file::Model, graph::Node, op::Op};
 
-use self::states::States;
+use self::states::{Stand, States};
 use super::{Outcome, ThreadsArg, refuse, require_apart, say_resumable, say_skipped, units};
 use crate::console::{Console, bytes};
 
@@ -317,24 +317,46 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     let integers = args.weights_only.is_none() && !args.floats && args.sparsify.is_none();
     let states = States::beside(&args.output);
-    let part = states.learning.clone();
-    let pruned_parts = match args.prune {
+    let mut own = match args.prune {
         Some(_) if args.prune_epochs != Some(0) => prune::parts(&states.pruned, args.prune_steps),
         _ => Vec::new(),
     };
-    let sparse_part = (args.sparsify.is_some() && args.sparsify_epochs != Some(0)).then_some(&states.sparse);
-    let learns = integers && args.qat != Qat::Never;
-    let own = pruned_parts.iter().chain(sparse_part).chain(learns.then_some(&part)).cloned();
-    states.spare_others(&own.collect::<Vec<_>>(), args.force)?;
+    if args.sparsify.is_some() && args.sparsify_epochs != Some(0) {
+        own.push(states.sparse.clone());
+    }
+    if integers && args.qat != Qat::Never {
+        own.push(states.learning.clone());
+    }
+    states.spare_others(&own, args.force)?;
+    let stand = Stand::of(own);
+    let done = steps(&args, &states, &stand, integers, console);
+    let interrupted = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Error::Interrupted));
+    if let Some(part) = stand.last_kept().filter(|_| done.as_ref().is_err_and(interrupted)) {
+        say_resumable(part, console);
+    }
+    done
+}
+
+/// The steps that are asked for, one after another.
+fn steps(
+    args: &Args,
+    states: &States,
+    stand: &Stand,
+    integers: bool,
+    console: &Console,
+) -> anyhow::Result<Outcome> {
+    let part = &states.learning;
     require_apart(&args.output, Some(&args.model), "the model to make smaller")?;
     let output = Output::new(&args.output, args.force)?;
     let threads = args.threads.start()?;
     let model = model::load(&args.model)?;
+    // Which file it is.
+    model::in_floats(&model).map_err(|error| Error::model(&args.model, error.to_string()))?;
     let is_layer = |node: &&Node| matches!(node.op, Op::Conv(_) | Op::Linear { .. });
     let layers: Vec<&str> = model.graph.nodes().iter().filter(is_layer).map(|node| &*node.name).collect();
     if let Some(unknown) = args.keep.iter().find(|name| !layers.contains(&name.as_str())) {
         let what = format!("it has no layer with weights `{unknown}`; `penjing inspect` names its layers");
-        return Err(penjing::Error::model(&args.model, what).into());
+        return Err(Error::model(&args.model, what).into());
     }
     let data = Dataset::open(&args.data, None)?;
     for notice in &data.notices {
@@ -367,7 +389,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         photos: args.photos.into(),
         qat: qat::Options {
             when: args.qat.into(),
-            learning: learning(qat::Options::default().learning, args.epochs, &part),
+            learning: learning(qat::Options::default().learning, args.epochs, part),
         },
         gate,
         layers: args.layers,
@@ -384,13 +406,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                 learning: learning(prune::Options::default().learning, args.prune_epochs, &states.pruned),
                 ..prune::Options::default()
             };
-            let pruned = prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
-            if matches!(pruned, Err(Error::Interrupted))
-                && let Some(part) = pruned_parts.iter().rfind(|part| part.is_file())
-            {
-                say_resumable(part, console);
-            }
-            let (small, report) = pruned?;
+            let (small, report) =
+                prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console)?;
             say_skipped(&report.skipped, console);
             options.before = Some(model);
             (small, Some(report))
@@ -408,12 +425,8 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
                     &states.sparse,
                 ),
             };
-            let sparse =
-                sparsify::sparsify(&model, &data, args.photos.into(), &how, args.seed, &threads, console);
-            if matches!(sparse, Err(Error::Interrupted)) {
-                say_resumable(&states.sparse, console);
-            }
-            let (small, report) = sparse?;
+            let (small, report) =
+                sparsify::sparsify(&model, &data, args.photos.into(), &how, args.seed, &threads, console)?;
             say_skipped(&report.skipped, console);
             options.before.get_or_insert(model);
             (small, Some(report))
@@ -427,10 +440,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             // Where states of other work lie, they were to be thrown away.
             states.remove_others()?;
             if !integers {
-                checkpoint::remove(&part)?;
+                checkpoint::remove(part)?;
             }
         } else {
-            let kept = pruned_parts.iter().chain(sparse_part).filter(|part| part.is_file());
+            let kept = stand.kept().filter(|kept| *kept != part);
             kept.for_each(|part| say_learnt(part, "", console));
         }
         Ok(written)
@@ -456,14 +469,10 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             None if sparsify.is_some() => "sparse",
             None => "pruned",
         };
-        console.result(&rounded, || figures(name, &verdict) + &about)?;
+        console.result(&rounded, || figures(name, &verdict, args.max_drop) + &about)?;
         return Ok(outcome(file, &verdict, console));
     }
-    let compressed = compress::int8(&model, &data, &options, &threads, console);
-    if matches!(compressed, Err(Error::Interrupted)) {
-        say_resumable(&part, console);
-    }
-    let (small, report) = compressed?;
+    let (small, report) = compress::int8(&model, &data, &options, &threads, console)?;
     say_skipped(&report.skipped, console);
     let written = save(&small, &report.verdict)?;
     let unasked = report.qat.is_none() && part.is_file() && !args.force;
@@ -471,14 +480,13 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         // It may be of other work, which nobody asked to throw away.
         console.say(&format!("{}: what was learnt before was not needed; remove it", part.display()));
     } else if written {
-        checkpoint::remove(&part)?;
+        checkpoint::remove(part)?;
     }
-    console.result(&Compressed { file, written, prune, report: &report }, || {
-        describe(&args, &report) + &about
-    })?;
+    console
+        .result(&Compressed { file, written, prune, report: &report }, || describe(args, &report) + &about)?;
     if !written && report.qat.is_some() && part.is_file() {
         // Where less is asked, rounding alone may be enough, which need not be as good.
-        say_learnt(&part, " and --qat always", console);
+        say_learnt(part, " and --qat always", console);
     }
     Ok(outcome(file, &report.verdict, console))
 }
@@ -534,7 +542,7 @@ fn outcome(output: &Path, verdict: &Verdict, console: &Console) -> Outcome {
 }
 
 /// Both models side by side.
-fn figures(small: &str, verdict: &Verdict) -> String {
+fn figures(small: &str, verdict: &Verdict, max_drop: f64) -> String {
     let [before, after] = [&verdict.before, &verdict.after];
     let mut text = format!(
         "{:14} {:>10} {:>10}\n{:14} {:>8.2} % {:>8.2} %   on {} {} photos, the same answer on {:.2} %\n\
@@ -560,11 +568,19 @@ fn figures(small: &str, verdict: &Verdict) -> String {
     if verdict.part == "training" {
         text += "the photos that judged are those that the model learnt from, most likely; a val folder would tell more\n";
     }
+    let each = 100.0 / verdict.photos as f64;
+    if each > max_drop {
+        let _ = writeln!(
+            text,
+            "one of these photos is {each:.2} points, so that --max-drop {max_drop} allows none less to be right; more photos would \
+             tell more"
+        );
+    }
     text
 }
 
 fn describe(args: &Args, report: &Report) -> String {
-    let mut text = figures("8 bits", &report.verdict);
+    let mut text = figures("8 bits", &report.verdict, args.max_drop);
     let _ = writeln!(text, "\nranges by {} over {} photos", report.ranging.name(), report.watched);
     if report.tried.len() > 1 {
         for (ranging, distance) in &report.tried {

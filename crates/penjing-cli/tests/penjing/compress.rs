@@ -297,6 +297,7 @@ fn a_missed_gate_says_by_how_much_and_writes_nothing() {
     ]);
     assert_eq!(ran.code, Some(1));
     assert!(ran.out.contains("top-1") && ran.out.contains("SQNR"), "{}", ran.out);
+    assert!(ran.out.contains(" points, so that --max-drop 1 allows none less to be right"), "{}", ran.out);
     assert!(ran.err.contains("s.penjing: not written: its file is 0."), "{}", ran.err);
     assert_eq!(place.names("."), ["cache", "m.penjing", "photos"]);
 }
@@ -323,7 +324,7 @@ fn what_cannot_be_compressed_is_refused() {
     place
         .run(&["compress", "m.penjing", "photos", "-o", "i.penjing", "--max-latency", "100", "--json"])
         .json();
-    refused(&["i.penjing", "photos"], "the model computes in integers");
+    refused(&["i.penjing", "photos"], "i.penjing: the model computes in integers");
     place
         .run(&["train", "photos", "--backbone", "i.penjing", "-o", "t.penjing"])
         .refused(1, &["computes in integers"]);

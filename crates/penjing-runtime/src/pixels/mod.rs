@@ -257,6 +257,12 @@ impl Pixels {
         }
     }
 
+    /// The least and the greatest value that [`normalize`](Self::normalize) makes of any byte.
+    pub fn range(&self) -> [f32; 2] {
+        let ends = |v: f32| (0..self.channels()).map(move |c| (v - self.mean[c]) / self.std[c]);
+        [ends(0.0).fold(f32::INFINITY, f32::min), ends(255.0).fold(f32::NEG_INFINITY, f32::max)]
+    }
+
     /// `((v - mean) / std)` of each byte `[height, width, channels]`.
     ///
     /// # Panics

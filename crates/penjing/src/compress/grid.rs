@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use penjing_runtime::{
     graph::{Graph, NodeId},
-    op::{Act, Op},
+    op::{Act, Conv, Op},
     quant::Quant,
 };
 use serde::Serialize;
@@ -59,12 +59,12 @@ impl Ranging {
 /// The results that are kept in 8 bits, in groups that share a grid.
 ///
 /// That is every result that was seen, but for three kinds: what a clamping activation alone reads, since both are one
-/// step; what follows the closing linear layer, and that layer's, since nothing rounds them; and what only passes on
+/// step; what follows the closing layer, and that layer's, since nothing rounds them; and what only passes on
 /// another's result. Concatenations, maximum pools, slices, shuffles and borders move bytes, and so share the grid of
 /// what they read.
 pub fn groups(graph: &Graph, seen: &Observations) -> Vec<Vec<NodeId>> {
     let users = users(graph);
-    let last = graph.classifier().map_or(graph.output(), |(head, _)| Some(head));
+    let last = graph.classifier().map(|(head, _)| head).or_else(|| class_map(graph)).or(graph.output());
     let kept = |id: NodeId| {
         let node = graph.node(id);
         let passes_on = matches!(node.op, Op::Flatten | Op::Dropout { .. });
@@ -72,7 +72,7 @@ pub fn groups(graph: &Graph, seen: &Observations) -> Vec<Vec<NodeId>> {
             [user] => matches!(graph.node(user).op, Op::Act(act) if act.clamp().is_some()),
             _ => false,
         };
-        let drawn_in = clamped && (layer(node) || matches!(node.op, Op::Add));
+        let drawn_in = clamped && (layer(node) || matches!(node.op, Op::Add | Op::BatchNorm { .. }));
         let closing = last.is_some_and(|last| id >= last);
         seen.contains_key(&id) && !passes_on && !drawn_in && !closing
     };
@@ -110,6 +110,29 @@ pub fn groups(graph: &Graph, seen: &Observations) -> Vec<Vec<NodeId>> {
         groups.entry(find(&first, id)).or_default().push(id);
     }
     groups.into_values().collect()
+}
+
+/// The pointwise convolution that tells classes for each place (SqueezeNet), where nothing but the mean over places and its like
+/// comes after it.
+fn class_map(graph: &Graph) -> Option<NodeId> {
+    let mut at = graph.output()?;
+    loop {
+        let node = graph.node(at);
+        match &node.op {
+            Op::Conv(conv) => {
+                let Conv { kernel, stride, padding, groups, .. } = *conv;
+                let pointwise = (kernel, stride, padding, groups) == ([1; 2], [1; 2], [0; 4], 1);
+                return pointwise.then_some(at);
+            }
+            Op::Act(_) | Op::GlobalAvgPool | Op::Flatten | Op::Dropout { .. } | Op::Softmax => {
+                let before = node.inputs[0];
+                // Nobody else reads it.
+                (before.index() + 1 == at.index()).then_some(())?;
+                at = before;
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// A grid for every result that is kept in 8 bits.
@@ -216,7 +239,7 @@ fn divergence(group: &[&Seen], quant: Quant) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::op::{AvgPool, Conv, Pool};
+    use penjing_runtime::op::{AvgPool, Pool};
 
     use super::*;
 
@@ -270,5 +293,25 @@ mod tests {
             groups(&graph, &seen),
             [vec![x], vec![relu, swish, both, mean], vec![other], vec![pooled], vec![head]]
         );
+    }
+
+    #[test]
+    fn nothing_rounds_a_batchnorm_before_a_relu_or_the_map_of_classes() {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 8, 8, 4] }, &[]).unwrap();
+        let both = graph.push("both", Op::Concat, &[x, x]).unwrap();
+        let norm = graph.push("norm", Op::BatchNorm { eps: 1e-3 }, &[both]).unwrap();
+        let relu = graph.push("relu", Op::Act(Act::Relu), &[norm]).unwrap();
+        let alone = graph.push("alone", Op::BatchNorm { eps: 1e-3 }, &[relu]).unwrap();
+        let classes = graph.push("classes", Op::Conv(Conv::new(3, 1, 1)), &[alone]).unwrap();
+        let cut = graph.push("cut", Op::Act(Act::Relu), &[classes]).unwrap();
+        graph.push("mean", Op::GlobalAvgPool, &[cut]).unwrap();
+        let seen = |graph: &Graph| graph.iter().map(|(id, _)| (id, seen(4.0))).collect::<Observations>();
+        assert_eq!(groups(&graph, &seen(&graph)), [vec![x, both], vec![relu], vec![alone]]);
+        // A window of more places takes its bytes, and so gives some; so does what others read too.
+        let mut wide = graph.up_to(alone);
+        let classes = wide.push("classes", Op::Conv(Conv::new(3, 3, 1)), &[alone]).unwrap();
+        let mean = wide.push("mean", Op::GlobalAvgPool, &[classes]).unwrap();
+        assert_eq!(groups(&wide, &seen(&wide))[3..], [vec![classes], vec![mean]]);
     }
 }

@@ -47,8 +47,10 @@ impl Distance {
         let apart = |a: &[f32], b: &[f32]| spread(a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
         let off: f64 = pairs().map(|(a, b)| apart(a, b)).sum();
         let whole: f64 = exact.iter().map(|z| spread(z.iter().copied().map(f64::from))).sum();
-        let error = if off > 0.0 { off / whole } else { 0.0 };
-        Distance { divergence: sum / n, agreement: same as f64 / n, error }
+        let error = if off == 0.0 { 0.0 } else { off / whole };
+        // What is no number is as far away as can be.
+        let [divergence, error] = [sum / n, error].map(|far| if far.is_nan() { f64::INFINITY } else { far });
+        Distance { divergence, agreement: same as f64 / n, error }
     }
 }
 
@@ -61,7 +63,8 @@ fn spread(values: impl Iterator<Item = f64> + Clone) -> f64 {
 /// Σ p·ln(p/q) of softmax(a) and softmax(b).
 fn divergence(a: &[f32], b: &[f32]) -> f64 {
     let (p, q) = (log_softmax(a, 1.0), log_softmax(b, 1.0));
-    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
+    let sum: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
+    if sum < 0.0 { 0.0 } else { sum }
 }
 
 /// Share of photos whose greatest logit is that of their class.
@@ -91,6 +94,9 @@ mod tests {
         assert!((distance.error - error).abs() < 1e-6, "{distance:?}");
         let shifted = exact.iter().map(|z| z.iter().map(|z| z + 5.0).collect()).collect();
         assert_eq!(Distance::between(&exact, &shifted).error, 0.0);
+        let none = vec![vec![f32::NAN; 2]; 2];
+        let far = Distance::between(&exact, &none);
+        assert_eq!((far.divergence, far.error), (f64::INFINITY, f64::INFINITY));
         assert_eq!((distance.agreement, top1(&other, &[1, 0]), top1(&other, &[1, 1])), (0.5, 1.0, 0.5));
     }
 }

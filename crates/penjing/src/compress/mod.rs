@@ -159,7 +159,11 @@ fn int8_before(
         (graph, weights) = equalize::equalize(&graph, &weights).map_err(unsupported)?;
     }
     let work = Work { before, model, graph, weights, inputs, threads, progress };
-    let seen = observe::observe(&work.graph, &work.weights, &work.inputs, threads, progress)?;
+    let mut seen = observe::observe(&work.graph, &work.weights, &work.inputs, threads, progress)?;
+    if let Some(input) = work.graph.iter().next().and_then(|(input, _)| seen.get_mut(&input)) {
+        // Photos to come may be darker and brighter.
+        input.widen(model.pixels.range());
+    }
     let exact = work.logits(&work.graph, &work.weights)?;
 
     // The nearest of all ways of making ranges.
@@ -452,7 +456,7 @@ fn tensors(
     if classes.len() < 2 && model.labels.len() > 1 {
         let what = match classes.keys().next() {
             Some(&class) => format!("all photos to watch are of one class, “{}”", data.classes[class]),
-            None => "holds no photos outside test/, which is left alone".into(),
+            None => "holds no photos to learn from (of `train/`)".into(),
         };
         let out = "the small network is fitted to what goes through the large one: give photos of all classes to train on";
         return Err(Error::data(&data.root, format!("{what}; {out}")));

@@ -107,11 +107,19 @@ pub fn observe(
         })?;
         Ok(bins)
     };
-    let parts: Result<Vec<_>> = threads.install(|| inputs.par_chunks(CHUNK).map(bins).collect());
+    // Counts come to the same in any order, so that nobody keeps them for each chunk.
+    let sums = |mut all: BTreeMap<NodeId, Vec<u64>>, part: BTreeMap<NodeId, Vec<u64>>| {
+        for (id, part) in part {
+            let bins = all.entry(id).or_insert_with(|| vec![0; BINS]);
+            bins.iter_mut().zip(part).for_each(|(bin, part)| *bin += part);
+        }
+        Ok(all)
+    };
+    let all: Result<_> =
+        threads.install(|| inputs.par_chunks(CHUNK).map(bins).try_reduce(BTreeMap::new, sums));
     progress.end();
-    for (id, part) in parts?.into_iter().flatten() {
-        let node = seen.get_mut(&id).expect("it was seen before");
-        node.bins.iter_mut().zip(part).for_each(|(bin, part)| *bin += part);
+    for (id, bins) in all? {
+        seen.get_mut(&id).expect("it was seen before").bins = bins;
     }
     Ok(seen)
 }
@@ -122,6 +130,19 @@ fn bins_per_unit(seen: &Seen) -> f32 {
 }
 
 impl Seen {
+    /// Takes in what else there can be.
+    pub fn widen(&mut self, [low, high]: [f32; 2]) {
+        let seen = self.clone();
+        (self.low, self.high) = (seen.low.min(low), seen.high.max(high));
+        if (self.low, self.high) != (seen.low, seen.high) {
+            let per_unit = bins_per_unit(self);
+            self.bins.fill(0);
+            for (value, count) in seen.values() {
+                self.bins[(((value - self.low) * per_unit) as usize).min(BINS - 1)] += count;
+            }
+        }
+    }
+
     /// The middle of each bin and how many values it holds, of those that hold any.
     pub fn values(&self) -> impl Iterator<Item = (f32, u64)> + '_ {
         let width = (self.high - self.low) / BINS as f32;
@@ -166,5 +187,22 @@ mod tests {
         assert_eq!(one[&conv].bins.iter().sum::<u64>(), 20 * 8);
         let last = one[&conv].values().last().unwrap();
         assert!(last.0 > 18.9 && last.1 == 1, "{last:?}");
+    }
+
+    #[test]
+    fn a_wider_range_holds_the_same_values() {
+        let mut bins = vec![0; BINS];
+        (bins[0], bins[BINS / 2], bins[BINS - 1]) = (5, 7, 3);
+        let seen = Seen { low: 0.0, high: 1.0, bins, means: vec![0.4] };
+        let mut wide = seen.clone();
+        wide.widen([0.25, 0.75]);
+        assert!(wide == seen, "it is wider already");
+        wide.widen([-1.0, 3.0]);
+        assert_eq!((wide.low, wide.high, &wide.means), (-1.0, 3.0, &seen.means));
+        let values: Vec<(f32, u64)> = wide.values().collect();
+        for ((value, count), (expected, known)) in values.iter().zip([(0.0, 5), (0.5, 7), (1.0, 3)]) {
+            assert!((value - expected).abs() < 4.0 / BINS as f32 && *count == known, "{values:?}");
+        }
+        assert_eq!(values.len(), 3);
     }
 }

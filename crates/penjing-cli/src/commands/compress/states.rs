@@ -1,6 +1,9 @@
 //! What the ways of `penjing compress` keep beside the output.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use penjing::{
     compress::{budget, prune},
@@ -59,6 +62,30 @@ impl States {
             false => Ok(()),
         }
     }
+}
+
+/// The states that a command goes on from, and when they were written before it began.
+pub struct Stand(Vec<(PathBuf, Option<SystemTime>)>);
+
+impl Stand {
+    pub fn of(states: Vec<PathBuf>) -> Stand {
+        Stand(states.into_iter().map(|path| (path.clone(), written(&path))).collect())
+    }
+
+    /// Those that lie there.
+    pub fn kept(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.iter().map(|(path, _)| path).filter(|path| path.is_file())
+    }
+
+    /// The last one that has been written since; one that was there before may be of other work.
+    pub fn last_kept(&self) -> Option<&Path> {
+        let new = |(path, before): &&(PathBuf, _)| path.is_file() && written(path) != *before;
+        self.0.iter().rfind(new).map(|(path, _)| path.as_path())
+    }
+}
+
+fn written(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
