@@ -416,6 +416,17 @@ pub const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/compress/mod.rs", test: "--test qat", mutations: &[
         ["int8: learns where the file is too large anyway", "let hopeless = best.verdict.is_hopeless(&options.gate);", "let hopeless = false;"],
+        ["int8: pixels are as dark and as bright as those watched", "input.widen(model.pixels.range());", "input.widen([0.0; 2]);"],
+    ]},
+    Target { file: "crates/penjing/src/compress/grid.rs", test: "--lib compress::grid", mutations: &[
+        ["int8: a BatchNorm before a ReLU is rounded apart", "Op::Add | Op::BatchNorm { .. })", "Op::Add)"],
+        ["int8: a map of classes is rounded", ".or_else(|| class_map(graph))", ""],
+    ]},
+    Target { file: "crates/penjing/src/compress/judge.rs", test: "--lib compress::judge", mutations: &[
+        ["compression: what is no number is nearest", "far.is_nan()", "far.is_infinite()"],
+    ]},
+    Target { file: "crates/penjing-runtime/src/graph.rs", test: "--lib graph", mutations: &[
+        ["files of zeros stand for any number of weights", "if values > MAX_VALUES as u64", "if values > u64::MAX - 1"],
     ]},
     Target { file: "crates/penjing/src/compress/gate.rs", test: "--lib gate", mutations: &[
         ["gate: what is just allowed is refused", "drop > self.max_drop + 1e-9", "drop > self.max_drop"],
