@@ -98,11 +98,10 @@ impl Int8 {
             Int8::Quantize { x, y, .. } => load("bytes", 0, 0, 4 * x.len + y.len, &[]),
             Int8::Dequantize { x, y, .. } => load("bytes", 0, 0, x.len + 4 * y.len, &[]),
             Int8::Pointwise { m, k, n, x, weights, y, .. } => {
-                let kind = if *m == 1 { "linear of bytes" } else { "pointwise of bytes" };
-                load(kind, macs(&[*m, *k, *n]), 0, both(x, y), &[*weights])
+                load(product_of_bytes(*m), macs(&[*m, *k, *n]), 0, both(x, y), &[*weights])
             }
             Int8::PointwiseFloats { m, k, n, x, weights, y } => {
-                load("linear of bytes", macs(&[*m, *k, *n]), 0, x.len + 4 * y.len, &[*weights])
+                load(product_of_bytes(*m), macs(&[*m, *k, *n]), 0, x.len + 4 * y.len, &[*weights])
             }
             Int8::Depthwise { window, channels, x, weights, y, .. } => {
                 load("depthwise of bytes", 0, slid(window, *channels), both(x, y), &[*weights])
@@ -142,6 +141,10 @@ fn slid(window: &Window, channels: usize) -> u64 {
 
 fn product(m: usize) -> &'static str {
     if m == 1 { "linear" } else { "pointwise" }
+}
+
+fn product_of_bytes(m: usize) -> &'static str {
+    if m == 1 { "linear of bytes" } else { "pointwise of bytes" }
 }
 
 fn filter(window: &Window) -> &'static str {
