@@ -184,6 +184,15 @@ fn what_was_found_out_about_mirrored_photos_is_kept() {
     ran.json();
     assert!(place.read(MODEL) == expected, "the model differs");
     assert!(!place.at(PART).exists());
+    // A limit that leaves time for it does not change that, one that the training fills does.
+    let said = |time: &str| {
+        let epochs = if time == "1h" { "2" } else { "1000000" };
+        let args = ["--recipe", "auto", "--epochs", epochs, "--threads", "1", "--time", time, "--force"];
+        let ran = run(&place, &whole("photos", MODEL, &args));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.err.contains("mirrored photos")
+    };
+    assert!(said("1h") && !said("4s"));
 }
 
 #[test]

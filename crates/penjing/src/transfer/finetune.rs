@@ -10,11 +10,11 @@ use super::{
     features::Extracted,
     fit_some, graft,
     head::{Fit, Head},
-    mirrors::{FEWEST_TO_PROBE, mirrors},
+    mirrors::{self, FEWEST_TO_PROBE},
     plan::{Facts, RecipeKind},
     survey::Survey,
     with_classes,
-    work::{Judged, Kept, Round, State, UNFINISHED, Work, describe, title},
+    work::{InTime, Judged, Kept, Round, State, UNFINISHED, Work, describe, title},
 };
 use crate::{
     Error, Result,
@@ -277,13 +277,15 @@ impl<'a> Tuning<'a> {
             [judged, onward_epochs(epochs) * (survey.kept.len() + unlabelled) as f64]
         };
         let costliest = compared.last().unwrap_or(&recipe).clone();
-        let Some((fitting, rounds)) = work.in_time(costliest, &graph, survey.rounds(), looks)? else {
+        let Some(InTime { recipe: fitting, rounds, spare }) =
+            work.in_time(costliest, &graph, survey.rounds(), looks)?
+        else {
             return Ok(None);
         };
         let recipe = Recipe { epochs: fitting.epochs, ..recipe };
         let (arms, judged) = (arms(start, &recipe), Judged::default());
         let mut tuning = Tuning { start, work, recipe, arms, rounds, judged, resume: None, refused: None };
-        let probing = options.recipe == RecipeKind::Auto && options.time.is_none();
+        let probing = options.recipe == RecipeKind::Auto && mirrors::looks(split[1].len()) <= spare;
         if tuning.recipe.augment.flip && probing && split[0].len() >= FEWEST_TO_PROBE {
             tuning.probe(Vec::new())?;
         }
@@ -296,8 +298,15 @@ impl<'a> Tuning<'a> {
         if probed.len() > 1 || probed.iter().any(|right| right.len() != split[0].len()) {
             return Err(self.work.unfit());
         }
-        let flip =
-            mirrors(&self.work, &self.recipe, self.rounds, &start, &split, probed, self.resume.take())?;
+        let flip = mirrors::do_no_harm(
+            &self.work,
+            &self.recipe,
+            self.rounds,
+            &start,
+            &split,
+            probed,
+            self.resume.take(),
+        )?;
         self.recipe.augment = Augment { flip, ..self.recipe.augment };
         self.arms = arms(self.start, &self.recipe);
         Ok(())

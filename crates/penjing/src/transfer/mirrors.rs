@@ -20,7 +20,7 @@ use crate::{
 /// Whether mirrored photos do no harm: the network trained briefly without them and with, judged on held-out photos.
 /// The backbone's own features cannot tell, since it was taught to take a mirrored thing for the same thing. `probed`
 /// holds what earlier calls have found out, and `resume` is the state of the run that was under way then.
-pub(super) fn mirrors(
+pub(super) fn do_no_harm(
     work: &Work,
     recipe: &Recipe,
     rounds: usize,
@@ -31,7 +31,7 @@ pub(super) fn mirrors(
 ) -> Result<bool> {
     let survey = work.survey;
     for (name, flip) in [("plain", false), ("mirrored", true)].into_iter().skip(probed.len()) {
-        let epochs = PROBED.min(PROBED_PHOTOS / others.len() as f64);
+        let epochs = looks(others.len()) / (2.0 * others.len() as f64);
         let brief = Recipe { epochs, augment: Augment { flip, ..recipe.augment }, ..recipe.clone() };
         let photos = [survey.photos(others), Vec::new()];
         let kept = Kept { recipe, rounds, judged: &Judged::default(), probed: Some(&probed) };
@@ -57,6 +57,11 @@ pub(super) fn mirrors(
         share(plain)
     ));
     Ok(keep)
+}
+
+/// How many looks at photos it takes, given how many are learnt from.
+pub(super) fn looks(photos: usize) -> f64 {
+    2.0 * (PROBED * photos as f64).min(PROBED_PHOTOS)
 }
 
 /// Epochs that show whether mirrored photos do harm.

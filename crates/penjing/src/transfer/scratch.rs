@@ -72,14 +72,14 @@ pub(super) fn scratch(
             let recipe = work.fitted(recipe, &graph, others.len() + unlabelled)?;
             let looks = |epochs| epochs * ((others.len() + unlabelled) * arms(&recipe).len()) as f64;
             let costliest = arms(&recipe).pop().unwrap_or_else(|| recipe.clone());
-            let (fitting, _) =
+            let fitting =
                 work.in_time(costliest, &graph, 1, |_, epochs| [looks(epochs), 0.0])?.ok_or_else(|| {
                     Error::Unsupported(
                         "the time limit is too short to train a network from random weights; raise --time"
                             .into(),
                     )
                 })?;
-            (Recipe { epochs: fitting.epochs, ..recipe }, Judged::default(), None)
+            (Recipe { epochs: fitting.recipe.epochs, ..recipe }, Judged::default(), None)
         }
     };
     let labels: Vec<u32> = held.iter().map(|&photo| survey.labels[photo]).collect();

@@ -157,6 +157,15 @@ pub(super) struct Work<'a> {
     before: f64,
 }
 
+/// What there is time for.
+pub(super) struct InTime {
+    pub recipe: Recipe,
+    /// Rounds that judge.
+    pub rounds: usize,
+    /// Looks at photos beside those of the training.
+    pub spare: f64,
+}
+
 impl<'a> Work<'a> {
     pub fn new(
         backbone: &'a Model,
@@ -251,8 +260,10 @@ impl<'a> Work<'a> {
         graph: &Graph,
         mut rounds: usize,
         looks: impl Fn(usize, f64) -> [f64; 2],
-    ) -> Result<Option<(Recipe, usize)>> {
-        let Some(limit) = self.options.time else { return Ok(Some((recipe, rounds))) };
+    ) -> Result<Option<InTime>> {
+        let Some(limit) = self.options.time else {
+            return Ok(Some(InTime { recipe, rounds, spare: f64::INFINITY }));
+        };
         let parameters = Parameters::new(graph, &fresh_weights(graph, 0))?;
         let teacher = self.lessons.filter(|_| recipe.distill.is_some()).map(|lessons| &lessons.teacher);
         let pace = speed::pace(graph, &parameters, &recipe, teacher, self.threads)?;
@@ -296,7 +307,8 @@ impl<'a> Work<'a> {
                 1.0 / pace.of(&Recipe { epochs, ..recipe.clone() })
             ));
         }
-        Ok(Some((Recipe { epochs, ..recipe }, rounds)))
+        let spare = (training - seconds(rounds, epochs)).max(0.0) / pace.full;
+        Ok(Some(InTime { recipe: Recipe { epochs, ..recipe }, rounds, spare }))
     }
 
     /// One run of training; a state is kept on the way. Runs whose `looks` differ draw other looks at their photos.
