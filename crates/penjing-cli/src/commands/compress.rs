@@ -569,7 +569,8 @@ fn figures(small: &str, verdict: &Verdict, max_drop: f64) -> String {
         text += "the photos that judged are those that the model learnt from, most likely; a val folder would tell more\n";
     }
     let each = 100.0 / verdict.photos as f64;
-    if each > max_drop {
+    // Who allows nothing to be lost knows that.
+    if max_drop > 0.0 && each > max_drop {
         let _ = writeln!(
             text,
             "one of these photos is {each:.2} points, so that --max-drop {max_drop} allows none less to be right; more photos would \
