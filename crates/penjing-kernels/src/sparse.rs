@@ -28,16 +28,20 @@ pub(crate) const BLOCK: usize = 32;
 /// are not zero: a matter of shapes, whatever the processor and the threads.
 pub fn pays([m, k, n]: [usize; 3], count: usize) -> bool {
     let turned = TURN.saturating_mul(k + n);
-    let sparse = count.saturating_mul(DEAR).saturating_div(2).saturating_add(turned);
+    let dear = if m < MANY_PIXELS { DEARER } else { DEAR };
+    let sparse = count.saturating_mul(dear).saturating_div(2).saturating_add(turned);
     m >= LEAST_PIXELS && k.min(n) >= 16 && sparse < k.saturating_mul(n)
 }
 
 /// A multiplication takes half as long as so many of the matrix product.
 const DEAR: usize = 5;
+/// And one for fewer than [`MANY_PIXELS`], of which a long vector or two holds all: finding their row takes longer than multiplying it.
+const DEARER: usize = 8;
+const MANY_PIXELS: usize = 32;
 /// And turning a value round.
 const TURN: usize = 8;
 /// Of fewer pixels too little is left of a vector.
-const LEAST_PIXELS: usize = 32;
+const LEAST_PIXELS: usize = 16;
 
 /// How many of the weights are not zero.
 pub fn count(weights: &[f32]) -> usize {
@@ -406,6 +410,9 @@ mod tests {
         let shape = [196, 96, 576];
         assert!(pays(shape, 96 * 576 / 5) && !pays(shape, 96 * 576 * 7 / 10));
         assert!(!pays([196, 16, 32], 16 * 32 / 5) && !pays([1, 1280, 1000], 1280 * 100));
+        let few = [16, 192, 1152];
+        assert!(pays(few, 192 * 1152 / 5) && !pays(few, 192 * 1152 * 3 / 10));
+        assert!(!pays([15, 192, 1152], 192 * 1152 / 5));
     }
 
     /// What was packed and then changed at some places.

@@ -35,7 +35,7 @@ Microseconds of the fastest of {RUNS} runs, and what share of the peak they are:
     );
     for &(name, stages) in NETWORKS {
         println!("\n{name}");
-        network(isa, peak, &layers(stages));
+        network(isa, peak, &layers(stages, 224));
     }
     println!("\nother convolutions");
     convolutions(isa, peak);

@@ -36,7 +36,7 @@ struct Arena {
 
 pub fn print(isas: &[Isa]) {
     for (network, stages) in NETWORKS {
-        let layers = layers(stages);
+        let layers = layers(stages, 224);
         let most = |len: fn(&Layer) -> usize| layers.iter().map(len).max().unwrap_or(0);
         let (x, y) = (most(|l| l.in_len), most(|l| l.out_len));
         let stem = window_of(&layers[0].work);

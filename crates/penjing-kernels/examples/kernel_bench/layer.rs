@@ -1,4 +1,4 @@
-//! The layers of MobileNetV2 and EfficientNet-Lite0 at 224 px, batch 1.
+//! The layers of MobileNetV2 and EfficientNet-Lite0, batch 1.
 
 use penjing_kernels::{Act, Isa, Serial, Window, conv, depthwise, pointwise, pool};
 
@@ -199,11 +199,11 @@ impl Layer {
     }
 }
 
-/// The layers of a network in order.
-pub fn layers(stages: &[Stage]) -> Vec<Layer> {
-    let mut layers = vec![Layer::new(Kind::Stem, Work::Stem(window(224, 3, 2)))];
+/// The layers of a network in order, of square inputs of so many pixels.
+pub fn layers(stages: &[Stage], side: usize) -> Vec<Layer> {
+    let mut layers = vec![Layer::new(Kind::Stem, Work::Stem(window(side, 3, 2)))];
     let product = |kind, m, k, n, act, residual| Layer::new(kind, Work::Product { m, k, n, act, residual });
-    let (mut size, mut c) = (112, 32);
+    let (mut size, mut c) = (side.div_ceil(2), 32);
     for &(expand, out, repeats, stride, kernel) in stages {
         for i in 0..repeats {
             let (stride, wide) = (if i == 0 { stride } else { 1 }, c * expand);

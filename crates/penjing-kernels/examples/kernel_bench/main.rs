@@ -8,7 +8,7 @@
 //! `… -- int8 [the name of any instruction set]`: the same layers in f32 and in bytes; without a name on every instruction
 //! set with vectors that the processor has.
 //!
-//! `… -- sparse [ISA]`: pointwise layers with ever more zeros among the weights, likewise.
+//! `… -- sparse [ISA]`: pointwise layers, of inputs of 224 and 128 px, with ever more zeros among the weights, likewise.
 //!
 //! `… -- winograd [scalar|avx2|avx512|neon]`: dense 3×3 convolutions directly and by Winograd.
 

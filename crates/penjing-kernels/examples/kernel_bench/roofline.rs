@@ -29,7 +29,7 @@ of the level that holds all of the network's. The longer of both binds; reached:
     );
     for &(name, stages) in NETWORKS {
         println!("\n{name}");
-        let layers = layers(stages);
+        let layers = layers(stages, 224);
         let seconds = time(isa, &layers);
         report(&machine, &layers, &seconds);
     }

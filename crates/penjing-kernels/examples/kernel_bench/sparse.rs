@@ -9,6 +9,9 @@ use crate::{
     layer::{Kind, Layer, NETWORKS, Work, layers},
 };
 
+/// Inputs in pixels.
+const SIDES: [usize; 2] = [224, 128];
+
 /// Shares of the weights that are zero, in hundredths.
 const ZEROS: [usize; 9] = [40, 50, 55, 60, 65, 70, 75, 80, 90];
 
@@ -16,12 +19,12 @@ const ZEROS: [usize; 9] = [40, 50, 55, 60, 65, 70, 75, 80, 90];
 type Times = [f64; 1 + ZEROS.len()];
 
 pub fn print(isas: &[Isa]) {
-    for (network, stages) in NETWORKS {
-        let mut layers = layers(stages);
+    for ((network, stages), side) in NETWORKS.iter().flat_map(|network| SIDES.map(|side| (network, side))) {
+        let mut layers = layers(stages, side);
         layers.retain(|layer| layer.kind == Kind::Pointwise);
         for &isa in isas {
             println!(
-                "{network}, {}: microseconds, and the share of zeros from which less is faster",
+                "{network} at {side} px, {}: microseconds, and the share of zeros from which less is faster",
                 isa.name()
             );
             println!(
