@@ -16,12 +16,13 @@ use crate::{
 
 /// Most pixels that are turned round at a time, on any instruction set. A map is shared out evenly: 196, 784 and 3136 pixels are
 /// 12¼, 49 and 196 vectors of sixteen.
-pub(crate) const TILE: usize = 112;
+pub(crate) const TILE: usize = 64;
 /// Weights of an output that stand together.
 pub(crate) const GROUP: usize = 4;
-/// Channels whose rows are multiplied before those of the next: 28 KiB of them; a byte counts them.
-pub(crate) const CHUNK: usize = 64;
-/// Outputs whose sums are kept at hand: 14 KiB of them; a byte counts them.
+/// Most channels whose rows are multiplied before those of the next: 32 KiB of them; seven bits count them. Every chunk begins each output
+/// anew and fills its last group up, so that few large ones are faster.
+const CHUNK: usize = 128;
+/// Outputs whose sums are kept at hand: 8 KiB of them; a byte counts them.
 pub(crate) const BLOCK: usize = 32;
 
 /// Whether [`run`] is faster than [`pointwise::run`](crate::pointwise::run) for m pixels and weights `[n][k]` of which `count`
@@ -62,8 +63,8 @@ pub fn packed_len(n: usize, k: usize, weights: &[f32]) -> usize {
 
 /// The channels of a chunk of an output's weights.
 fn row(k: usize, weights: &[f32], part: usize, output: usize) -> &[f32] {
-    let chunk = part % chunks(k) * CHUNK;
-    &weights[(part / chunks(k) * BLOCK + output) * k..][chunk..k.min(chunk + CHUNK)]
+    let from = part % chunks(k) * chunk(k);
+    &weights[(part / chunks(k) * BLOCK + output) * k..][from..k.min(from + chunk(k))]
 }
 
 /// The outputs of a part, those with most groups first, with the number of their groups: of pairs the greater one.
@@ -88,6 +89,11 @@ fn ordered<'a>(
 /// Of no input channels there is one chunk too: it adds the biases.
 fn chunks(k: usize) -> usize {
     k.div_ceil(CHUNK).max(1)
+}
+
+/// Channels of a chunk: as many of each, but for the last one.
+fn chunk(k: usize) -> usize {
+    k.div_ceil(chunks(k))
 }
 
 /// Without a weight.
@@ -140,7 +146,7 @@ pub fn scratch_len(k: usize, threads: usize) -> usize {
 }
 
 fn worker_len(k: usize) -> usize {
-    let rows = chunks(k).checked_mul(CHUNK).and_then(|rows| rows.checked_add(BLOCK));
+    let rows = chunks(k).checked_mul(chunk(k)).and_then(|rows| rows.checked_add(BLOCK));
     volume(&[rows.expect("tensor size overflows usize"), TILE])
 }
 
@@ -196,11 +202,13 @@ const SPLIT: usize = 200_000;
 pub(crate) struct Weights<'a> {
     bias: &'a [f32],
     chunks: usize,
+    /// Channels of one.
+    chunk: usize,
     /// Of each block its chunks: where the groups end that are theirs.
     ends: &'a [f32],
     /// Of each of those its outputs.
     outputs: &'a [f32],
-    /// Of each group its channels among those of the chunk, a byte each: less than [`CHUNK`].
+    /// Of each group its channels among those of the chunk, a byte each: less than `chunk`.
     channels: &'a [f32],
     /// Of each group its weights.
     values: &'a [f32],
@@ -240,11 +248,12 @@ impl<'a> Weights<'a> {
         let (channels, values) = rest.split_at(groups);
         // The highest bit of a byte that is too large for a channel.
         const HIGH: u32 = 0x8080_8080;
-        const OVER: u32 = u32::from_le_bytes([128 - CHUNK as u8; 4]);
-        let over = |bits: u32| (((bits & !HIGH) + OVER) | bits) & HIGH;
+        let below = u32::from_le_bytes([(CHUNK - chunk(k)) as u8; 4]);
+        let over = |bits: u32| (((bits & !HIGH) + below) | bits) & HIGH;
         let wrong = channels.iter().fold(0, |wrong, channels| wrong | over(channels.to_bits()));
         assert!(wrong == 0, "from `pack`");
-        let weights = Weights { bias, chunks: chunks(k), ends, outputs, channels, values };
+        let (chunks, chunk) = (chunks(k), chunk(k));
+        let weights = Weights { bias, chunks, chunk, ends, outputs, channels, values };
         for block in 0..n.div_ceil(BLOCK) {
             for chunk in 0..weights.chunks {
                 let part = weights.part(block, chunk);
@@ -275,8 +284,9 @@ impl<'a> Weights<'a> {
         }
     }
 
-    pub(crate) fn chunks(&self) -> usize {
-        self.chunks
+    /// How many chunks there are, and how many channels each of them has.
+    pub(crate) fn chunks(&self) -> [usize; 2] {
+        [self.chunks, self.chunk]
     }
 }
 
@@ -306,7 +316,7 @@ fn sparse(job: &Job, _: &mut [f32], mut y: View) {
                 if chunk == 0 {
                     sums[..y.len()].copy_from_slice(part.bias);
                 }
-                let (x, mut group) = (&x[chunk * CHUNK..], 0);
+                let (x, mut group) = (&x[chunk * weights.chunk..], 0);
                 for &output in part.outputs {
                     let (output, groups) = Part::output(output);
                     for group in group..group + groups {
@@ -453,7 +463,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "from `pack`")]
     fn channels_that_do_not_exist_are_refused() {
-        changed(&[(5, 64 << 16)]);
+        changed(&[(5, 8 << 16)]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Simd for Neon {
         sparse_tile(vectors: usize, tile: &sparse::Tile) {
             {
                 use neon::sparse_tile;
-                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26)
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
             }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {

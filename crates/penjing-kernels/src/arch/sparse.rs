@@ -3,7 +3,7 @@
 use super::simd::{Simd, activate};
 use crate::{
     Act,
-    sparse::{BLOCK, CHUNK, GROUP, Job, Part, TILE},
+    sparse::{BLOCK, GROUP, Job, Part, TILE},
     workers::View,
 };
 
@@ -14,7 +14,7 @@ pub(crate) struct Tile<'a> {
     first: bool,
     /// Applied to the sums.
     act: Act,
-    /// `[CHUNK][TILE]`
+    /// `[channels of a chunk][TILE]`
     x: *const f32,
     /// `[BLOCK][TILE]`
     sums: *mut f32,
@@ -27,8 +27,8 @@ pub(crate) struct Tile<'a> {
 #[inline(always)]
 pub(crate) unsafe fn sparse<S: Simd>(job: &Job, scratch: &mut [f32], mut y: View) {
     let (rows, columns, stride, k) = (y.rows(), y.columns(), y.stride(), job.k);
-    let chunks = job.weights.chunks();
-    let (x, sums) = scratch.split_at_mut(chunks * CHUNK * TILE);
+    let [chunks, channels] = job.weights.chunks();
+    let (x, sums) = scratch.split_at_mut(chunks * channels * TILE);
     let (y, sums) = (y.as_mut_ptr(), &mut sums[..BLOCK * TILE]);
     let (x, sums) = (x.as_mut_ptr(), sums.as_mut_ptr());
     let all = rows.div_ceil(S::LANES);
@@ -48,7 +48,7 @@ pub(crate) unsafe fn sparse<S: Simd>(job: &Job, scratch: &mut [f32], mut y: View
                     let last = chunk + 1 == chunks && job.residual.is_none();
                     let act = if last { job.act } else { Act::None };
                     let part = job.weights.part(block, chunk);
-                    let x = x.add(chunk * CHUNK * TILE);
+                    let x = x.add(chunk * channels * TILE);
                     S::sparse_tile(
                         pixels.div_ceil(S::LANES),
                         &Tile { part, first: chunk == 0, act, x, sums },
@@ -153,7 +153,7 @@ pub(crate) unsafe fn tile<S: Simd, const VECTORS: usize>(t: &Tile) {
 /// `OUTPUTS` outputs from the place `at` on, whose groups begin at `from`; those of two are as many.
 #[inline(always)]
 unsafe fn chains<S: Simd, const VECTORS: usize, const OUTPUTS: usize>(t: &Tile, at: usize, from: &mut usize) {
-    // SAFETY: channels are less than CHUNK, whose rows x has, outputs less than BLOCK, and there are as many groups as they say.
+    // SAFETY: channels are less than those of a chunk, whose rows x has, outputs less than BLOCK, and there are as many groups as they say.
     unsafe {
         let (_, groups) = Part::output(t.part.outputs[at]);
         let mut own = [t.sums; OUTPUTS];

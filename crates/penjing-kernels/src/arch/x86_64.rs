@@ -70,7 +70,7 @@ impl Simd for Avx2 {
         sparse_tile(vectors: usize, tile: &sparse::Tile) {
             {
                 use avx2::sparse_tile;
-                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8 9 10 11 12)
+                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7 8)
             }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {
@@ -207,7 +207,7 @@ impl Simd for Avx512 {
         sparse_tile(vectors: usize, tile: &sparse::Tile) {
             {
                 use avx512::sparse_tile;
-                row!(vectors, sparse_tile(tile), 1 2 3 4 5 6 7)
+                row!(vectors, sparse_tile(tile), 1 2 3 4)
             }
         }
         product_tile(rows: usize, vectors: usize, tile: &Tile) {
