@@ -47,7 +47,11 @@ impl Console {
         // Whole before a byte is written: half a document is none.
         let text = if self.json { serde_json::to_string(json)? + "\n" } else { printable(&text()) };
         let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("stdout")
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // Whoever read the output has gone away; what is done, and how it ended, stays.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("stdout"),
+        }
     }
 
     /// A line about the work.

@@ -4,8 +4,12 @@ mod split_mix;
 mod tinted;
 
 use std::{
+    collections::HashMap,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -86,6 +90,39 @@ impl Clock for Busy {
 
     fn name(&self) -> String {
         "busy".into()
+    }
+}
+
+/// A machine on which a network takes so many times as long when it is asked for once more, once; or each time from then on.
+struct Shaky {
+    times: f64,
+    once: bool,
+    /// The networks that were asked for, and how often.
+    asked: Mutex<HashMap<Vec<u8>, usize>>,
+}
+
+impl Shaky {
+    fn new(times: f64, once: bool) -> Shaky {
+        Shaky { times, once, asked: Mutex::default() }
+    }
+}
+
+impl Clock for Shaky {
+    fn ms(&self, model: &Model) -> Result<f64> {
+        Told.ms(model)
+    }
+
+    fn ratio(&self, one: &Model, other: &Model) -> Result<f64> {
+        let own = Model { provenance: other.provenance.clone(), ..one.clone() };
+        let mut asked = self.asked.lock().unwrap();
+        let asked = asked.entry(own.to_bytes().unwrap()).or_default();
+        *asked += 1;
+        let again = *asked == 2 || *asked > 2 && !self.once;
+        Ok(Told.ratio(one, other)? * if again { self.times } else { 1.0 })
+    }
+
+    fn name(&self) -> String {
+        "shaky".into()
     }
 }
 
@@ -224,6 +261,24 @@ fn a_machine_that_became_busy_finds_the_same() {
 }
 
 #[test]
+fn a_slow_moment_at_the_end_passes_nobody_over() {
+    let place = Place::new();
+    let options = Options { latency_share: Some(0.5), ..place.options(Budget::default(), None) };
+    let start = std::slice::from_ref(&place.start);
+    let search = |clock: &dyn Clock| search(start, &place.data, &options, clock, &place.threads, &Quiet);
+    let (small, report) = search(&Shaky::new(1.2, true)).unwrap();
+    let best = report.tried.iter().position(|tried| tried.rounds > 1);
+    assert!(small.is_some() && report.taken.is_some() && report.taken == best, "{report:?}");
+    assert!(report.tried.iter().all(|tried| tried.over.is_empty()), "{report:?}");
+    // One that is slow again and again is not taken, and it is said why.
+    let (none, report) = search(&Shaky::new(1.2, false)).unwrap();
+    let (first, allowed) = (&report.tried[0], report.budget.latency_ms.unwrap());
+    assert!(none.is_none() && report.taken.is_none(), "{report:?}");
+    assert!(first.over.len() == 1 && first.over[0].starts_with("a photo takes "), "{first:?}");
+    assert!(first.shown.needs.latency_ms > allowed && report.missed == first.over, "{report:?}");
+}
+
+#[test]
 fn a_network_that_keeps_to_the_budget_stays_as_it_is() {
     let place = Place::new();
     let budget = Budget { size: Some(10 * size(&place.start)), ..Budget::default() };
@@ -262,22 +317,30 @@ fn an_interrupted_search_goes_on() {
     let place = Place::new();
     let budget = Budget { ram: Some(1 << 20), ..Budget::default() };
     let options = Options { latency_share: Some(0.2), ..place.options(budget, Some("kept")) };
+    let kept = options.folder.clone().unwrap();
+    // Before the first networks are known there is nothing to keep.
+    let stopped = place.search(&options, &Enough::after(1, "looking for networks within the budget"));
+    assert!(matches!(stopped, Err(Error::Interrupted)) && !kept.exists(), "{stopped:?}");
     let stopped = place.search(&options, &Enough::after(3 * 64, TRAINING));
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
-    let kept = options.folder.clone().unwrap();
     assert!(kept.join("search.part").is_file());
     // Another search is refused.
     let other = Options { seed: 1, ..options.clone() };
     let refused = place.search(&other, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --seed"), "{refused}");
-    // So is one on other photos of the same names, and one by a clock of the same name.
+    // So is one on photos of which a class has another name now, one on other photos of the same names, and one by a clock of the
+    // same name.
+    let mut renamed = place.data.clone();
+    renamed.classes.swap(0, 1);
+    let start = std::slice::from_ref(&place.start);
+    let refused = search(start, &renamed, &options, &Told, &place.threads, &Quiet).unwrap_err().to_string();
+    assert!(refused.contains("differs in the photos"), "{refused}");
     let [first, second] = [0, 1].map(|at: usize| &place.data.samples[at].path);
     let bytes = std::fs::read(first).unwrap();
     std::fs::copy(second, first).unwrap();
     let refused = place.search(&options, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in the photos"), "{refused}");
     std::fs::write(first, bytes).unwrap();
-    let start = std::slice::from_ref(&place.start);
     let refused =
         search(start, &place.data, &options, &Anew, &place.threads, &Quiet).unwrap_err().to_string();
     assert!(refused.contains("differs in --cost (then told, now told anew)"), "{refused}");

@@ -13,7 +13,7 @@ use std::{
 use penjing::{
     Error,
     compress::{
-        self, Gate, Learning, Options, Ranging, Report, Verdict,
+        self, Gate, Learning, Options, Ranging, Report, SHARES, Verdict,
         prune::{self, Criterion},
         ptq::Rounding,
         qat::{self, Taught, When},
@@ -270,8 +270,8 @@ fn points_parser(text: &str) -> Result<f64, String> {
 
 fn share_parser(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(share) if (0.05..=0.95).contains(&share) => Ok(share),
-        _ => Err("expected a share from 0.05 to 0.95".into()),
+        Ok(share) if SHARES.contains(&share) => Ok(share),
+        _ => Err(format!("expected a share from {} to {}", SHARES.start(), SHARES.end())),
     }
 }
 

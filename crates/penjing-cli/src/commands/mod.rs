@@ -308,8 +308,12 @@ fn spare(part: &Path, force: bool, work: &str) -> penjing::Result<()> {
 
 /// Fails where the output is also what the work begins with, or a teacher: it could not be repeated, nor interrupted and go on.
 fn require_apart(output: &Path, needed: Option<&Path>, what: &str) -> penjing::Result<()> {
-    let same = needed.and_then(|needed| Some(needed.canonicalize().ok()? == output.canonicalize().ok()?));
-    if same == Some(true) {
+    // Of what is not there yet the folder is.
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        path.canonicalize().ok().or_else(|| Some(folder.canonicalize().ok()?.join(path.file_name()?)))
+    };
+    if needed.is_some_and(|needed| place(needed).is_some_and(|needed| place(output) == Some(needed))) {
         return Err(Error::data(output, format!("is {what}; name another file to write")));
     }
     Ok(())

@@ -427,6 +427,23 @@ fn a_network_is_found_within_a_budget() {
     compress("t.penjing", &["--budget", "ram=1MB", "--prune", "0.5"]).refused(2, &["cannot be used with"]);
     compress("s.penjing", &["--budget", "ram=1MB"]).refused(1, &["is there already"]);
     compress("m.penjing", &["--budget", "ram=1MB", "--force"]).refused(1, &["is a model to begin with"]);
+    for (picture, what) in [
+        ("m.penjing", "is a model to begin with"),
+        ("./t.penjing", "is the model that is to be written"),
+        ("there.json", "is what the latency is told by"),
+    ] {
+        place.write("there.json", b"{}");
+        compress(
+            "t.penjing",
+            &["--budget", "ram=1MB", "--cost", "there.json", "--picture", picture, "--force"],
+        )
+        .refused(1, &[what]);
+    }
+    // Whoever reads the table may go away: it was missed all the same.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let words = ["compress", "m.penjing", "photos", "-o", "t.penjing", "--budget", "ram=1kB", "--time", "3s"];
+    assert_eq!(place.command(&words).stdout(writer).status().unwrap().code(), Some(1));
     let eight =
         ["compress", "m.penjing", "photos", "-o", "8.penjing", "--qat", "never", "--max-latency", "100"];
     assert_eq!(place.run(&[&eight, &wide[..]].concat()).code, Some(0));

@@ -124,7 +124,7 @@ impl Verdict {
 }
 
 /// A ratio of times may be measured so many times too large on a busy machine.
-const NOISE: f64 = 1.25;
+pub(super) const NOISE: f64 = 1.25;
 
 /// The photos that judge, and what the model before says of them.
 pub(super) struct Judges<'a> {

@@ -22,7 +22,10 @@ pub mod storage;
 pub mod table;
 mod tune;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use penjing_runtime::{
     Error as RuntimeError,
@@ -58,6 +61,9 @@ use crate::{
     random::SplitMix64,
     threads::Threads,
 };
+
+/// Shares of the arithmetic, or of the weights, that can be asked to go.
+pub const SHARES: RangeInclusive<f64> = 0.05..=0.95;
 
 /// What is asked for.
 #[derive(Clone, Debug)]

@@ -202,7 +202,10 @@ impl Work<'_> {
             let (Some(x), Some(read)) = (now.remove(name), before.get(name)) else { continue };
             let (mut own, mut shift) = (self.weights[&weight].to_f32(), self.weights[&bias].to_f32());
             let y = results(&own, &shift, read);
-            threads.install(|| surgeon(&mut own, &mut shift, x, y, share));
+            threads.install(|| surgeon(&mut own, &mut shift, x, y, share, progress));
+            if progress.cancelled() {
+                return Err(Error::Interrupted);
+            }
             for (name, values) in [(weight, own), (bias, shift)] {
                 let shape = sparse[&name].shape.clone();
                 sparse.insert(name, Tensor::f32(&shape, values));
@@ -216,7 +219,15 @@ impl Work<'_> {
 
 /// Makes a share of the weights `[outputs][each]` zero, those without which `y` `[places][outputs]` changes least as what is made of
 /// `x` `[places][each]`, and fits the others and the biases to it.
-fn surgeon(weights: &mut [f32], biases: &mut [f32], mut x: Reads, mut y: Vec<f32>, share: f64) {
+/// What it leaves when `progress` is cancelled is of no use.
+fn surgeon(
+    weights: &mut [f32],
+    biases: &mut [f32],
+    mut x: Reads,
+    mut y: Vec<f32>,
+    share: f64,
+    progress: &dyn Progress,
+) {
     let outputs = biases.len();
     let each = weights.len() / outputs;
     let (mean_x, mean_y) = (reads::centre(&mut x, each), reads::centre(&mut y, outputs));
@@ -244,6 +255,9 @@ fn surgeon(weights: &mut [f32], biases: &mut [f32], mut x: Reads, mut y: Vec<f32
     let gone = least(&losses, (losses.len() as f64 * share) as usize);
     let rows = weights.par_chunks_exact_mut(each).zip(gone.par_chunks_exact(each));
     rows.zip(target.par_chunks_exact(each)).for_each(|((w, gone), target)| {
+        if progress.cancelled() {
+            return;
+        }
         let stay: Vec<usize> = (0..each).filter(|&at| !gone[at]).collect();
         w.fill(0.0);
         for (&at, value) in stay.iter().zip(solved(&h, each, &stay, target)) {
@@ -315,7 +329,7 @@ impl Projection for Zeros {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::SplitMix64;
+    use crate::{progress::Quiet, random::SplitMix64};
 
     #[test]
     fn what_others_tell_goes_first_and_they_take_its_part() {
@@ -329,7 +343,7 @@ mod tests {
             y.extend([0.6 * a + 0.5 * b + 0.7 * third + 2.0, 3.0 * b]);
         }
         let (mut weights, mut biases) = (vec![0.6, 0.5, 0.7, 0.0, 3.0, 0.0], vec![2.0, 0.0]);
-        surgeon(&mut weights, &mut biases, x, y, 0.5);
+        surgeon(&mut weights, &mut biases, x, y, 0.5, &Quiet);
         // The second weight is the least of the first output, and nobody can take its part.
         let exact = [0.0, 0.5, 1.3, 0.0, 3.0, 0.0];
         assert!(weights.iter().zip(exact).all(|(w, exact)| (w - exact).abs() < 0.02), "{weights:?}");
@@ -340,7 +354,7 @@ mod tests {
     #[test]
     fn what_is_left_of_an_output_that_reads_nothing_is_its_bias() {
         let (mut weights, mut biases) = (vec![1.0, 2.0, 1.0, 2.0], vec![0.0, 0.0]);
-        surgeon(&mut weights, &mut biases, vec![1.0; 40], [5.0, 7.0].repeat(20), 0.5);
+        surgeon(&mut weights, &mut biases, vec![1.0; 40], [5.0, 7.0].repeat(20), 0.5, &Quiet);
         assert_eq!((weights, biases), (vec![0.0, 2.0, 0.0, 2.0], vec![3.0, 5.0]));
     }
 
@@ -350,7 +364,7 @@ mod tests {
         let x: Vec<f32> = (0..200).map(|_| random.normal() as f32).collect();
         let y = x.chunks_exact(2).flat_map(|x| [2.0 * x[0] - x[1], 0.1 * x[1] + 4.0]).collect();
         let (mut weights, mut biases) = (vec![2.0, -1.0, 0.0, 0.1], vec![0.0, 4.0]);
-        surgeon(&mut weights, &mut biases, x, y, 0.5);
+        surgeon(&mut weights, &mut biases, x, y, 0.5, &Quiet);
         assert!((weights[0] - 2.0).abs() < 0.05 && weights[2..] == [0.0; 2], "{weights:?}");
         assert!((biases[1] - 4.0).abs() < 0.05, "{biases:?}");
     }

@@ -81,8 +81,15 @@ struct Compressed<'a> {
 pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Outcome> {
     let states = States::beside(&args.output);
     states.spare_others(&[budget::state_path(&states.search)], args.force)?;
-    for model in std::iter::once(&args.model).chain(&args.or) {
-        require_apart(&args.output, Some(model), "a model to begin with")?;
+    let read = std::iter::once(&args.model).chain(&args.or).map(|path| (path, "a model to begin with"));
+    let read = read.chain(args.cost.iter().map(|path| (path, "what the latency is told by")));
+    for (path, what) in read {
+        for written in std::iter::once(&args.output).chain(&args.picture) {
+            require_apart(written, Some(path), what)?;
+        }
+    }
+    if let Some(picture) = &args.picture {
+        require_apart(picture, Some(&args.output), "the model that is to be written")?;
     }
     let output = Output::new(&args.output, args.force)?;
     let picture = args.picture.as_ref().map(|path| Output::new(path, args.force)).transpose()?;
@@ -130,11 +137,14 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     }
     let (small, report) = found?;
     say_skipped(&report.skipped, console);
+    if let Some(small) = &small {
+        output.save(small)?;
+    }
+    // The state stays where a disk is too full for the picture alone.
     if let Some(picture) = picture {
         picture.write(report.picture().as_bytes())?;
     }
-    if let Some(small) = &small {
-        output.save(small)?;
+    if small.is_some() {
         states.remove_others()?;
         budget::remove(&states.search)?;
         checkpoint::remove(&states.learning)?;
@@ -188,7 +198,7 @@ fn describe(report: &Report, clock: &str, starts: &[String]) -> String {
         needs(&before.needs),
         100.0 * before.top1
     );
-    for (at, Tried { form, arch, rounds, epochs, shown, front }) in report.tried.iter().enumerate() {
+    for (at, Tried { form, arch, rounds, epochs, shown, front, over }) in report.tried.iter().enumerate() {
         let mark = match (report.taken == Some(at), front) {
             (true, _) => '→',
             (false, true) => '·',
@@ -196,7 +206,7 @@ fn describe(report: &Report, clock: &str, starts: &[String]) -> String {
         };
         let _ = writeln!(
             text,
-            "{mark} {:28} {:>5} {:18} {:>7.1} {} {:>6.2} % {epochs:>7.2}{}",
+            "{mark} {:28} {:>5} {:18} {:>7.1} {} {:>6.2} % {epochs:>7.2}{}{}",
             starts.get(form.start).unwrap_or(arch),
             form.px,
             form.numbers.name(),
@@ -204,6 +214,7 @@ fn describe(report: &Report, clock: &str, starts: &[String]) -> String {
             needs(&shown.needs),
             100.0 * shown.top1,
             if *rounds == 1 { "  (in floats)" } else { "" },
+            if over.is_empty() { String::new() } else { format!("  (not taken: {})", over.join("; ")) },
         );
     }
     let _ = writeln!(

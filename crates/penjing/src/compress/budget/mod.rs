@@ -149,6 +149,10 @@ pub fn search(
     let (nll, top1) = judges.score(before)?;
     let judging = judging.elapsed().as_secs_f64();
     let mut before_shown = Shown { top1, nll, needs: ground.needs(before)? };
+    if options.budget.latency_ms.is_some() {
+        // All milliseconds are measured by it.
+        before_shown.needs.latency_ms = ground.median_ms(before, before_shown.needs.latency_ms)?;
+    }
     let keeper_path = options.folder.as_deref().map(state_path);
     let identity = match keeper_path {
         Some(_) => identity(&ground, data, options)?,
@@ -203,7 +207,11 @@ pub fn search(
         search.ground.before_ms = Some(search.state.before_ms);
         before_shown.needs.latency_ms = search.state.before_ms;
     }
-    search.look()?;
+    if let Err(error) = search.look() {
+        // With nothing in it there is nothing to go on from.
+        options.folder.as_deref().map(std::fs::remove_dir);
+        return Err(error);
+    }
     let learnt = (0..ROUNDS.len()).try_for_each(|round| search.round(round));
     if learnt.is_err() {
         // What a turn has taken counts, though it is not over.
@@ -284,6 +292,9 @@ impl<'a> Search<'a> {
                     }
                     let path =
                         paths.iter().find(|(other, _)| *other == saving).map_or(&[][..], |(_, path)| path);
+                    if progress.cancelled() {
+                        return Err(Error::Interrupted);
+                    }
                     let form = Form { start, px, numbers, stay: None, macs: 0 };
                     let (form, needs, within) = self.ground.edge(stock, path, &form)?;
                     progress.advance(1);
@@ -544,18 +555,20 @@ impl<'a> Search<'a> {
             let arch = self.ground.starts[form.start].arch.clone();
             let epochs = turns.iter().filter_map(|turn| turn.epochs).sum();
             let rounds = turns.len();
-            tried.push((at, Tried { form: form.clone(), arch, rounds, epochs, shown, front: false }));
+            let (form, over) = (form.clone(), Vec::new());
+            tried.push((at, Tried { form, arch, rounds, epochs, shown, front: false, over }));
         }
-        // Those of the first round alone are no files yet.
-        let made = |tried: &Tried| tried.rounds > 1;
         tried.sort_by(|(_, a), (_, b)| {
             let by_top1 = b.shown.top1.total_cmp(&a.shown.top1).then(a.shown.nll.total_cmp(&b.shown.nll));
-            made(b).cmp(&made(a)).then(by_top1)
+            b.is_made().cmp(&a.is_made()).then(by_top1)
         });
-        mark_front(&mut tried);
         let (mut taken, mut missed, mut model) = (None, Vec::new(), None);
         let gate = Gate { max_drop: self.options.max_drop, ..ANY };
-        for (at, (form, one)) in tried.iter().enumerate().filter(|(_, (_, one))| made(one)) {
+        for at in 0..tried.len() {
+            let (form, one) = &tried[at];
+            if !one.is_made() {
+                break;
+            }
             // What answered too badly then does so now.
             if let Some(why) = gate.falls_too_far(before.top1 - one.shown.top1) {
                 if missed.is_empty() {
@@ -568,25 +581,25 @@ impl<'a> Search<'a> {
             let (mut small, (_, top1)) = self.made(*form, &network)?;
             small.provenance.recipe.push(self.describe(one, &before));
             small.provenance.val_top1 = None;
-            let needs = self.ground.needs(&small)?;
+            let needs = self.ground.settled(&small)?;
             let mut over = needs.missed(&self.state.budget);
             over.extend(gate.falls_too_far(before.top1 - top1));
+            tried[at].1.shown.needs = needs;
             if over.is_empty() {
-                (taken, model) = (Some(at), Some((small, needs)));
+                (taken, model) = (Some(at), Some(small));
                 missed.clear();
                 break;
             }
             if missed.is_empty() {
-                missed = over;
+                missed.clone_from(&over);
             }
+            tried[at].1.over = over;
         }
+        mark_front(&mut tried);
         if tried.is_empty() {
             missed.push("nothing that could be made of it keeps to the budget".into());
         }
-        let mut tried: Vec<Tried> = tried.into_iter().map(|(_, tried)| tried).collect();
-        if let (Some(at), Some((_, needs))) = (taken, &model) {
-            tried[at].shown.needs = *needs;
-        }
+        let tried: Vec<Tried> = tried.into_iter().map(|(_, tried)| tried).collect();
         let (photos, part) = self.judges.photos();
         let report = Report {
             budget: self.state.budget,
@@ -600,7 +613,7 @@ impl<'a> Search<'a> {
             seconds: self.seconds(),
             skipped: std::mem::take(&mut self.skipped),
         };
-        Ok((model.map(|(model, _)| model), report))
+        Ok((model, report))
     }
 
     /// In words, for the model's provenance.

@@ -111,7 +111,8 @@ impl Report {
             );
         }
         let mut line: Vec<[f64; 2]> = Vec::new();
-        let mut by_cost: Vec<&Shown> = shown.clone();
+        let made = self.tried.iter().filter(|tried| tried.is_made());
+        let mut by_cost: Vec<&Shown> = made.map(|tried| &tried.shown).chain([&self.before]).collect();
         by_cost.sort_by(|a, b| (axis.of)(a).total_cmp(&(axis.of)(b)).then(b.top1.total_cmp(&a.top1)));
         let mut best = f64::NEG_INFINITY;
         for shown in by_cost {
@@ -154,5 +155,41 @@ fn colour(numbers: Numbers) -> &'static str {
         Numbers::Floats => "#3b6ea5",
         Numbers::Integers => "#2e8b57",
         Numbers::FourBits => "#c2703d",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Budget, Form, Needs, Tried};
+    use super::*;
+
+    #[test]
+    fn what_was_never_made_is_not_joined() {
+        let shown = |top1: f64, size: u64| {
+            let latency_ms = size as f64 / 1e3;
+            Shown { top1, nll: 0.1, needs: Needs { size, latency_ms, ram: 1 } }
+        };
+        let tried = |rounds: usize, top1: f64, size: u64| {
+            let form = Form { start: 0, px: 32, numbers: Numbers::FourBits, stay: None, macs: 1 };
+            let shown = shown(top1, size);
+            Tried { form, arch: "a".into(), rounds, epochs: 1.0, shown, front: false, over: Vec::new() }
+        };
+        let report = Report {
+            budget: Budget::default(),
+            before: shown(0.95, 9000),
+            tried: vec![tried(3, 0.9, 5000), tried(2, 0.8, 6000), tried(1, 0.99, 4000)],
+            beyond: Vec::new(),
+            taken: Some(0),
+            missed: Vec::new(),
+            photos: 100,
+            part: "validation",
+            seconds: 1.0,
+            skipped: Vec::new(),
+        };
+        let svg = report.picture();
+        let lines: Vec<&str> = svg.lines().filter(|line| line.starts_with("<polyline")).collect();
+        let joined = |line: &&str| line.split('"').nth(1).unwrap().split(' ').count();
+        // Of those that were made the smaller one and the model before, over the size and over the latency.
+        assert_eq!(lines.iter().map(joined).collect::<Vec<usize>>(), [2, 2], "{svg}");
     }
 }

@@ -56,6 +56,16 @@ pub struct Tried {
     pub shown: Shown,
     /// Whether no other network is as good in all respects and better in one.
     pub front: bool,
+    /// What it missed when it was to be taken and was measured once more, in words: then the next one was looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub over: Vec<String>,
+}
+
+impl Tried {
+    /// Whether it became the file that it is to be: after the first round alone it answers as in floats.
+    pub(super) fn is_made(&self) -> bool {
+        self.rounds > 1
+    }
 }
 
 /// A form, and what it takes before anything is learnt.
@@ -74,15 +84,15 @@ pub(super) fn mark_front(tried: &mut [(usize, Tried)]) {
     let costs = |shown: &Shown| {
         [-shown.top1, shown.needs.size as f64, shown.needs.latency_ms, shown.needs.ram as f64]
     };
-    let made = |(_, tried): &&(usize, Tried)| tried.rounds > 1;
-    let all: Vec<[f64; 4]> = tried.iter().filter(made).map(|(_, tried)| costs(&tried.shown)).collect();
+    let made = tried.iter().filter(|(_, tried)| tried.is_made());
+    let all: Vec<[f64; 4]> = made.map(|(_, tried)| costs(&tried.shown)).collect();
     for (_, tried) in tried {
         let own = costs(&tried.shown);
         let beaten = |other: &[f64; 4]| {
             other.iter().zip(own).all(|(other, own)| *other <= own)
                 && other.iter().zip(own).any(|(other, own)| *other < own)
         };
-        tried.front = tried.rounds > 1 && !all.iter().any(beaten);
+        tried.front = tried.is_made() && !all.iter().any(beaten);
     }
 }
 
@@ -97,7 +107,7 @@ mod tests {
             let needs = Needs { size, latency_ms: 1.0, ram: 1 };
             let form = Form { start: 0, px: 32, numbers: Numbers::FourBits, stay: None, macs: 1 };
             let shown = Shown { top1, nll: 0.1, needs };
-            (0, Tried { form, arch: "a".into(), rounds, epochs: 1.0, shown, front: false })
+            (0, Tried { form, arch: "a".into(), rounds, epochs: 1.0, shown, front: false, over: Vec::new() })
         };
         let mut all = [tried(3, 0.9, 100), tried(2, 0.8, 100), tried(2, 0.8, 50), tried(1, 0.95, 40)];
         mark_front(&mut all);

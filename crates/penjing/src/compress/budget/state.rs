@@ -105,7 +105,8 @@ pub(super) fn identity(ground: &Ground, data: &Dataset, options: &Options) -> Re
     for (hash, sample) in
         split::content_hashes(&samples, ground.threads, ground.progress)?.iter().zip(&samples)
     {
-        photos.update(format!("{:?} {} ", sample.part, sample.class).as_bytes()).update(hash);
+        let class = &data.classes[sample.class];
+        photos.update(format!("{:?} {class:?} ", sample.part).as_bytes()).update(hash);
     }
     let parts = [
         ("the models", models.finalize().to_hex().to_string()),

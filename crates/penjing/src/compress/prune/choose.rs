@@ -8,7 +8,7 @@ use super::{
     cut::{self, Less},
     ledger::{Ledger, Set, Unit, depthwise},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, compress::SHARES};
 
 /// Shares of a set's units without which the network is tried.
 pub(super) const TRIED: [f64; 3] = [0.25, 0.5, 0.75];
@@ -215,10 +215,14 @@ pub(super) fn choose(
         least = takes.macs;
     }
     let most = 1.0 - least as f64 / whole as f64;
+    let nearest = (100.0 * most).floor() / 100.0;
+    let way_out = match SHARES.contains(&nearest) {
+        true => format!("the nearest is --prune {nearest:.2}"),
+        false => "too little to be worth it: leave --prune out".into(),
+    };
     Err(Error::Unsupported(format!(
         "at most {most:.3} of the multiply-accumulates can go in one step, which leaves an eighth of each set of channels, rounded up \
-         to 8 or 16; the nearest is --prune {:.2}",
-        (100.0 * most).floor() / 100.0
+         to 8 or 16; {way_out}"
     )))
 }
 

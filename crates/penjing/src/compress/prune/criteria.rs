@@ -1,6 +1,6 @@
 //! How much a network would miss its channels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penjing_runtime::{
     graph::{Graph, Node, NodeId},
@@ -238,9 +238,29 @@ fn variances(x: &[f32], each: usize) -> Vec<f64> {
     sums
 }
 
+/// For each channel that a convolution in groups reads the share of its weights' squares that read it; nothing for a depthwise one, whose
+/// channels are those that it reads.
+fn losses_in_groups(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
+    let (Op::Conv(conv), read) = (&node.op, sight.graph.shape(node.inputs[0])[3]) else { return Vec::new() };
+    if depthwise(conv, read) {
+        return Vec::new();
+    }
+    let (each, outputs) = (weights.len() / node.shape[3], node.shape[3] / conv.groups);
+    let (own, mut lost) = (read / conv.groups, vec![0.0; read]);
+    for (output, row) in weights.chunks_exact(each).enumerate() {
+        let from = output / outputs * own;
+        row.iter().enumerate().for_each(|(i, w)| lost[from + i % own] += f64::from(*w).powi(2));
+    }
+    let total: f64 = lost.iter().sum();
+    lost.into_iter().map(|lost| if total > 0.0 { lost / total } else { 0.0 }).collect()
+}
+
 /// For each channel that a layer reads the share of its results' variance that is lost without it. In layers too wide for all
-/// correlations channels count for themselves, and nothing makes up for them.
+/// correlations channels count for themselves, and nothing makes up for them; in convolutions in groups their weights alone tell.
 fn losses(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
+    if in_groups(node) {
+        return losses_in_groups(sight, node, weights);
+    }
     let Some(x) = sight.reads.get(&node.name) else { return Vec::new() };
     let (each, read) = (weights.len() / node.shape[3], sight.graph.shape(node.inputs[0])[3]);
     let mut x = x.clone();
@@ -273,10 +293,22 @@ fn losses(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
     lost.into_iter().map(share).collect()
 }
 
-/// The units of a set, those that are missed least first.
-pub(super) fn order(units: &[Unit], scores: &[f64]) -> Vec<Unit> {
+/// The units of a set, those that are missed least first. At the end stands the most missed one of each of the `results`, the channels of
+/// nodes, that has no other channels than some of the set: a branch or a slice of which nothing would be left.
+pub(super) fn order<'a>(
+    units: &[Unit],
+    scores: &[f64],
+    results: impl Iterator<Item = &'a [Unit]>,
+) -> Vec<Unit> {
     let mut order = units.to_vec();
-    order.sort_by(|a, b| scores[a.index()].total_cmp(&scores[b.index()]).then(a.cmp(b)));
+    let by_score = |a: &Unit, b: &Unit| scores[a.index()].total_cmp(&scores[b.index()]).then(a.cmp(b));
+    order.sort_by(by_score);
+    let own: BTreeSet<Unit> = units.iter().copied().collect();
+    let mut last = BTreeSet::new();
+    for result in results.filter(|result| result.iter().all(|unit| own.contains(unit))) {
+        last.extend(result.iter().copied().max_by(by_score));
+    }
+    order.sort_by_key(|unit| last.contains(unit));
     order
 }
 
@@ -345,6 +377,47 @@ mod tests {
         let lost = losses(&sight, graph.node(b), &weights);
         let all = (wide - 2 + 4) as f64;
         assert_eq!((lost.len(), lost[0], lost[1], lost[2]), (wide, 4.0 / all, 0.0, 1.0 / all));
+    }
+
+    #[test]
+    fn in_groups_the_weights_that_read_a_channel_tell() {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 1, 1, 4] }, &[]).unwrap();
+        let grouped = graph.push("g", Op::Conv(Conv { groups: 2, ..Conv::new(4, 1, 1) }), &[x]).unwrap();
+        let deep = graph.push("d", Op::Conv(Conv { groups: 4, ..Conv::new(4, 1, 1) }), &[grouped]).unwrap();
+        let sight = Sight {
+            before: (&graph, &Weights::default()),
+            graph: &graph,
+            weights: &Weights::default(),
+            ledger: &Ledger::new(&graph),
+            reads: &BTreeMap::new(),
+            photos: (&[], &[]),
+            seed: 0,
+        };
+        // The first two outputs read the first two channels, the others the last two.
+        let weights = [1.0, 2.0, 0.0, 1.0, -3.0, 0.0, 1.0, 2.0];
+        assert_eq!(losses(&sight, graph.node(grouped), &weights), [0.05, 0.25, 0.5, 0.2]);
+        assert!(losses(&sight, graph.node(deep), &[1.0; 4]).is_empty());
+    }
+
+    #[test]
+    fn of_every_branch_something_is_left_to_the_end() {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 1, 1, 2] }, &[]).unwrap();
+        let a = graph.push("a", Op::Conv(Conv::new(6, 1, 1)), &[x]).unwrap();
+        graph.push("b", Op::Linear { out_features: 2, bias: true }, &[a]).unwrap();
+        let ledger = Ledger::new(&graph);
+        let (all, scores) = (ledger.channels(a), [9.0, 0.3, 0.1, 0.2, 0.5, 0.6, 0.4, 0.7, 0.8]);
+        let at = |unit: &Unit| all.iter().position(|other| other == unit).unwrap();
+        let scores: Vec<f64> = (0..ledger.len())
+            .map(|unit| all.iter().position(|own| own.index() == unit).map_or(9.0, |at| scores[at + 1]))
+            .collect();
+        let places = |order: Vec<Unit>| order.iter().map(at).collect::<Vec<usize>>();
+        // Alone all go by what they score; of a slice of the first three one is left until nothing else is.
+        assert_eq!(places(order(all, &scores, [all].into_iter())), [1, 2, 0, 5, 3, 4]);
+        assert_eq!(places(order(all, &scores, [all, &all[..3]].into_iter())), [1, 2, 5, 3, 0, 4]);
+        // One that has other channels too is no such slice.
+        assert_eq!(places(order(&all[1..], &scores, [all, &all[..3]].into_iter())), [1, 2, 5, 3, 4]);
     }
 
     #[test]

@@ -445,7 +445,8 @@ impl<'a> Stock<'a> {
         self.progress.begin("looking for what is missed least", sets.len());
         let mut scanned = Vec::new();
         for set in sets {
-            let order = criteria::order(&set.units, scores);
+            let results = self.graph.iter().map(|(id, _)| self.ledger.channels(id));
+            let order = criteria::order(&set.units, scores, results);
             let mut losses = [0.0; TRIED.len()];
             for (loss, share) in losses.iter_mut().zip(TRIED) {
                 let mut less = Less::nothing(&self.ledger);
@@ -456,7 +457,8 @@ impl<'a> Stock<'a> {
                     *loss = choose::ALL;
                     continue;
                 };
-                *loss = self.distance(&small)?.error;
+                // What is no number is as bad as can be.
+                *loss = self.distance(&small)?.error.min(choose::ALL);
             }
             scanned.push(Scanned { set, order, losses });
             self.progress.advance(1);
@@ -472,7 +474,7 @@ impl<'a> Stock<'a> {
         let mut scanned = Vec::new();
         for block in blocks {
             let less = Less { blocks: vec![&block], ..Less::nothing(&self.ledger) };
-            let loss = self.distance(&self.cut_by(&less, self.mend)?)?.error;
+            let loss = self.distance(&self.cut_by(&less, self.mend)?)?.error.min(choose::ALL);
             let mut elsewhere = vec![false; self.ledger.len()];
             for (id, _) in self.graph.iter().filter(|(id, _)| !block.holds(*id)) {
                 self.ledger.channels(id).iter().for_each(|unit| elsewhere[unit.index()] = true);
