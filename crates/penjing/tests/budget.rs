@@ -263,7 +263,8 @@ fn a_machine_that_became_busy_finds_the_same() {
 #[test]
 fn a_slow_moment_at_the_end_passes_nobody_over() {
     let place = Place::new();
-    let options = Options { latency_share: Some(0.5), ..place.options(Budget::default(), None) };
+    // Its 8 bits take just a quarter.
+    let options = Options { latency_share: Some(0.26), ..place.options(Budget::default(), None) };
     let start = std::slice::from_ref(&place.start);
     let search = |clock: &dyn Clock| search(start, &place.data, &options, clock, &place.threads, &Quiet);
     let (small, report) = search(&Shaky::new(1.2, true)).unwrap();
@@ -425,7 +426,9 @@ fn what_has_learnt_and_was_not_judged_does_not_learn_again() {
 fn a_network_that_cannot_be_kept_ends_no_search() {
     let place = Place::new();
     let budget = Budget { ram: Some(1 << 20), ..Budget::default() };
-    let options = Options { latency_share: Some(0.2), ..place.options(budget, Some("kept")) };
+    let kept = place.options(budget, Some("kept"));
+    // Long enough for the one that is taken to have learnt, on a busy machine too.
+    let options = Options { latency_share: Some(0.2), time: 2 * kept.time, ..kept };
     let folder = options.folder.clone().unwrap();
     let blocked = Blocked { folder: &folder, said: AtomicUsize::new(0) };
     let (small, report) = place.search(&options, &blocked).unwrap();

@@ -114,14 +114,22 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib --test prune -- choose half_of", mutations: &[
         ["pruning: rounded up past the budget", "takes.macs as f64 <= (1.0 - goal) * whole as f64", "takes.macs as f64 <= (1.0 - goal) * whole as f64 + 16.0 * 4096.0"],
     ]},
+    Target { file: "crates/penjing/src/compress/prune/criteria.rs", test: "--lib criteria", mutations: &[
+        ["pruning: convolutions in groups tell nothing", "return losses_in_groups(sight, node, weights);", "return Vec::new();"],
+        ["pruning: nothing is left of a branch", "order.sort_by_key(|unit| last.contains(unit));", ""],
+    ]},
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib choose", mutations: &[
         ["pruning: weights are saved where time is asked for", "Saving::Time => takes.time,", "Saving::Time => takes.params,"],
     ]},
-    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--lib --test budget -- budget busy", mutations: &[
+    Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--lib --test budget -- budget busy moment", mutations: &[
+        ["budget: a slow moment passes the best one over", "over > 1.0 && over <= NOISE", "over.is_nan() && over <= NOISE"],
         ["budget: networks are measured alone", "before * self.clock.ratio(model, &self.starts[0])?", "before * 0.0 + self.clock.ms(model)?"],
         ["budget: a step too far is taken", "(keeps, found) = (middle, tried);", "(keeps, found) = (middle - 1, tried);"],
         ["budget: what is over by a hair is let through", "needs > *allowed", "needs > 1.5 * *allowed"],
         ["budget: memory does not count", "budget.ram.map(|most| self.ram as f64 / most as f64)", "None"],
+    ]},
+    Target { file: "crates/penjing/src/compress/budget/picture.rs", test: "--lib picture", mutations: &[
+        ["budget: what was never made is joined", ".filter(|tried| tried.is_made())", ""],
     ]},
     Target { file: "crates/penjing/src/compress/budget/mod.rs", test: "--test budget", mutations: &[
         ["budget: the worst go on", "nll(b).total_cmp(&nll(a))", "nll(a).total_cmp(&nll(b))"],
@@ -153,6 +161,8 @@ pub const TARGETS: &[Target] = &[
         ["sparse kernel: what fills a group up multiplies", "let mut bytes = [0; GROUP];", "let mut bytes = [0; GROUP];\n            values[at * GROUP..][..groups.min(1)].fill(1.0);"],
         ["sparse kernel: channels are not checked", "assert!(wrong == 0, \"from `pack`\");", ""],
         ["sparse kernel: pairs are not checked", "&& pairs, \"from `pack`\"", ", \"from `pack`\""],
+        ["sparse kernel: channels of the next chunk are let through", "(CHUNK - chunk(k)) as u8", "(chunk(k) - chunk(k)) as u8"],
+        ["sparse kernel: of few pixels as many zeros pay", "if m < MANY_PIXELS { DEARER }", "if m < 1 { DEARER * MANY_PIXELS }"],
     ]},
     Target { file: "crates/penjing-kernels/src/arch/sparse.rs", test: "--lib sparse", mutations: &[
         ["sparse kernel: the activation before the residual", "let last = chunk + 1 == chunks && job.residual.is_none();", "let last = chunk + 1 == chunks;"],
@@ -411,6 +421,7 @@ pub const TARGETS: &[Target] = &[
         ["Ctrl-C loses what was judged", "made = tuning.mean_judged(choice)?;", "return Err(Error::Interrupted);"],
     ]},
     Target { file: "crates/penjing/src/compress/budget/state.rs", test: "--test budget -- interrupted", mutations: &[
+        ["budget: a class of another name is the same", "let class = &data.classes[sample.class];", "let class = sample.class;"],
         ["budget: photos are known by their names", ".update(hash);", ".update(&hash[..0]);"],
         ["budget: any clock goes on from another's", "ground.clock.identity()", "ground.clock.name()"],
     ]},

@@ -13,7 +13,7 @@ use crate::{
 const SIDES: [usize; 2] = [224, 128];
 
 /// Shares of the weights that are zero, in hundredths.
-const ZEROS: [usize; 9] = [40, 50, 55, 60, 65, 70, 75, 80, 90];
+const ZEROS: [usize; 10] = [30, 40, 50, 55, 60, 65, 70, 75, 80, 90];
 
 /// The matrix product with the zeros multiplied, and without each of the [`ZEROS`].
 type Times = [f64; 1 + ZEROS.len()];

@@ -564,8 +564,7 @@ impl<'a> Search<'a> {
         });
         let (mut taken, mut missed, mut model) = (None, Vec::new(), None);
         let gate = Gate { max_drop: self.options.max_drop, ..ANY };
-        for at in 0..tried.len() {
-            let (form, one) = &tried[at];
+        for (at, (form, one)) in tried.iter_mut().enumerate() {
             if !one.is_made() {
                 break;
             }
@@ -584,7 +583,7 @@ impl<'a> Search<'a> {
             let needs = self.ground.settled(&small)?;
             let mut over = needs.missed(&self.state.budget);
             over.extend(gate.falls_too_far(before.top1 - top1));
-            tried[at].1.shown.needs = needs;
+            one.shown.needs = needs;
             if over.is_empty() {
                 (taken, model) = (Some(at), Some(small));
                 missed.clear();
@@ -593,7 +592,7 @@ impl<'a> Search<'a> {
             if missed.is_empty() {
                 missed.clone_from(&over);
             }
-            tried[at].1.over = over;
+            one.over = over;
         }
         mark_front(&mut tried);
         if tried.is_empty() {
