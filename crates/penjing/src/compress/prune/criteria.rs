@@ -251,7 +251,12 @@ fn losses_in_groups(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
         let from = output / outputs * own;
         row.iter().enumerate().for_each(|(i, w)| lost[from + i % own] += f64::from(*w).powi(2));
     }
-    let total: f64 = lost.iter().sum();
+    let total = lost.iter().sum();
+    shares(lost, total)
+}
+
+/// Each as a share of `total`, if there is any.
+fn shares(lost: Vec<f64>, total: f64) -> Vec<f64> {
     lost.into_iter().map(|lost| if total > 0.0 { lost / total } else { 0.0 }).collect()
 }
 
@@ -271,8 +276,8 @@ fn losses(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
             let square: f64 = weights.chunks_exact(each).map(|row| f64::from(row[i]).powi(2)).sum();
             lost[i % read] += square * lost_by;
         }
-        let total: f64 = lost.iter().sum();
-        return lost.into_iter().map(|lost| if total > 0.0 { lost / total } else { 0.0 }).collect();
+        let total = lost.iter().sum();
+        return shares(lost, total);
     }
     let along = reads::correlations(&x, each);
     // What the results vary in all: Σ wᵀ·G·w.
@@ -289,8 +294,7 @@ fn losses(sight: &Sight, node: &Node, weights: &[f32]) -> Vec<f64> {
         let square: f64 = weights.chunks_exact(each).map(|row| f64::from(row[i]).powi(2)).sum();
         lost[i % read] += square / diagonal(i);
     }
-    let share = |lost: f64| if total > 0.0 { lost / total } else { 0.0 };
-    lost.into_iter().map(share).collect()
+    shares(lost, total)
 }
 
 /// The units of a set, those that are missed least first. At the end stands the most missed one of each of the `results`, the channels of
