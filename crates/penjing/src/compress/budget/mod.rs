@@ -83,8 +83,6 @@ const LEAST_SECONDS: f64 = 5.0;
 const FEWEST_FORMS: usize = 4;
 /// AdamW's rate at its highest.
 const RATE: f32 = 5e-4;
-/// Most epochs of a round: more teaches few photos by heart.
-const MOST_EPOCHS: f64 = 60.0;
 
 /// Looks for the best network within a budget, made of any of these models in floats; the first one judges and teaches. The network
 /// that is given is `None` where the budget or [`Options::max_drop`] is missed. Where no part of the photos is for validation, a share
@@ -369,7 +367,7 @@ impl<'a> Search<'a> {
         // A hundredth of a hundredth, so that they are the same when they are read again.
         let epochs = (1e4 * seconds * speed / photos).round() / 1e4;
         if seconds >= TOO_SHORT && epochs > 0.0 {
-            return Ok([epochs.min(MOST_EPOCHS), speed]);
+            return Ok([epochs.min(tune::MOST_EPOCHS), speed]);
         }
         if !std::mem::replace(&mut self.lamented, true) {
             self.ground.progress.notice(&format!(
