@@ -119,19 +119,22 @@ fn what_cannot_be_made_sparse_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = photos(&folder.path().join("photos"));
     let threads = Threads::new(Some(1)).unwrap();
-    let mut graph = Graph::default();
-    let x = graph.push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]).unwrap();
-    let x = graph.push("stem", conv(8, 3, 2, 1), &[x]).unwrap();
-    // In groups there is too little to choose from.
-    let x = graph.push("grouped", conv(8, 1, 1, 2), &[x]).unwrap();
-    let x = graph.push("pool", Op::GlobalAvgPool, &[x]).unwrap();
-    graph.push("head", Op::Linear { out_features: 4, bias: true }, &[x]).unwrap();
-    let model = learnt(graph, &data);
-    let refused = sparsify(&model, &data, 64, &most(1, None), 0, &threads, &Quiet).unwrap_err().to_string();
-    assert!(refused.contains("no 1×1 convolution"), "{refused}");
-    let model = learnt(wide(), &data);
     // Before a photo is watched.
     let nobody = Enough::after(0, "");
+    // In groups there is too little to choose from, and no file leaves zeros of 12 channels out.
+    for (channels, groups, why) in [(8, 2, "no 1×1 convolution"), (12, 1, "multiple of 8 channels")] {
+        let mut graph = Graph::default();
+        let x = graph.push("x", Op::Input { shape: [1, 16, 16, 3] }, &[]).unwrap();
+        let x = graph.push("stem", conv(channels, 3, 2, 1), &[x]).unwrap();
+        let x = graph.push("each", conv(8, 1, 1, groups), &[x]).unwrap();
+        let x = graph.push("pool", Op::GlobalAvgPool, &[x]).unwrap();
+        graph.push("head", Op::Linear { out_features: 4, bias: true }, &[x]).unwrap();
+        let model = learnt(graph, &data);
+        let refused =
+            sparsify(&model, &data, 64, &most(1, None), 0, &threads, &nobody).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    let model = learnt(wide(), &data);
     let refused =
         sparsify(&oblong(&model), &data, 64, &most(1, None), 0, &threads, &nobody).unwrap_err().to_string();
     assert!(

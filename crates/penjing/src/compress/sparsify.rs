@@ -11,6 +11,7 @@ use penjing_runtime::{
     file::Model,
     graph::{Graph, Node},
     op::Op,
+    sparse::Sparse,
     tensor::{Tensor, Weights},
 };
 use rayon::prelude::*;
@@ -82,7 +83,8 @@ const WITHOUT: &str = "--sparsify-epochs 0";
 /// and learnt from.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a model that computes in integers already, has no 1×1 convolution, or cannot be trained;
+/// [`Error::Unsupported`] for a model that computes in integers already, has no 1×1 convolution of which zeros can be left out, or
+/// cannot be trained;
 /// [`Error::Data`] for photos that are too few, of one class, or of classes that the model does not know; [`Error::Model`] for
 /// the state of other work; [`Error::Interrupted`].
 pub fn sparsify(
@@ -99,10 +101,20 @@ pub fn sparsify(
     if options.learning.epochs != Some(0.0) {
         tune::require_square(&model.pixels, WITHOUT)?;
     }
-    let watching = super::Options { photos, seed, ..Default::default() };
-    let (Watched { inputs, .. }, mut skipped) = tensors(model, data, &watching, threads, progress)?;
     let (graph, weights) = fold::fold(&model.graph, &model.weights).map_err(unsupported)?;
     let (graph, weights) = fold::with_biases(&graph, &weights).map_err(unsupported)?;
+    let layers = layers(&graph);
+    let shapes: Vec<_> = layers.iter().map(|name| &weights[&format!("{name}.weight")].shape).collect();
+    if shapes.is_empty() {
+        return Err(Error::Unsupported("it has no 1×1 convolution whose weights could become zero".into()));
+    }
+    if !shapes.into_iter().any(|shape| Sparse::fit(shape)) {
+        let what = "none of its 1×1 convolutions reads a multiple of 8 channels, so that no file could leave zeros out; --prune makes \
+                    such a network smaller";
+        return Err(Error::Unsupported(what.into()));
+    }
+    let watching = super::Options { photos, seed, ..Default::default() };
+    let (Watched { inputs, .. }, mut skipped) = tensors(model, data, &watching, threads, progress)?;
     let work = Work {
         graph: &graph,
         weights: &weights,
@@ -110,10 +122,6 @@ pub fn sparsify(
         threads,
         progress,
     };
-    let layers = work.layers();
-    if layers.is_empty() {
-        return Err(Error::Unsupported("it has no 1×1 convolution whose weights could become zero".into()));
-    }
     let mut sparse = work.without(&layers, options.share)?;
     let logits = |weights: &Weights| judge::logits(&graph, weights, &model.pixels, work.inputs, threads);
     let start = Distance::between(&logits(&weights)?, &logits(&sparse)?);
@@ -180,14 +188,13 @@ struct Work<'a> {
     progress: &'a dyn Progress,
 }
 
-impl Work<'_> {
-    /// The names of the 1×1 convolutions.
-    fn layers(&self) -> Vec<String> {
-        let is =
-            |node: &&Node| matches!(&node.op, Op::Conv(conv) if conv.kernel == [1, 1]) && !in_groups(node);
-        self.graph.nodes().iter().filter(is).map(|node| node.name.clone()).collect()
-    }
+/// The names of the 1×1 convolutions.
+fn layers(graph: &Graph) -> Vec<String> {
+    let is = |node: &&Node| matches!(&node.op, Op::Conv(conv) if conv.kernel == [1, 1]) && !in_groups(node);
+    graph.nodes().iter().filter(is).map(|node| node.name.clone()).collect()
+}
 
+impl Work<'_> {
     /// The weights with a share of zeros in each of these layers, the others fitted.
     fn without(&self, layers: &[String], share: f64) -> Result<Weights> {
         let places = reads::places(self.weights, layers);
