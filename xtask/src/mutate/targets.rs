@@ -155,6 +155,7 @@ pub const TARGETS: &[Target] = &[
         ["sparse: the bias keeps what went", "*bias = (f64::from(mean) - moved) as f32;", "*bias += 0.0 * (f64::from(mean) - moved) as f32;"],
         ["sparse: zeros come back", "filter(|(_, stay)| !**stay)", "filter(|(_, stay)| **stay)"],
         ["sparse: layers in groups too", "conv.kernel == [1, 1]) && !in_groups(node)", "conv.kernel == [1, 1])"],
+        ["sparse: what no file can leave out is looked for", "any(|shape| Sparse::fit(shape))", "any(|_| true)"],
     ]},
     Target { file: "crates/penjing-kernels/src/sparse.rs", test: "--lib sparse", mutations: &[
         ["sparse kernel: groups of a pair not as many", "pair[1].0 = pair[0].0;", ""],
