@@ -93,17 +93,18 @@ impl Clock for Busy {
     }
 }
 
-/// A machine on which a network takes so many times as long when it is asked for once more, once; or each time from then on.
+/// A machine on which a network takes so many times as long when it is asked for the nth time, once; or each time from then on.
 struct Shaky {
     times: f64,
+    nth: usize,
     once: bool,
     /// The networks that were asked for, and how often.
     asked: Mutex<HashMap<Vec<u8>, usize>>,
 }
 
 impl Shaky {
-    fn new(times: f64, once: bool) -> Shaky {
-        Shaky { times, once, asked: Mutex::default() }
+    fn new(times: f64, nth: usize, once: bool) -> Shaky {
+        Shaky { times, nth, once, asked: Mutex::default() }
     }
 }
 
@@ -117,8 +118,8 @@ impl Clock for Shaky {
         let mut asked = self.asked.lock().unwrap();
         let asked = asked.entry(own.to_bytes().unwrap()).or_default();
         *asked += 1;
-        let again = *asked == 2 || *asked > 2 && !self.once;
-        Ok(Told.ratio(one, other)? * if again { self.times } else { 1.0 })
+        let slow = *asked == self.nth || *asked > self.nth && !self.once;
+        Ok(Told.ratio(one, other)? * if slow { self.times } else { 1.0 })
     }
 
     fn name(&self) -> String {
@@ -267,12 +268,15 @@ fn a_slow_moment_at_the_end_passes_nobody_over() {
     let options = Options { latency_share: Some(0.26), ..place.options(Budget::default(), None) };
     let start = std::slice::from_ref(&place.start);
     let search = |clock: &dyn Clock| search(start, &place.data, &options, clock, &place.threads, &Quiet);
-    let (small, report) = search(&Shaky::new(1.2, true)).unwrap();
-    let best = report.tried.iter().position(|tried| tried.rounds > 1);
-    assert!(small.is_some() && report.taken.is_some() && report.taken == best, "{report:?}");
-    assert!(report.tried.iter().all(|tried| tried.over.is_empty()), "{report:?}");
+    // Whether it learns in all rounds, and how often it has been asked for by then, depends on how fast this machine is.
+    for nth in 2..=4 {
+        let (small, report) = search(&Shaky::new(1.2, nth, true)).unwrap();
+        let best = report.tried.iter().position(|tried| tried.rounds > 1);
+        assert!(small.is_some() && report.taken.is_some() && report.taken == best, "{nth}: {report:?}");
+        assert!(report.tried.iter().all(|tried| tried.over.is_empty()), "{nth}: {report:?}");
+    }
     // One that is slow again and again is not taken, and it is said why.
-    let (none, report) = search(&Shaky::new(1.2, false)).unwrap();
+    let (none, report) = search(&Shaky::new(1.2, 2, false)).unwrap();
     let (first, allowed) = (&report.tried[0], report.budget.latency_ms.unwrap());
     assert!(none.is_none() && report.taken.is_none(), "{report:?}");
     assert!(first.over.len() == 1 && first.over[0].starts_with("a photo takes "), "{first:?}");

@@ -420,6 +420,11 @@ mod tests {
         let budget = Budget { size: Some(1_000), latency_ms: Some(4.0), ram: None };
         assert_eq!(needs.missed(&budget), ["its file takes 2.00 kB, 1.00 kB are allowed"]);
         assert_eq!((needs.over(&budget), needs.over(&Budget::default())), (2.0, 0.0));
+        // Whichever is worst tells.
+        let slight = Budget { size: Some(1_500), ..Budget::default() };
+        for half in [Budget { latency_ms: Some(1.5), ..slight }, Budget { ram: Some(250_000), ..slight }] {
+            assert_eq!(needs.over(&half), 2.0);
+        }
         let all = Budget { size: Some(1_999), latency_ms: Some(2.9), ram: Some(499_999) };
         assert_eq!(needs.missed(&all).len(), 3);
         let just = Budget { size: Some(2_000), latency_ms: Some(3.0), ram: Some(500_000) };
