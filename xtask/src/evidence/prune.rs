@@ -1,5 +1,7 @@
 //! `cargo xtask evidence prune`: accuracy on test photos and time before and after half of the arithmetic went.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -23,8 +25,8 @@ struct Pruned {
 enum How {
     /// Half of the arithmetic, by default.
     Half,
-    /// Half of the arithmetic, fitted only: what a criterion is worth.
-    Fitted(&'static str),
+    /// Half of the arithmetic, nothing learnt: what a criterion is worth, what stays fitted or as it was.
+    By { criterion: &'static str, seed: &'static str, fitted: bool },
     /// Four of five weights of the 1×1 convolutions.
     Sparse,
 }
@@ -36,7 +38,12 @@ impl Pruned {
             Cell::all().into_iter().map(|cell| Pruned { cell, how: How::Half }).collect();
         let first = Cell::all().into_iter().filter(|cell| cell.set.name == "flowers12" && cell.seed == 0);
         for cell in first {
-            runs.extend(CRITERIA.map(|criterion| Pruned { cell, how: How::Fitted(criterion) }));
+            for fitted in [true, false] {
+                let by = |criterion, seed| Pruned { cell, how: How::By { criterion, seed, fitted } };
+                runs.extend(CRITERIA.map(|criterion| by(criterion, "0")));
+                // Dice are thrown three times.
+                runs.extend(["1", "2"].map(|seed| by("random", seed)));
+            }
         }
         runs.extend(Cell::all().into_iter().map(|cell| Pruned { cell, how: How::Sparse }));
         runs
@@ -45,8 +52,11 @@ impl Pruned {
     fn flags(&self) -> Vec<&'static str> {
         match self.how {
             How::Half => vec!["--prune", "0.5", "--floats"],
-            How::Fitted(criterion) => {
-                vec!["--prune", "0.5", "--floats", "--criterion", criterion, "--prune-epochs", "0"]
+            How::By { criterion, seed, fitted } => {
+                let mut flags = vec!["--prune", "0.5", "--floats", "--prune-epochs", "0"];
+                flags.extend(["--criterion", criterion, "--seed", seed]);
+                flags.extend((!fitted).then_some("--no-fit"));
+                flags
             }
             How::Sparse => vec!["--sparsify", "0.8"],
         }
@@ -58,7 +68,9 @@ impl Run for Pruned {
     fn name(&self) -> String {
         let how = match self.how {
             How::Half => String::new(),
-            How::Fitted(criterion) => format!("-{criterion}-0"),
+            How::By { criterion, seed, fitted } => {
+                format!("-{criterion}-{seed}{}", if fitted { "" } else { "-cut" })
+            }
             How::Sparse => "-sparse".into(),
         };
         self.cell.name() + &how
@@ -89,7 +101,7 @@ fn one(bench: &Bench, run: &Pruned) -> Result<Value> {
     let (before, after) = (bench.eval(cell, &whole)?, bench.eval(cell, &small)?);
     let (criterion, epochs) = match run.how {
         How::Half => (Some(CRITERIA[0]), None),
-        How::Fitted(criterion) => (Some(criterion), Some(0)),
+        How::By { criterion, .. } => (Some(criterion), Some(0)),
         How::Sparse => (None, None),
     };
     Ok(json!({
@@ -147,17 +159,32 @@ fn table(runs: &[Value], stage: &str, some: impl Fn(&Value) -> bool) -> Result<S
     Ok(text)
 }
 
-/// What each criterion leaves before anything is learnt.
+/// What each criterion leaves before anything is learnt, the nearest first: one row for all throws of the dice.
 fn criteria(runs: &[Value]) -> Result<String> {
-    let mut text = "| photos | backbone | criterion | error of the logits | test top-1, nothing learnt |\n|---|---|---|---|---|\n".to_string();
+    let mut rows: BTreeMap<[&str; 4], Vec<[f64; 2]>> = BTreeMap::new();
     for run in runs.iter().filter(|run| !run["epochs"].is_null()) {
+        let pruned = &run["compress"]["prune"];
+        // Until it could be left out, all were fitted.
+        let layers = if pruned["fitted"] == false { "as they were" } else { "fitted" };
+        let figures = [number(run, &pruned["start"]["error"])?, 100.0 * number(run, &run["after"])?];
+        let key = [word(&run["set"]), word(&run["backbone"]), layers, word(&run["criterion"])];
+        rows.entry(key).or_default().push(figures);
+    }
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    let error =
+        |figures: &[[f64; 2]]| figures.iter().map(|[error, _]| error).sum::<f64>() / figures.len() as f64;
+    rows.sort_by(|(a, of_a), (b, of_b)| a[..3].cmp(&b[..3]).then(error(of_a).total_cmp(&error(of_b))));
+    let mut text =
+        "| photos | backbone | layers | criterion | error of the logits | test top-1, nothing learnt |\n\
+                    |---|---|---|---|---|---|\n"
+            .to_string();
+    for ([set, backbone, layers, criterion], figures) in rows {
+        let errors: Vec<String> = figures.iter().map(|[error, _]| format!("{error:.3}")).collect();
+        let shares: Vec<String> = figures.iter().map(|[_, top1]| format!("{top1:.2} %")).collect();
         text += &format!(
-            "| {} | {} | {} | {:.1e} | {:.2} % |\n",
-            word(&run["set"]),
-            word(&run["backbone"]),
-            word(&run["criterion"]),
-            number(run, &run["compress"]["prune"]["start"]["error"])?,
-            100.0 * number(run, &run["after"])?,
+            "| {set} | {backbone} | {layers} | {criterion} | {} | {} |\n",
+            errors.join(" "),
+            shares.join(" ")
         );
     }
     Ok(text)
@@ -193,9 +220,34 @@ mod tests {
         let text = table(&runs, "sparsify", |_| true).unwrap();
         assert_eq!(text.lines().last(), Some("Over all 200 photos: a drop of 2.00 points."));
         let text = criteria(&runs).unwrap();
-        assert_eq!(text.lines().last(), Some("| flowers12 | mobilenet_v2 | l2 | 2.5e-1 | 50.00 % |"));
+        assert_eq!(text.lines().last(), Some("| flowers12 | mobilenet_v2 | fitted | l2 | 0.250 | 50.00 % |"));
+        // Dice that were thrown twice are one row, behind what is nearer, and what was not fitted stands apart.
+        let by = |criterion: &str, fitted: bool, error: f64| {
+            let mut run = run(json!(0), "prune", error);
+            (run["criterion"], run["compress"]["prune"]["fitted"]) = (json!(criterion), json!(fitted));
+            run["compress"]["prune"]["start"]["error"] = json!(error);
+            run
+        };
+        let text = criteria(&[
+            by("random", true, 0.5),
+            by("random", true, 0.25),
+            by("scale", true, 0.3),
+            by("l1", false, 0.9),
+        ]);
+        let rows: Vec<String> = text.unwrap().lines().skip(2).map(str::to_string).collect();
+        assert_eq!(
+            rows,
+            [
+                "| flowers12 | mobilenet_v2 | as they were | l1 | 0.900 | 90.00 % |",
+                "| flowers12 | mobilenet_v2 | fitted | scale | 0.300 | 30.00 % |",
+                "| flowers12 | mobilenet_v2 | fitted | random | 0.500 0.250 | 50.00 % 25.00 % |",
+            ]
+        );
         let names: Vec<String> = Pruned::all().iter().map(Run::name).collect();
-        assert_eq!((names.len(), names[0].as_str()), (14 + 14 + 14, "flowers12/efficientnet_lite0-seed0"));
+        assert_eq!(
+            (names.len(), names[0].as_str()),
+            (14 + 2 * 2 * 9 + 14, "flowers12/efficientnet_lite0-seed0")
+        );
         assert!(names.contains(&"flowers12/mobilenet_v2-seed0-random-0".into()));
         assert!(names.contains(&"gtsrb43/mobilenet_v2-seed0-sparse".into()));
     }

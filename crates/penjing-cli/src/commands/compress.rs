@@ -33,13 +33,14 @@ use crate::console::{Console, bytes};
 
 /// What a search within a budget leaves no room for. What needs `--budget` names them too, as does what needs `--sparsify`
 /// those after it: clap asks for nothing that could not be given.
-const NOT_WITHIN_A_BUDGET: [&str; 19] = [
+const NOT_WITHIN_A_BUDGET: [&str; 20] = [
     "max_latency",
     "max_size",
     "prune",
     "prune_steps",
     "criterion",
     "blocks",
+    "no_fit",
     "prune_epochs",
     "floats",
     "sparsify",
@@ -112,6 +113,10 @@ pub struct Args {
     /// Whole residual blocks may go too
     #[arg(long, requires = "prune")]
     blocks: bool,
+    /// Leave the weights that stay as they are, instead of fitting them to what their layers gave before: shows what a criterion is
+    /// worth by itself
+    #[arg(long, requires = "prune")]
+    no_fit: bool,
     /// How often every photo is seen after pruning, 0 for not at all [default: by the number of photos]
     #[arg(long, value_name = "N", requires = "prune", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     prune_epochs: Option<u32>,
@@ -403,8 +408,8 @@ fn steps(
                 steps: args.prune_steps,
                 criterion: args.criterion.into(),
                 blocks: args.blocks,
+                mend: !args.no_fit,
                 learning: learning(prune::Options::default().learning, args.prune_epochs, &states.pruned),
-                ..prune::Options::default()
             };
             let (small, report) =
                 prune::prune(&model, &data, args.photos.into(), &how, args.seed, &threads, console)?;

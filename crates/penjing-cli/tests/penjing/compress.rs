@@ -216,6 +216,13 @@ fn a_network_loses_channels_and_then_its_floats() {
     compress("b.penjing", &["--prune", "0.4", "--prune-epochs", "0", "--floats", "--blocks"])
         .says(&["has no residual block that can go"]);
     std::fs::remove_file(place.at("b.penjing")).unwrap();
+    // What stays is left as it is where that is asked for, and the file says so.
+    let cut =
+        compress("c.penjing", &["--prune", "0.4", "--prune-epochs", "0", "--floats", "--no-fit", "--json"])
+            .json();
+    assert_eq!((&report["prune"]["fitted"], &cut["prune"]["fitted"]), (&true.into(), &false.into()));
+    assert!(place.run(&["inspect", "c.penjing"]).out.contains("what stays not fitted"));
+    std::fs::remove_file(place.at("c.penjing")).unwrap();
     // What was pruned is a model like any other, and in 8 bits it is none to prune.
     assert_eq!(
         compress("w.penjing", &["--weights-only", "8", "--prune", "0.2", "--prune-epochs", "0", "--json"])
@@ -231,6 +238,7 @@ fn a_network_loses_channels_and_then_its_floats() {
         &["--floats"][..],
         &["--prune", "1.0"],
         &["--criterion", "l1"],
+        &["--no-fit"],
         &["--prune", "0.3", "--floats", "--epochs", "3"],
     ] {
         assert_eq!(compress("x.penjing", words).code, Some(2), "{words:?}");

@@ -85,6 +85,8 @@ pub struct Report {
     pub share: f64,
     /// What told channels apart.
     pub criterion: Criterion,
+    /// Whether what stayed was fitted to what it gave before.
+    pub fitted: bool,
     /// Multiply-accumulates before and after.
     pub macs: [u64; 2],
     /// Parameters before and after.
@@ -182,6 +184,7 @@ pub fn prune(
         let report = report.get_or_insert_with(|| Report {
             share: 0.0,
             criterion: options.criterion,
+            fitted: options.mend,
             macs: [takes.macs; 2],
             params: [takes.params; 2],
             cuts: 0,
@@ -221,6 +224,7 @@ pub fn prune(
                     ("--prune-steps", options.steps.to_string()),
                     ("--criterion", options.criterion.name().into()),
                     ("--blocks", options.blocks.to_string()),
+                    ("--no-fit", (!options.mend).to_string()),
                     ("--photos", photos.to_string()),
                 ],
                 seed,
@@ -265,12 +269,13 @@ impl Report {
             gone => format!(" and {gone} of {} blocks", self.blocks.len()),
         };
         format!(
-            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}{blocks}{}; training of {} \
+            "pruned: {:.1} % of the multiply-accumulates and {:.1} % of the parameters gone, channels by {}{blocks}{}{}; training of {} \
              epochs ({} steps) under the model before",
             100.0 * self.share,
             100.0 * (1.0 - self.params[1] as f64 / self.params[0] as f64),
             self.criterion.name(),
             if self.cuts == 1 { String::new() } else { format!(", in {} cuts", self.cuts) },
+            if self.fitted { "" } else { ", what stays not fitted" },
             self.epochs,
             self.steps,
         )
