@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use penjing_runtime::{
     graph::{Graph, Node, NodeId},
     op::Op,
-    tensor::Weights,
+    tensor::{Tensor, Weights},
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -37,15 +37,16 @@ pub enum Criterion {
     /// Stork, 1993).
     #[default]
     Surgeon,
-    /// The sum of the weights' magnitudes, of each layer as a share of its mean.
+    /// The sum of the magnitudes of the weights that make a channel, and of those that read it, in each layer as a share of its mean.
     L1,
-    /// The weights' Euclidean norm, of each layer as a share of its mean.
+    /// Their Euclidean norm, in each layer as a share of its mean.
     L2,
-    /// The magnitude of BatchNorm's scale (Liu et al., arXiv 1708.06519).
+    /// The magnitude of BatchNorm's scale (Liu et al., arXiv 1708.06519), in each layer as a share of its mean.
     Scale,
     /// (Σ gradient · weight)², summed over batches (Molchanov et al., arXiv 1906.10771).
     Taylor,
-    /// How far a filter is from the others of its layer (FPGM; He et al., arXiv 1811.00250).
+    /// How far the weights that make a channel, and those that read it, are from those of all others (FPGM; He et al., arXiv
+    /// 1811.00250), in each layer as a share of its mean.
     Distance,
     /// Drawn; the yardstick.
     Random,
@@ -138,8 +139,17 @@ fn weights_of<'a>(sight: &'a Sight) -> impl Iterator<Item = (NodeId, &'a Node, V
     layers.map(|(id, node)| (id, node, sight.weights[&format!("{}.weight", node.name)].to_f32()))
 }
 
+/// As [`weights_of`], but as they were before BatchNorm was drawn in: as those take them who judge filters by their weights alone. What
+/// a channel is scaled to, BatchNorm undoes again, and drawn in it makes those large that hardly vary.
+fn filters_of<'a>(sight: &'a Sight) -> impl Iterator<Item = (NodeId, &'a Node, Vec<f32>)> + 'a {
+    weights_of(sight).map(|(id, node, weights)| {
+        let before = sight.before.1.get(&format!("{}.weight", node.name)).map(Tensor::to_f32);
+        (id, node, before.filter(|before| before.len() == weights.len()).unwrap_or(weights))
+    })
+}
+
 fn norms(sight: &Sight, norm: &dyn Fn(&mut dyn Iterator<Item = f32>) -> f64, scores: &mut Scores) {
-    for (id, node, weights) in weights_of(sight) {
+    for (id, node, weights) in filters_of(sight) {
         let outputs = node.shape[3];
         let made: Vec<f64> =
             weights.chunks_exact(weights.len() / outputs).map(|row| norm(&mut row.iter().copied())).collect();
@@ -153,16 +163,23 @@ fn norms(sight: &Sight, norm: &dyn Fn(&mut dyn Iterator<Item = f32>) -> f64, sco
 }
 
 fn distances(sight: &Sight, scores: &mut Scores) {
-    for (id, node, weights) in weights_of(sight) {
-        if matches!(&node.op, Op::Conv(conv) if depthwise(conv, sight.graph.shape(node.inputs[0])[3])) {
-            continue;
-        }
-        let each = weights.len() / node.shape[3];
-        let far = |row: &[f32]| -> f64 {
-            let square = |other: &[f32]| -> f32 { row.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum() };
-            weights.chunks_exact(each).map(|other| f64::from(square(other)).sqrt()).sum()
+    // Of each, from all the others.
+    let far = |filters: Vec<Vec<f32>>| -> Vec<f64> {
+        let distance = |a: &[f32], b: &[f32]| -> f64 {
+            let square: f32 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum();
+            f64::from(square).sqrt()
         };
-        scores.add_shares(id, &weights.chunks_exact(each).map(far).collect::<Vec<f64>>());
+        let sum = |filter: &Vec<f32>| filters.iter().map(|other| distance(filter, other)).sum();
+        filters.par_iter().map(sum).collect()
+    };
+    for (id, node, weights) in filters_of(sight) {
+        let each = weights.len() / node.shape[3];
+        scores.add_shares(id, &far(weights.chunks_exact(each).map(<[f32]>::to_vec).collect()));
+        if !in_groups(node) {
+            let read = sight.graph.shape(node.inputs[0])[3];
+            let column = |channel| weights.iter().skip(channel).step_by(read).copied().collect();
+            scores.add_shares(node.inputs[0], &far((0..read).map(column).collect()));
+        }
     }
 }
 
@@ -175,7 +192,7 @@ fn scales(sight: &Sight, scores: &mut Scores) -> Result<()> {
         let norm = users[of.index()].iter().map(|user| before.node(*user));
         for norm in norm.filter(|node| matches!(node.op, Op::BatchNorm { .. })) {
             let gamma = weights[&format!("{}.gamma", norm.name)].to_f32();
-            scores.add(id, &gamma.iter().map(|g| f64::from(g.abs())).collect::<Vec<f64>>());
+            scores.add_shares(id, &gamma.iter().map(|g| f64::from(g.abs())).collect::<Vec<f64>>());
             found = true;
         }
     }
@@ -318,12 +335,17 @@ pub(super) fn order<'a>(
 
 #[cfg(test)]
 mod tests {
-    use penjing_runtime::{op::Conv, tensor::Tensor};
+    use penjing_runtime::op::Conv;
 
     use super::*;
 
     /// Three channels between two layers: the second does nearly as the first, the third is loud and hardly listened to.
     fn scored(criterion: Criterion) -> Vec<f64> {
+        scored_before(criterion, [1.0; 3])
+    }
+
+    /// The same, BatchNorm having scaled the three by so much, which stands in the first layer's weights now.
+    fn scored_before(criterion: Criterion, scales: [f32; 3]) -> Vec<f64> {
         let mut graph = Graph::default();
         let x = graph.push("x", Op::Input { shape: [1, 1, 1, 2] }, &[]).unwrap();
         let a = graph.push("a", Op::Conv(Conv { bias: true, ..Conv::new(3, 1, 1) }), &[x]).unwrap();
@@ -338,6 +360,10 @@ mod tests {
             ("b.bias", Tensor::f32(&[2], vec![0.0; 2])),
         ];
         let weights: Weights = tensors.map(|(name, tensor)| (name.to_string(), tensor)).into();
+        let mut before = weights.clone();
+        let unscaled: Vec<f32> =
+            rows.iter().zip(scales).flat_map(|(row, scale)| row.map(|w| w / scale)).collect();
+        before.insert("a.weight".into(), Tensor::f32(&[3, 1, 1, 2], unscaled));
         let mut random = SplitMix64::new(1);
         let photos: Vec<Vec<f32>> =
             (0..64).map(|_| [0; 2].map(|_| random.normal() as f32).to_vec()).collect();
@@ -347,7 +373,7 @@ mod tests {
         let ledger = Ledger::new(&graph);
         let classes: Vec<usize> = photos.iter().map(|photo| usize::from(photo[0] > 0.0)).collect();
         let sight = Sight {
-            before: (&graph, &weights),
+            before: (&graph, &before),
             graph: &graph,
             weights: &weights,
             ledger: &ledger,
@@ -438,8 +464,21 @@ mod tests {
         let distance = scored(Criterion::Distance);
         let far = [7.4f64.sqrt(), (4.84 + 1.59f64.powi(2)).sqrt()];
         let mean = (0.02 + 2.0 * far[0] + 2.0 * far[1]) / 3.0;
-        close(distance[0], (0.01 + far[0]) / mean);
-        close(distance[2], (far[0] + far[1]) / mean);
+        // The columns of b: 2, √(0.99² + 0.98²) and √(0.99² + 1.02²).
+        let columns =
+            [2.0, (0.99f64.powi(2) + 0.98f64.powi(2)).sqrt(), (0.99f64.powi(2) + 1.02f64.powi(2)).sqrt()];
+        let mean_of_columns = 2.0 * columns.iter().sum::<f64>() / 3.0;
+        let columns = [columns[0] + columns[1], columns[1] + columns[2]].map(|sum| sum / mean_of_columns);
+        close(distance[0], (0.01 + far[0]) / mean + columns[0]);
+        close(distance[2], (far[0] + far[1]) / mean + columns[1]);
+        // Filters are judged as they were before BatchNorm scaled them: the third ten times as much as the others.
+        let l1 = scored_before(Criterion::L1, [1.0, 1.0, 10.0]);
+        close(l1[0], 3.0 / 2.29 + 6.0 / 4.03);
+        close(l1[2], 0.84 / 2.29 + 0.09 / 4.03);
+        let distance = scored_before(Criterion::Distance, [1.0, 1.0, 10.0]);
+        let far = [(1.12f64.powi(2) + 0.16f64.powi(2)).sqrt(), (1.12f64.powi(2) + 0.15f64.powi(2)).sqrt()];
+        close(distance[2], 3.0 * (far[0] + far[1]) / (0.02 + 2.0 * far[0] + 2.0 * far[1]) + columns[1]);
+        assert_eq!(scored_before(Criterion::Surgeon, [1.0, 1.0, 10.0]), scored(Criterion::Surgeon));
     }
 
     #[test]
