@@ -374,29 +374,36 @@ impl Ground<'_> {
             }
             Ok((form, needs, keeps))
         };
-        let (mut misses, mut keeps) = (0, path.len());
         let whole = at(0)?;
         if whole.keeps {
             return timed(whole);
         }
-        let mut found = at(keeps)?;
-        if !found.keeps {
+        let smallest = at(path.len())?;
+        if !smallest.keeps {
             // There is nothing smaller: just enough must do.
-            let (form, needs, _) = timed(found)?;
+            let (form, needs, _) = timed(smallest)?;
             let just = needs.over(&self.budget) <= 1.0;
             return Ok((form, needs, just));
         }
-        while keeps - misses > 1 {
-            let middle = misses.midpoint(keeps);
-            let tried = at(middle)?;
-            if tried.keeps {
-                (keeps, found) = (middle, tried);
-            } else {
-                misses = middle;
-            }
-        }
-        timed(found)
+        timed(earliest(path.len(), smallest, |step| Ok(Some(at(step)?).filter(|tried| tried.keeps)))?)
     }
+}
+
+/// The first step after 0 that keeps to something, as all behind it do, by halves: `last` is known to, and gave `found`.
+fn earliest<T>(
+    mut last: usize,
+    mut found: T,
+    mut keeps: impl FnMut(usize) -> Result<Option<T>>,
+) -> Result<T> {
+    let mut misses = 0;
+    while last - misses > 1 {
+        let middle = misses.midpoint(last);
+        match keeps(middle)? {
+            Some(tried) => (last, found) = (middle, tried),
+            None => misses = middle,
+        }
+    }
+    Ok(found)
 }
 
 /// A form as it could be made.
@@ -413,6 +420,21 @@ struct Sketched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_step_that_keeps_is_found_with_few_tries() {
+        for last in 1..=40 {
+            for first in 1..=last {
+                let mut tried = Vec::new();
+                let found = earliest(last, last, |step| {
+                    tried.push(step);
+                    Ok((step >= first).then_some(step))
+                });
+                assert_eq!(found.unwrap(), first, "of {last}");
+                assert!(tried.len() <= 6 && tried.iter().all(|step| (1..last).contains(step)), "{tried:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_budget_is_missed_by_what_is_over_it() {
