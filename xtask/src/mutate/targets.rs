@@ -116,6 +116,7 @@ pub const TARGETS: &[Target] = &[
     ]},
     Target { file: "crates/penjing/src/compress/prune/criteria.rs", test: "--lib criteria", mutations: &[
         ["pruning: convolutions in groups tell nothing", "return losses_in_groups(sight, node, weights);", "return Vec::new();"],
+        ["pruning: filters are judged with BatchNorm in them", "before.filter(|before| before.len() == weights.len()).unwrap_or(weights)", "before.filter(|_| false).unwrap_or(weights)"],
         ["pruning: nothing is left of a branch", "order.sort_by_key(|unit| last.contains(unit));", ""],
     ]},
     Target { file: "crates/penjing/src/compress/prune/choose.rs", test: "--lib choose", mutations: &[
@@ -124,7 +125,7 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/compress/budget/form.rs", test: "--lib --test budget -- budget busy moment", mutations: &[
         ["budget: a slow moment passes the best one over", "over > 1.0 && over <= NOISE", "over.is_nan() && over <= NOISE"],
         ["budget: networks are measured alone", "before * self.clock.ratio(model, &self.starts[0])?", "before * 0.0 + self.clock.ms(model)?"],
-        ["budget: a step too far is taken", "(keeps, found) = (middle, tried);", "(keeps, found) = (middle - 1, tried);"],
+        ["budget: a step too far is taken", "Some(tried) => (last, found) = (middle, tried)", "Some(tried) => (last, found) = (middle - 1, tried)"],
         ["budget: what is over by a hair is let through", "needs > *allowed", "needs > 1.5 * *allowed"],
         ["budget: memory does not count", "budget.ram.map(|most| self.ram as f64 / most as f64)", "None"],
     ]},
@@ -140,6 +141,9 @@ pub const TARGETS: &[Target] = &[
     Target { file: "crates/penjing/src/costs.rs", test: "--lib costs::", mutations: &[
         ["costs: a network is told by itself in another form", "other.network != own.network", "other.name != own.name"],
         ["costs: measured again they are the same clock", "&blake3::hash(&self.to_bytes())", "&blake3::hash(b\"\")"],
+        ["costs: another way's networks judge themselves", "let factors = factors(others(own), at);", "let factors = factors(timed.iter(), at);"],
+        ["costs: every kind takes so many times as long", "self.mean * self.kinds.get(kind).unwrap_or(&1.0)", "self.mean"],
+        ["costs: another way's threads are not looked at", "costs.ways.iter().map(|way| way.threads).chain([costs.threads])", "[costs.threads].into_iter()"],
         ["costs: terms below nothing", "/ h[i][i]).max(0.0);", "/ h[i][i]);"],
         ["costs: a network judges itself", ".filter(|other| other.network != own.network)", ""],
         ["costs: another version's are read", "version.format != FORMAT || version.penjing != own", "version.format != FORMAT"],

@@ -8,7 +8,7 @@ use std::{
 
 use penjing::{
     Error,
-    costs::Costs,
+    costs::{Costs, in_words},
     model::{self, Output},
     progress::Progress as _,
     runner::Runner,
@@ -25,7 +25,7 @@ use penjing::{
 
 use penjing_runtime::Isa;
 
-use super::{Outcome, ThreadsArg, arch_parser, size_parser};
+use super::{ElsewhereArgs, Outcome, ThreadsArg, arch_parser, size_parser};
 use crate::console::{Console, peak_rss_bytes};
 
 /// Say how fast a model runs here, one photo at a time
@@ -55,7 +55,7 @@ pub struct Args {
     /// Measure training with frozen statistics, as in fine-tuning
     #[arg(long, requires = "train", conflicts_with_all = ["model", "costs", "isa"])]
     frozen: bool,
-    /// How long to measure, in seconds [default: 3; for --costs 30]
+    /// How long to measure, in seconds [default: 3; for --costs 60]
     #[arg(long, value_name = "S", value_parser = seconds_parser)]
     seconds: Option<f64>,
     /// The instruction set to use, such as avx2 or neon [default: the best there is]
@@ -71,6 +71,8 @@ pub struct Args {
     /// Tell too what the network takes on the machine of such a file
     #[arg(long, value_name = "FILE", conflicts_with = "costs")]
     cost: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
     #[command(flatten)]
     threads: ThreadsArg,
 }
@@ -133,7 +135,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
         return measure(path, &args, isa, console);
     }
     let threads = args.threads.start()?;
-    let costs = args.cost.as_deref().map(Costs::load).transpose()?;
+    let costs = args.elsewhere.costs(args.cost.as_deref())?;
     let (graph, weights, pixels) = match (&args.model, &args.arch) {
         (Some(path), _) => {
             let model = model::load(path)?;
@@ -187,12 +189,11 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
             measured.images_per_s, measured.threads, measured.isa, measured.runs
         ) + &measured.elsewhere.as_ref().map_or(String::new(), |there| {
             format!(
-                "there      {:.2} ms ± {:.0} %   {}, {} threads, {}\n",
+                "there      {:.2} ms ± {:.0} %   {}, {}\n",
                 there.latency_ms,
                 100.0 * there.error,
                 there.machine,
-                there.threads,
-                there.isa
+                in_words(&there.isa, there.threads)
             )
         }) + &training.map_or(String::new(), |training| {
             format!(
@@ -208,7 +209,7 @@ pub fn run(args: Args, console: &Console) -> anyhow::Result<Outcome> {
 
 const SECONDS: f64 = 3.0;
 /// For the costs of all kinds of steps.
-const SECONDS_OF_COSTS: f64 = 30.0;
+const SECONDS_OF_COSTS: f64 = 60.0;
 
 /// Measures what steps take here.
 fn measure(path: &Path, args: &Args, isa: Isa, console: &Console) -> anyhow::Result<Outcome> {
@@ -224,13 +225,16 @@ fn measure(path: &Path, args: &Args, isa: Isa, console: &Console) -> anyhow::Res
         }
         let _ = writeln!(
             text,
-            "{}: {}, {} threads, {}; networks are predicted by the others to ± {:.0} %",
+            "{}: {}, {}; networks are predicted by the others to ± {:.0} %",
             path.display(),
             costs.machine,
-            costs.threads,
-            costs.isa,
+            in_words(&costs.isa, costs.threads),
             100.0 * costs.error
         );
+        let ways = costs.ways.iter().map(|way| (in_words(&way.isa, way.threads), 100.0 * way.error));
+        for (way, error) in ways {
+            let _ = writeln!(text, "  and with --cost-isa and --cost-threads {way}, to ± {error:.0} %");
+        }
         text
     })?;
     Ok(Outcome::Done)

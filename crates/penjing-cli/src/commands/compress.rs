@@ -28,7 +28,7 @@ use penjing::{
 use penjing_runtime::{file::Model, graph::Node, op::Op};
 
 use self::states::{Stand, States};
-use super::{Outcome, ThreadsArg, refuse, require_apart, say_resumable, say_skipped, units};
+use super::{ElsewhereArgs, Outcome, ThreadsArg, refuse, require_apart, say_resumable, say_skipped, units};
 use crate::console::{Console, bytes};
 
 /// What a search within a budget leaves no room for. What needs `--budget` names them too, as does what needs `--sparsify`
@@ -91,6 +91,8 @@ pub struct Args {
     /// The latency of --budget is that on the machine of such a file; see `penjing bench --costs`
     #[arg(long, value_name = "FILE", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET)]
     cost: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
     /// Another model in floats for the same classes, which the search may begin with too; may be given several times
     #[arg(long, value_name = "MODEL", requires = "budget", conflicts_with_all = NOT_WITHIN_A_BUDGET)]
     or: Vec<PathBuf>,

@@ -20,6 +20,7 @@ use clap::{
 };
 use penjing::{
     Error,
+    costs::Costs,
     data::Skipped,
     model::Model,
     threads::Threads,
@@ -100,6 +101,27 @@ struct ThreadsArg {
 impl ThreadsArg {
     fn start(self) -> penjing::Result<Threads> {
         Threads::new(self.threads.map(usize::from))
+    }
+}
+
+/// How a network is run on the machine of a file of costs.
+#[derive(Clone, Debug, clap::Args)]
+struct ElsewhereArgs {
+    /// Threads that share a photo on the machine of --cost [default: as many as the steps of its file were timed with]
+    #[arg(long, value_name = "N", requires = "cost", value_parser = clap::value_parser!(u16).range(1..=256))]
+    cost_threads: Option<u16>,
+    /// The instruction set that runs there [default: that with which the steps were timed]
+    #[arg(long, value_name = "ISA", requires = "cost")]
+    cost_isa: Option<String>,
+}
+
+impl ElsewhereArgs {
+    /// What is taken there, if there is such a file.
+    fn costs(&self, file: Option<&Path>) -> penjing::Result<Option<Costs>> {
+        let way = (self.cost_isa.as_deref(), self.cost_threads.map(usize::from));
+        let read =
+            |path: &Path| Costs::load(path)?.run_by(way.0, way.1).map_err(|what| Error::model(path, what));
+        file.map(read).transpose()
     }
 }
 

@@ -152,11 +152,29 @@ fn what_a_network_takes_elsewhere_is_told_from_what_was_measured_there() {
     let bench = ["bench", "--arch", "mobilenet_v1_x0.25", "--size", "64", "--seconds", "0.05"];
     let elsewhere = |file: &str| place.run(&[&bench[..], &["--cost", file]].concat());
     let ran = elsewhere("there.json");
-    assert!(ran.out.contains("there ") && ran.out.contains("1 threads, "), "{ran:?}");
+    assert!(ran.out.contains("there ") && ran.out.contains(" on 1 thread\n"), "{ran:?}");
     let told = place.run(&[&bench[..], &["--cost", "there.json", "--json"]].concat()).json();
     let there = &told["elsewhere"];
     assert_eq!(there["isa"], costs["isa"]);
     assert!(there["latency_ms"].as_f64() > Some(0.0) && there["error"] == costs["error"], "{told}");
+    // By another way of running there, which was measured too, and by one that was not.
+    let way = costs["ways"].as_array().unwrap().last();
+    if let Some(way) = way {
+        let (isa, threads) = (way["isa"].as_str().unwrap(), way["threads"].to_string());
+        let asked = ["--cost", "there.json", "--cost-isa", isa, "--cost-threads", &threads, "--json"];
+        let told = &place.run(&[&bench[..], &asked].concat()).json()["elsewhere"];
+        assert_eq!(
+            (&told["isa"], &told["threads"], &told["error"]),
+            (&way["isa"], &way["threads"], &way["error"])
+        );
+        assert!(told["latency_ms"].as_f64() > Some(0.0), "{told}");
+    }
+    let other = place.run(&[&bench[..], &["--cost", "there.json", "--cost-isa", "abacus"]].concat());
+    other.refused(
+        1,
+        &["there.json: does not tell of abacus on 1 thread, only of ", "penjing bench --costs FILE"],
+    );
+    place.run(&[&bench[..], &["--cost-threads", "2"]].concat()).refused(2, &["--cost <FILE>"]);
     // Of another version, or none.
     let text = written.to_string().replace(r#""penjing":""#, r#""penjing":"9"#);
     place.write("old.json", text.as_bytes());

@@ -5,7 +5,6 @@ use std::{fmt::Write as _, path::PathBuf};
 use penjing::{
     Error,
     compress::budget::{self, Budget, Clock, Found, Here, Needs, Options, Report, Tried},
-    costs::Costs,
     data::{Dataset, Part, displayed},
     model::{self, Output},
     train::checkpoint,
@@ -94,7 +93,7 @@ pub fn run(args: &Args, limits: Limits, console: &Console) -> anyhow::Result<Out
     let output = Output::new(&args.output, args.force)?;
     let picture = args.picture.as_ref().map(|path| Output::new(path, args.force)).transpose()?;
     let threads = args.threads.start()?;
-    let costs = args.cost.as_deref().map(Costs::load).transpose()?;
+    let costs = args.elsewhere.costs(args.cost.as_deref())?;
     let clock: &dyn Clock = match &costs {
         Some(costs) => costs,
         None => &Here,
