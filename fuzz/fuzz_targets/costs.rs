@@ -1,4 +1,5 @@
-//! Files of costs, from raw bytes. What is read is written the same again and tells a time of any network, or says why not.
+//! Files of costs, from raw bytes. What is read is written the same again and tells a time of any network, by each way of running that it
+//! has, or says why not.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -12,7 +13,12 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(costs) = Costs::parse(bytes) else { return };
     assert_eq!(Costs::parse(&costs.to_bytes()).as_ref(), Ok(&costs));
     let graph = Network::named("resnet8").and_then(|network| network.graph(32, 2)).expect("it is in the zoo");
-    if let Ok(time) = costs.predict(&graph, &random_weights(&graph, 0)) {
+    let weights = random_weights(&graph, 0);
+    for way in &costs.ways {
+        let costs = costs.clone().run_by(Some(&way.isa), Some(way.threads)).expect("the file has it");
+        assert!(costs.predict(&graph, &weights).map_or(true, |time| time >= 0.0));
+    }
+    if let Ok(time) = costs.predict(&graph, &weights) {
         assert!(time >= 0.0, "{time}");
     }
 });

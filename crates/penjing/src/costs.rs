@@ -304,7 +304,7 @@ impl Costs {
         let ways = costs.ways.iter().flat_map(|way| way.factors.values().chain([&way.error])).copied();
         let mut threads = costs.ways.iter().map(|way| way.threads).chain([costs.threads]);
         if threads.any(|threads| !(1..=MAX_THREADS).contains(&threads))
-            || laws.chain(ways).chain([costs.error]).any(|value| !value.is_finite() || value < 0.0)
+            || laws.chain(ways).chain([costs.error]).any(|value| !(0.0..=MOST).contains(&value))
         {
             return Err(format!("holds a time, or a number of threads, that is none; {AGAIN}"));
         }
@@ -377,6 +377,9 @@ fn root_mean_square(off: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = off.len().max(1) as f64;
     (off.map(|off| off * off).sum::<f64>() / count).sqrt()
 }
+
+/// Nothing takes as many nanoseconds, or as many times as long: eleven days.
+const MOST: f64 = 1e15;
 
 /// Files of costs have some ten thousand bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -782,6 +785,7 @@ mod tests {
         assert!(refused("\"error\": ", "\"error\": -").contains("that is none"));
         assert!(refused("\"threads\": 4", "\"threads\": 0").contains("that is none"));
         assert!(refused("\"sparse\": ", "\"sparse\": -").contains("that is none"));
+        assert!(refused("\"sparse\": ", "\"sparse\": 1e300, \"linear\": ").contains("that is none"));
         assert!(refused("\"isa\"", "\"iza\"").contains("not a file of costs"));
         assert!(Costs::parse(b"").unwrap_err().contains("penjing bench --costs"));
     }

@@ -147,7 +147,7 @@ pub const TARGETS: &[Target] = &[
         ["costs: terms below nothing", "/ h[i][i]).max(0.0);", "/ h[i][i]);"],
         ["costs: a network judges itself", ".filter(|other| other.network != own.network)", ""],
         ["costs: another version's are read", "version.format != FORMAT || version.penjing != own", "version.format != FORMAT"],
-        ["costs: times below nothing are read", "!value.is_finite() || value < 0.0", "!value.is_finite()"],
+        ["costs: times below nothing are read", "(0.0..=MOST).contains(&value)", "(f64::NEG_INFINITY..=MOST).contains(&value)"],
     ]},
     Target { file: "crates/penjing-runtime/src/load.rs", test: "-p penjing --lib costs::", mutations: &[
         ["costs: the convolution before is left out", "before.0 + after.0", "after.0"],
