@@ -418,21 +418,24 @@ fn factors<'a>(timed: impl Iterator<Item = &'a Timed>, way: usize) -> Factors {
     let mean = ratios.sum::<f64>() / networks.len().max(1) as f64;
     let mut kinds: BTreeMap<&str, f64> =
         networks.iter().flat_map(|(steps, _)| steps.keys().map(|kind| (*kind, 1.0))).collect();
-    // The share of a network's time that a kind would take if all did as many times as long.
-    let share = |(steps, whole): &(BTreeMap<&str, f64>, f64), kind: &str| {
-        mean * steps.get(kind).copied().unwrap_or(0.0) / whole.max(1.0)
-    };
+    // The share of a network's time that each kind would take if all took as many times as long, and what is left of the whole.
+    let shares: Vec<Vec<f64>> = (networks.iter())
+        .map(|(steps, whole)| {
+            let share = |kind| mean * steps.get(kind).copied().unwrap_or(0.0) / whole.max(1.0);
+            kinds.keys().map(|kind| share(*kind)).collect()
+        })
+        .collect();
+    let mut left: Vec<f64> = shares.iter().map(|shares| 1.0 - shares.iter().sum::<f64>()).collect();
     for _ in 0..200 {
-        for kind in kinds.clone().into_keys() {
+        for (at, kind) in kinds.values_mut().enumerate() {
             // As well as can be beside the others.
             let (mut along, mut square) = (STIFFNESS, STIFFNESS);
-            for network in &networks {
-                let own = share(network, kind);
-                let all: f64 = network.0.keys().map(|kind| kinds[kind] * share(network, kind)).sum();
-                along += own * (1.0 - all + kinds[kind] * own);
-                square += own * own;
+            for (shares, left) in shares.iter().zip(&left) {
+                along += shares[at] * (left + *kind * shares[at]);
+                square += shares[at] * shares[at];
             }
-            kinds.insert(kind, (along / square).max(0.0));
+            let before = std::mem::replace(kind, (along / square).max(0.0));
+            left.iter_mut().zip(&shares).for_each(|(left, shares)| *left += (before - *kind) * shares[at]);
         }
     }
     Factors { mean, kinds }
